@@ -1,0 +1,441 @@
+//! Starts the real binaries, waits until they serve, and ends them.
+//!
+//! Every process is ended by its own id: politely on drop, or killed when a
+//! test wants a crash. Binaries are those of the release build, in the
+//! folder that `SHARDGATE_BIN_DIR` names or beside the tests' own target.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::client::Client;
+use crate::sigv4::Keys;
+
+/// How long a process may take to serve, or to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Root keys of every pool that tests make.
+pub fn root_keys() -> Keys {
+    Keys {
+        access: "TESTROOTACCESS1".into(),
+        secret: "test-root-secret-7Qm2xV9kLp4".into(),
+        region: "us-east-1".into(),
+    }
+}
+
+/// The folder of the binaries under test.
+fn bin_dir() -> PathBuf {
+    if let Some(dir) = std::env::var_os("SHARDGATE_BIN_DIR") {
+        return dir.into();
+    }
+    let own = std::env::current_exe().expect("a test knows its own path");
+    let target = own
+        .ancestors()
+        .nth(3)
+        .expect("tests lie in TARGET/PROFILE/deps");
+    target.join("release")
+}
+
+fn binary(name: &str) -> PathBuf {
+    let path = bin_dir().join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: run `make build` first",
+        path.display()
+    );
+    path
+}
+
+/// A port of loopback that was free a moment ago.
+pub fn free_addr() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    listener.local_addr().expect("a listener has an address")
+}
+
+/// A process under test; its output goes to a log file.
+pub struct Process {
+    child: Child,
+    name: String,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `name` with `args`; its output is appended to `log`.
+    pub fn start(name: &str, args: &[&str], env: &[(&str, &str)], log: &Path) -> Self {
+        let out = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("open the log");
+        let err = out.try_clone().expect("share the log");
+        let child = Command::new(binary(name))
+            .args(args)
+            .envs(env.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err)
+            .spawn()
+            .unwrap_or_else(|error| panic!("start {name}: {error}"));
+        Self {
+            child,
+            name: name.to_owned(),
+            log: log.to_owned(),
+        }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it wrote so far.
+    pub fn output(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap_or_else(|e| panic!("signal {}: {e}", self.name));
+    }
+
+    /// SIGKILL, as a crash.
+    pub fn kill(mut self) {
+        self.child.kill().expect("kill a child");
+        self.child.wait().expect("wait for a child");
+    }
+
+    /// SIGTERM and its clean end.
+    pub fn stop(mut self) {
+        self.signal(Signal::TERM);
+        let status = self.wait_end();
+        assert!(
+            status,
+            "{} did not end cleanly:\n{}",
+            self.name,
+            self.output()
+        );
+    }
+
+    /// Waits for its end; whether it was a clean one.
+    pub fn wait_end(&mut self) -> bool {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("wait for a child") {
+                return status.success();
+            }
+            assert!(
+                Instant::now() < until,
+                "{} does not end:\n{}",
+                self.name,
+                self.output()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("wait for a child").is_none()
+    }
+
+    /// Waits until a `GET` of `path` at `addr` is answered with 200.
+    pub fn wait_ready(&mut self, addr: SocketAddr, path: &str) {
+        let until = Instant::now() + PATIENCE;
+        while !answers(addr, path) {
+            assert!(
+                self.is_running(),
+                "{} ended early:\n{}",
+                self.name,
+                self.output()
+            );
+            assert!(
+                Instant::now() < until,
+                "{} is not ready:\n{}",
+                self.name,
+                self.output()
+            );
+            std::thread::sleep(Duration::from_millis(30));
+        }
+    }
+
+    /// Resident memory, and the highest that it was: bytes.
+    pub fn memory(&self) -> Memory {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("read /proc");
+        let field = |name: &str| {
+            let line = status
+                .lines()
+                .find(|line| line.starts_with(name))
+                .expect("a known field");
+            let kib: u64 = line
+                .split_whitespace()
+                .nth(1)
+                .expect("a value")
+                .parse()
+                .expect("a number");
+            kib * 1024
+        };
+        Memory {
+            resident: field("VmRSS:"),
+            peak: field("VmHWM:"),
+        }
+    }
+
+    /// CPU seconds that it has used.
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("read /proc");
+        let after_name = stat.rsplit_once(')').expect("the name is in parentheses").1;
+        let ticks: u64 = after_name
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse::<u64>().expect("a number"))
+            .sum();
+        ticks as f64 / rustix::param::clock_ticks_per_second() as f64
+    }
+}
+
+/// Memory of a process, bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Now.
+    pub resident: u64,
+    /// The most so far.
+    pub peak: u64,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.is_running() {
+            let _ = kill_process(self.pid(), Signal::KILL);
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            let output = self.output();
+            let tail: Vec<_> = output.lines().rev().take(40).collect();
+            eprintln!("--- last lines of {}:", self.name);
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+fn answers(addr: SocketAddr, path: &str) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect_timeout(&addr, Duration::from_secs(1))?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n"
+        )?;
+        let mut head = [0; 12];
+        stream.read_exact(&mut head)?;
+        Ok(&head[9..] == b"200")
+    };
+    ask().unwrap_or(false)
+}
+
+/// A pool under test: the folder, the processes, the addresses.
+pub struct TestPool {
+    /// Everything of the pool lies here.
+    pub dir: PathBuf,
+    /// The gateway's S3 address.
+    pub addr: SocketAddr,
+    /// The gateway's operator address.
+    pub operator: SocketAddr,
+    kind: Kind,
+    /// The running gateway.
+    pub gateway: Option<Process>,
+    /// The running agents; `None` where one was killed.
+    pub agents: Vec<Option<Process>>,
+    _temp: Option<tempfile::TempDir>,
+}
+
+enum Kind {
+    /// `shardgate demo` with this many disks.
+    Embedded { disks: usize },
+    /// Agents with so many disks each, and `shardgate serve`.
+    Agents {
+        addrs: Vec<SocketAddr>,
+        disks_each: usize,
+        class: Option<String>,
+    },
+}
+
+/// The secret that agents and gateway of a test pool share.
+const SECRET: &str = "4f8c1d7e90ab35266b1f0c9d8e7a6543b2c1d0e9f8a7b6c5";
+
+impl TestPool {
+    /// The one-command pool, started.
+    pub fn embedded(disks: usize) -> Self {
+        let mut pool = Self::empty(Kind::Embedded { disks });
+        pool.start();
+        pool
+    }
+
+    /// `agents` agent processes with `disks_each` disks, and a gateway over
+    /// them. `class` is the scheme of STANDARD where it is not `auto`.
+    pub fn with_agents(agents: usize, disks_each: usize, class: Option<&str>) -> Self {
+        let addrs = (0..agents).map(|_| free_addr()).collect();
+        let class = class.map(str::to_owned);
+        let mut pool = Self::empty(Kind::Agents {
+            addrs,
+            disks_each,
+            class,
+        });
+        pool.agents = (0..agents).map(|_| None).collect();
+        (0..agents).for_each(|index| pool.start_agent(index));
+        pool.start();
+        pool
+    }
+
+    fn empty(kind: Kind) -> Self {
+        let temp = tempfile::tempdir().expect("make a temporary folder");
+        Self {
+            dir: temp.path().to_owned(),
+            addr: free_addr(),
+            operator: free_addr(),
+            kind,
+            gateway: None,
+            agents: Vec::new(),
+            _temp: Some(temp),
+        }
+    }
+
+    /// The folder of disk `number`, from 1; with agents, in their order.
+    pub fn disk(&self, number: usize) -> PathBuf {
+        match &self.kind {
+            Kind::Embedded { .. } => self.dir.join(format!("disk-{number}")),
+            Kind::Agents { disks_each, .. } => {
+                let (agent, disk) = ((number - 1) / disks_each, (number - 1) % disks_each);
+                self.dir.join(format!("agent-{agent}/disk-{}", disk + 1))
+            }
+        }
+    }
+
+    /// Starts the gateway and waits until it is ready.
+    pub fn start(&mut self) {
+        let mut gateway = self.spawn_gateway();
+        gateway.wait_ready(self.operator, "/health/ready");
+        self.gateway = Some(gateway);
+    }
+
+    /// Starts the gateway without waiting.
+    pub fn spawn_gateway(&self) -> Process {
+        let keys = root_keys();
+        let operator = self.operator.to_string();
+        let env = [
+            ("SHARDGATE_ROOT_ACCESS_KEY", keys.access.as_str()),
+            ("SHARDGATE_ROOT_SECRET_KEY", keys.secret.as_str()),
+        ];
+        let log = self.dir.join("gateway.log");
+        match &self.kind {
+            Kind::Embedded { disks } => {
+                let (dir, disks) = (self.dir.display().to_string(), disks.to_string());
+                let addr = self.addr.to_string();
+                let args = [
+                    "demo",
+                    "--data",
+                    &dir,
+                    "--disks",
+                    &disks,
+                    "--listen",
+                    &addr,
+                    "--operator-listen",
+                    &operator,
+                    "--host-name",
+                    "s3.localhost",
+                ];
+                Process::start("shardgate", &args, &env, &log)
+            }
+            Kind::Agents { .. } => {
+                let config = self.write_gateway_config();
+                let args = ["serve", "--config", config.to_str().expect("UTF-8 path")];
+                Process::start("shardgate", &args, &env, &log)
+            }
+        }
+    }
+
+    fn write_gateway_config(&self) -> PathBuf {
+        let Kind::Agents { addrs, class, .. } = &self.kind else {
+            unreachable!("only pools of agents have a configuration file")
+        };
+        let agents: Vec<_> = addrs
+            .iter()
+            .map(|addr| format!("\"http://{addr}\""))
+            .collect();
+        let mut text = format!(
+            "[gateway]\nlisten = \"{}\"\noperator_listen = \"{}\"\nhost_names = [\"s3.localhost\"]\n\n[catalog]\npath = \"{}\"\n\n[pool]\nagents = [{}]\nsecret = \"{SECRET}\"\n",
+            self.addr,
+            self.operator,
+            self.dir.join("catalog").display(),
+            agents.join(", "),
+        );
+        if let Some(scheme) = class {
+            text.push_str(&format!("\n[classes.STANDARD]\nscheme = \"{scheme}\"\n"));
+        }
+        let path = self.dir.join("shardgate.toml");
+        fs::write(&path, text).expect("write the configuration");
+        path
+    }
+
+    /// Starts agent `index`, from 0, and waits until it is ready.
+    pub fn start_agent(&mut self, index: usize) {
+        let Kind::Agents {
+            addrs, disks_each, ..
+        } = &self.kind
+        else {
+            panic!("an embedded pool has no agents")
+        };
+        let dir = self.dir.join(format!("agent-{index}"));
+        let disks: Vec<_> = (1..=*disks_each)
+            .map(|disk| dir.join(format!("disk-{disk}")))
+            .collect();
+        if !dir.exists() {
+            disks
+                .iter()
+                .for_each(|disk| fs::create_dir_all(disk).expect("make a disk's folder"));
+        }
+        let mut text = format!(
+            "name = \"agent-{index}\"\nserver = \"server-{index}\"\nlisten = \"{}\"\nstate_dir = \"{}\"\nsecret = \"{SECRET}\"\n",
+            addrs[index],
+            dir.join("state").display(),
+        );
+        for disk in &disks {
+            text.push_str(&format!("\n[[disks]]\npath = \"{}\"\n", disk.display()));
+        }
+        let config = dir.join("agent.toml");
+        fs::write(&config, text).expect("write the agent's configuration");
+        let args = ["--config", config.to_str().expect("UTF-8 path")];
+        let mut agent = Process::start("shardgate-agent", &args, &[], &dir.join("agent.log"));
+        agent.wait_ready(addrs[index], "/healthz");
+        self.agents[index] = Some(agent);
+    }
+
+    /// Kills agent `index`.
+    pub fn kill_agent(&mut self, index: usize) {
+        self.agents[index].take().expect("the agent runs").kill();
+    }
+
+    /// Stops the gateway cleanly.
+    pub fn stop(&mut self) {
+        self.gateway.take().expect("the gateway runs").stop();
+    }
+
+    /// Kills the gateway.
+    pub fn kill(&mut self) {
+        self.gateway.take().expect("the gateway runs").kill();
+    }
+
+    /// A client with the root keys.
+    pub fn client(&self) -> Client {
+        Client::new(self.addr, root_keys())
+    }
+}
