@@ -2,13 +2,21 @@
 //!
 //! Owns: ids ([`ids`]), the header that makes a shard self-describing
 //! ([`shard`]), the [`ShardStore`](store::ShardStore) trait that a local disk
-//! and a disk behind an agent both implement, its errors, and the checksum
-//! of a block ([`checksum`]). Does not do I/O.
+//! and a disk behind an agent both implement, its errors, the bounds of its
+//! calls ([`bounds`]), and the checksum of a block ([`checksum`]). Does not do
+//! I/O. With the feature `testing`: a store in memory and the suite that
+//! every store must pass.
 
+pub mod bounds;
 pub mod checksum;
+#[cfg(feature = "testing")]
+pub mod conformance;
 pub mod disk;
 pub mod ids;
+#[cfg(feature = "testing")]
+pub mod memory_store;
 pub mod shard;
+pub mod slots;
 pub mod store;
 
 pub use disk::{DiskHealth, DiskIdentity, Medium, SlotAssignment};

@@ -23,6 +23,11 @@ pub const MAX_APPEND_BYTES: usize = 256 * 1024;
 pub const MAX_READ_BYTES: usize = 1024 * 1024;
 /// Most bytes of a shard that goes by [`ShardStore::put`].
 pub const MAX_PUT_BYTES: usize = 256 * 1024;
+/// Most bytes of a shard: its footer stays under 1 MiB. A blob is at most one
+/// part of an upload or one single put, 5 GiB.
+pub const MAX_SHARD_BYTES: u64 = 8 * 1024 * 1024 * 1024;
+/// Most slots that one disk holds.
+pub const MAX_SLOTS: usize = 65_536;
 /// Most entries of one [`ShardStore::list`] or [`ShardStore::delete`] call.
 pub const MAX_BATCH: usize = 1000;
 
@@ -201,6 +206,12 @@ impl StoreError {
 ///
 /// Answers to `put`, `finish`, `delete`, `assign` and `raise_epoch` mean
 /// *durable*: fsynced, the folder too.
+///
+/// Every call with a context is refused with `WrongDisk` if it is of another
+/// cluster, and with `StaleEpoch` if the epoch in force does not admit its
+/// own. A higher epoch is accepted, durably, before the call is done; the
+/// handles that callers of the epoch before hold then end. Bounds that are
+/// broken are `BadCall` ([`crate::bounds`]).
 #[async_trait]
 pub trait ShardStore: Send + Sync + 'static {
     /// Which disk this is.
@@ -212,12 +223,17 @@ pub trait ShardStore: Send + Sync + 'static {
     async fn raise_epoch(&self, ctx: &CallContext) -> Result<(), StoreError>;
 
     /// Tells the disk which slots it holds. A higher generation replaces a
-    /// lower one; the same is done; a lower is `StaleGeneration`.
+    /// lower one; the same is done; a lower, or another slot in the same
+    /// generation, is `StaleGeneration` and nothing of the call is taken. At
+    /// most [`MAX_BATCH`] in a call and [`MAX_SLOTS`] in all (`NoSpace`).
     async fn assign(&self, ctx: &CallContext, slots: &[SlotAssignment]) -> Result<(), StoreError>;
 
     /// Begins a shard that comes in appends. `shard_len` preallocates.
-    /// `Exists` if a finished shard has the key; an unfinished one of the
-    /// same key is begun anew.
+    /// `Exists` if a finished shard has the key, damaged or not; an
+    /// unfinished one of the same key is begun anew and its handle ends.
+    /// `StaleGeneration` unless the disk holds the header's slot in the
+    /// header's generation; `append`, `finish` and `put` refuse so too.
+    /// `Busy` while too many handles are open.
     async fn open(
         &self,
         ctx: &CallContext,
@@ -227,7 +243,8 @@ pub trait ShardStore: Send + Sync + 'static {
 
     /// Appends at `offset`, a multiple of 64 KiB; only the last append may be
     /// of another length than a multiple of it. `crcs`: one per 64 KiB block,
-    /// checked before the write. A repeat of the last append is done.
+    /// checked before the write (`BadCall`). A repeat of the last append is
+    /// done; every other offset than the shard's end is `WrongOffset`.
     async fn append(
         &self,
         ctx: &CallContext,
@@ -238,7 +255,7 @@ pub trait ShardStore: Send + Sync + 'static {
     ) -> Result<(), StoreError>;
 
     /// Ends the shard: footer, fsync. Afterwards it reads and lists. A repeat
-    /// with the same end is done.
+    /// with the same end is done, as long as an idle handle lives.
     async fn finish(
         &self,
         ctx: &CallContext,
@@ -246,26 +263,35 @@ pub trait ShardStore: Send + Sync + 'static {
         end: ShardEnd,
     ) -> Result<(), StoreError>;
 
-    /// Gives up an open shard and its space. Unknown handles are done.
+    /// Gives up an open shard and its space. Unknown handles are done, and so
+    /// are those of finished shards, which stay.
     async fn abort(&self, ctx: &CallContext, handle: ShardHandle) -> Result<(), StoreError>;
 
     /// Stores one small shard whole. Calls that are made at once share a
-    /// batch and its fsync. A repeat with the same bytes is done.
+    /// batch and its fsync. A repeat with the same bytes is done; other bytes
+    /// are `Exists`; `Corrupt` if what is stored is damaged. An unfinished
+    /// shard of the same key gives way and its handle ends.
     async fn put(&self, ctx: &CallContext, shard: SmallShard) -> Result<(), StoreError>;
 
     /// Reads `len` bytes from `offset` (a multiple of 64 KiB; `len` at most
     /// [`MAX_READ_BYTES`], a multiple of 64 KiB or up to the shard's end).
+    /// A range beyond the shard's end is `BadCall`. An unfinished shard is
+    /// `NotFound`, a damaged one never is: it is `Corrupt`.
     /// The bytes were verified by the store; callers verify them again.
     async fn read(&self, key: ShardKey, offset: u64, len: u32) -> Result<ShardBytes, StoreError>;
 
-    /// The shard's head and end, verified.
+    /// The shard's head and end, verified; of an unfinished one, its head.
     async fn stat(&self, key: ShardKey) -> Result<ShardStat, StoreError>;
 
     /// Deletes shards, finished or not; unknown ones are done. At most
-    /// [`MAX_BATCH`]. Only for blobs that a durable commit condemned.
+    /// [`MAX_BATCH`]. Only for blobs that a durable commit condemned, and for
+    /// corrupt shards that repair is about to write anew. Open handles of
+    /// the shards end.
     async fn delete(&self, ctx: &CallContext, keys: &[ShardKey]) -> Result<(), StoreError>;
 
-    /// Up to `limit` (at most [`MAX_BATCH`]) shards after `after`, in order.
+    /// Up to `limit` (1 to [`MAX_BATCH`]) shards after `after`, in order,
+    /// unfinished and damaged ones too. Fewer than `limit` means the end.
+    /// What is added or deleted meanwhile may be in the list or not.
     async fn list(
         &self,
         after: Option<ShardKey>,
