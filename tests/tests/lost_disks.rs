@@ -1,0 +1,291 @@
+//! Disks that go: what was stored whole reads byte for byte while any two of
+//! six are gone, writes go on; with three gone there are clear errors and
+//! nothing wrong is returned; a flipped byte is never served.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use shardgate_tests::client::{Client, Response};
+use shardgate_tests::process::TestPool;
+use shardgate_tests::random;
+
+const BUCKET: &str = "kept";
+/// Inline, copies, shortened codes, one stripe, several.
+const SIZES: &[usize] = &[
+    0, 100, 1024, 1025, 4096, 70_000, 131_072, 262_145, 600_000, 1_048_576, 3_000_001, 9_000_000,
+];
+
+fn key(size: usize, round: usize) -> String {
+    format!("round-{round}/size-{size}")
+}
+
+fn body(size: usize, round: usize) -> Bytes {
+    random::bytes((size * 31 + round) as u64, size).into()
+}
+
+async fn write_round(client: &Client, round: usize) {
+    for &size in SIZES {
+        let ask = client.put(BUCKET, &key(size, round), body(size, round));
+        ask.send().await.expect("an answer").expect_status(200);
+    }
+}
+
+async fn read_round(client: &Client, round: usize) {
+    for &size in SIZES {
+        let answer = client
+            .get(BUCKET, &key(size, round))
+            .send()
+            .await
+            .expect("an answer");
+        assert!(
+            answer.expect_status(200).body == body(size, round),
+            "size {size} round {round}"
+        );
+    }
+    let (size, expected) = (9_000_000, body(9_000_000, round));
+    for (first, last) in [
+        (0, 0),
+        (262_143, 262_145),
+        (1_000_000, 8_999_999),
+        (8_999_999, 8_999_999),
+    ] {
+        let ask = client
+            .get(BUCKET, &key(size, round))
+            .header("range", format!("bytes={first}-{last}"));
+        let answer = ask.send().await.expect("an answer");
+        assert!(
+            answer.expect_status(206).body == expected[first..=last],
+            "{first}-{last}"
+        );
+    }
+}
+
+fn away(disk: &Path) -> PathBuf {
+    disk.with_extension("away")
+}
+
+fn take_away(pool: &TestPool, disks: &[usize]) {
+    for &disk in disks {
+        let folder = pool.disk(disk);
+        fs::rename(&folder, away(&folder)).expect("take a disk's folder away");
+    }
+}
+
+fn bring_back(pool: &TestPool, disks: &[usize]) {
+    for &disk in disks {
+        let folder = pool.disk(disk);
+        fs::rename(away(&folder), &folder).expect("bring a disk's folder back");
+    }
+}
+
+#[tokio::test]
+async fn any_two_of_six_disks_may_be_missing_at_start() {
+    let mut pool = TestPool::embedded(6);
+    let client = pool.client();
+    client.make_bucket(BUCKET).await;
+    write_round(&client, 0).await;
+    let mut round = 0;
+    for first in 1..=6 {
+        for second in first + 1..=6 {
+            pool.stop();
+            take_away(&pool, &[first, second]);
+            pool.start();
+            read_round(&client, 0).await;
+            round += 1;
+            write_round(&client, round).await;
+            read_round(&client, round).await;
+            pool.stop();
+            bring_back(&pool, &[first, second]);
+            pool.start();
+            read_round(&client, round).await;
+        }
+    }
+    for round in 0..=round {
+        read_round(&client, round).await;
+    }
+    pool.stop();
+}
+
+#[tokio::test]
+async fn two_disks_may_go_while_it_runs_and_come_back() {
+    let mut pool = TestPool::embedded(6);
+    let client = pool.client();
+    client.make_bucket(BUCKET).await;
+    write_round(&client, 0).await;
+    take_away(&pool, &[2]);
+    read_round(&client, 0).await;
+    write_round(&client, 1).await;
+    take_away(&pool, &[5]);
+    write_round(&client, 2).await;
+    for round in 0..=2 {
+        read_round(&client, round).await;
+    }
+    bring_back(&pool, &[2, 5]);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    write_round(&client, 3).await;
+    for round in 0..=3 {
+        read_round(&client, round).await;
+    }
+    pool.stop();
+}
+
+/// Whole and right, or refused: never wrong bytes, never "absent".
+fn assert_right_or_refused(
+    answer: Result<Response, shardgate_tests::client::Cut>,
+    expected: &Bytes,
+) -> bool {
+    match answer {
+        Ok(answer) if answer.status == 200 => {
+            assert!(answer.body == *expected, "wrong bytes were returned");
+            true
+        }
+        Ok(answer) => {
+            assert_ne!(answer.status.as_u16(), 404, "unreadable is not absent");
+            assert!(answer.status.is_server_error(), "{answer:?}");
+            assert!(!answer.code().is_empty(), "an error has a code: {answer:?}");
+            false
+        }
+        // The connection was cut in the middle of the body.
+        Err(_) => false,
+    }
+}
+
+#[tokio::test]
+async fn with_three_of_six_gone_errors_are_clear_and_nothing_wrong_is_returned() {
+    let mut pool = TestPool::embedded(6);
+    let client = pool.client();
+    client.make_bucket(BUCKET).await;
+    write_round(&client, 0).await;
+    pool.stop();
+    take_away(&pool, &[1, 3, 4]);
+    // A start may be refused, by the rule that a majority of the disks must
+    // answer; then the disks go while it runs.
+    bring_back(&pool, &[1, 3, 4]);
+    pool.start();
+    take_away(&pool, &[1, 3, 4]);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let mut refused = 0;
+    for &size in SIZES {
+        let answer = client.get(BUCKET, &key(size, 0)).send().await;
+        if !assert_right_or_refused(answer, &body(size, 0)) {
+            refused += 1;
+        }
+    }
+    assert!(refused > 0, "4+2 cannot read with three disks gone");
+    bring_back(&pool, &[1, 3, 4]);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    read_round(&client, 0).await;
+    pool.stop();
+}
+
+/// Every file below `dir` that is large enough to be a shard.
+fn shard_files(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).expect("read a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            shard_files(&path, found);
+        } else if path.components().any(|part| part.as_os_str() == "shards") {
+            found.push(path);
+        }
+    }
+}
+
+fn flip_byte(path: &Path, at: u64) {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .expect("open a shard");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).expect("read a byte");
+    byte[0] ^= 0x10;
+    file.write_all_at(&byte, at).expect("write a byte");
+}
+
+#[tokio::test]
+async fn a_flipped_byte_is_never_served() {
+    let mut pool = TestPool::embedded(6);
+    let client = pool.client();
+    client.make_bucket(BUCKET).await;
+    write_round(&client, 0).await;
+    // One byte of every shard of two disks, somewhere else in each.
+    for disk in [1, 4] {
+        let mut files = Vec::new();
+        shard_files(&pool.disk(disk), &mut files);
+        assert!(files.len() >= 3, "disk {disk} has shards");
+        for (index, path) in files.iter().enumerate() {
+            let len = fs::metadata(path).expect("stat a shard").len();
+            flip_byte(path, (len / 7) * (index as u64 % 7));
+        }
+    }
+    read_round(&client, 0).await;
+    // One more disk is one too many for what lies on all three.
+    let mut files = Vec::new();
+    shard_files(&pool.disk(6), &mut files);
+    for path in &files {
+        let len = fs::metadata(path).expect("stat a shard").len();
+        for part in 0..16 {
+            flip_byte(path, len / 16 * part);
+        }
+    }
+    pool.stop();
+    pool.start();
+    for &size in SIZES {
+        let answer = client.get(BUCKET, &key(size, 0)).send().await;
+        assert_right_or_refused(answer, &body(size, 0));
+    }
+    pool.stop();
+}
+
+#[tokio::test]
+async fn two_of_six_agents_may_be_killed() {
+    let mut pool = TestPool::with_agents(6, 1, None);
+    let client = pool.client();
+    client.make_bucket(BUCKET).await;
+    write_round(&client, 0).await;
+    pool.kill_agent(0);
+    write_round(&client, 1).await;
+    pool.kill_agent(3);
+    write_round(&client, 2).await;
+    for round in 0..=2 {
+        read_round(&client, round).await;
+    }
+    pool.start_agent(0);
+    pool.start_agent(3);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    pool.kill_agent(1);
+    pool.kill_agent(4);
+    read_round(&client, 0).await;
+    pool.stop();
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_in_the_middle_leaves_nothing_visible() {
+    let mut pool = TestPool::embedded(6);
+    let client = pool.client();
+    client.make_bucket(BUCKET).await;
+    let path = client.presign(&Method::PUT, &format!("/{BUCKET}/half"), 600);
+    let addr = pool.addr;
+    let half = tokio::task::spawn_blocking(move || {
+        use std::io::Write;
+        let mut stream = std::net::TcpStream::connect(addr).expect("connect");
+        write!(
+            stream,
+            "PUT {path} HTTP/1.1\r\nHost: {addr}\r\nContent-Length: 8000000\r\n\r\n"
+        )
+        .and_then(|()| stream.write_all(&vec![7; 4_000_000]))
+        .expect("send half a body");
+    });
+    half.await.expect("the half upload");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let answer = client.get(BUCKET, "half").send().await.expect("an answer");
+    assert_eq!(answer.expect_status(404).code(), "NoSuchKey");
+    let ask = client.ask(Method::GET, format!("/{BUCKET}"));
+    let listed = ask.send().await.expect("an answer");
+    assert!(shardgate_tests::xml::texts_of(&listed.body, "Key").is_empty());
+    pool.stop();
+}
