@@ -1,2 +1,47 @@
-//! bench
-fn main() {}
+//! `shardgate-bench`: what the store costs, measured from outside.
+//!
+//! Starts a pool of its own, loads it over HTTP with a generator that costs
+//! next to nothing, and writes a JSON file and a readable table. Figures of
+//! one run are comparable with each other; those of two runs are not.
+
+mod data_path;
+mod memory;
+mod report;
+mod slow;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Measures the store from outside: operations, bytes, latency, CPU, memory")]
+struct Args {
+    /// Folder for the JSON file and the table.
+    #[arg(long, default_value = "bench-results", global = true)]
+    output: PathBuf,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// PUT and GET by size, concurrency and kind of signature.
+    DataPath(data_path::Args),
+    /// The gateway's memory while many clients move large objects.
+    Memory(memory::Args),
+    /// Many slow clients, and a fast one beside them.
+    Slow(slow::Args),
+}
+
+fn main() -> std::io::Result<()> {
+    let args = Args::parse();
+    std::fs::create_dir_all(&args.output)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    match args.what {
+        What::DataPath(what) => runtime.block_on(data_path::run(what, &args.output)),
+        What::Memory(what) => runtime.block_on(memory::run(what, &args.output)),
+        What::Slow(what) => runtime.block_on(slow::run(what, &args.output)),
+    }
+}

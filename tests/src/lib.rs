@@ -9,5 +9,7 @@ pub mod client;
 pub mod model;
 pub mod process;
 pub mod random;
+pub mod raw;
 pub mod sigv4;
+pub mod slow;
 pub mod xml;

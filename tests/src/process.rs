@@ -419,6 +419,14 @@ impl TestPool {
         self.agents[index] = Some(agent);
     }
 
+    /// Where the agents listen; none of an embedded pool.
+    pub fn agent_addrs(&self) -> &[SocketAddr] {
+        match &self.kind {
+            Kind::Embedded { .. } => &[],
+            Kind::Agents { addrs, .. } => addrs,
+        }
+    }
+
     /// Kills agent `index`.
     pub fn kill_agent(&mut self, index: usize) {
         self.agents[index].take().expect("the agent runs").kill();
