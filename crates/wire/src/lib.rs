@@ -3,18 +3,25 @@
 //! Owns: ids ([`ids`]), the header that makes a shard self-describing
 //! ([`shard`]), the [`ShardStore`](store::ShardStore) trait that a local disk
 //! and a disk behind an agent both implement, its errors, the bounds of its
-//! calls ([`bounds`]), and the checksum of a block ([`checksum`]). Does not do
-//! I/O. With the feature `testing`: a store in memory and the suite that
-//! every store must pass.
+//! calls ([`bounds`]), the checksum of a block ([`checksum`]); the calls
+//! between gateways and agents ([`message`]), how those lie in bodies
+//! ([`frame`], [`frame_body`]) and who may make them ([`mac`],
+//! [`mac_replay`]). Does not do I/O. With the feature `testing`: a store in
+//! memory and the suite that every store must pass.
 
 pub mod bounds;
 pub mod checksum;
 #[cfg(feature = "testing")]
 pub mod conformance;
 pub mod disk;
+pub mod frame;
+pub mod frame_body;
 pub mod ids;
+pub mod mac;
+pub mod mac_replay;
 #[cfg(feature = "testing")]
 pub mod memory_store;
+pub mod message;
 pub mod shard;
 pub mod slots;
 pub mod store;
