@@ -1,1 +1,4 @@
 //! gateway
+
+pub mod object;
+pub mod seam;
