@@ -14,10 +14,10 @@ use reed_solomon_erasure::galois_8::ReedSolomon;
 use shardgate_erasure::{Codec, Kernel, Layout, Scheme};
 
 const BLOCK_LENS: [usize; 3] = [64 << 10, 256 << 10, 1 << 20];
-const SAMPLE: Duration = Duration::from_millis(40);
-const SAMPLES: usize = 3;
+const SAMPLE: Duration = Duration::from_millis(4);
+const SAMPLES: usize = 16;
 
-/// The best of a few samples, in GB/s: what disturbs only slows down.
+/// The best of many short samples, in GB/s: what disturbs only slows down.
 fn measure(bytes: usize, mut work: impl FnMut()) -> f64 {
     work();
     let mut best = 0.0_f64;
