@@ -1,4 +1,5 @@
-//! gateway
+//! The S3 gateway and the `shardgate` command.
 
 pub mod object;
+pub mod placement;
 pub mod seam;
