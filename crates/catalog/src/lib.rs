@@ -1,7 +1,39 @@
 //! The metadata of a cluster: buckets, versions, uploads, groups, disks.
 //!
 //! Owns: the ordered key-value [`engine`], the rows ([`model`]) and the typed
-//! catalog written once above every engine. Invariant: `Engine::commit` is
-//! the only linearisation point.
+//! [`Catalog`] written once above every engine. Invariant: `Engine::commit` is
+//! the only linearisation point. It knows nothing of shards, disks' contents
+//! or S3's wire forms.
 
+mod bucket_cache;
+mod buckets;
+mod catalog;
+mod cluster;
+mod collect;
+mod complete;
+mod delete;
+mod draft;
+pub mod engine;
+mod error;
+mod keys;
+mod listing;
 pub mod model;
+mod objects;
+mod owed;
+mod pool;
+mod publish;
+mod row;
+mod turns;
+mod uploads;
+
+pub use buckets::{BucketRef, NamedBucket};
+pub use catalog::Catalog;
+pub use collect::{Condemned, CondemnedCursor};
+pub use complete::{CompleteFinish, CompletePart, CompleteRequest, Completed, MIN_PART_BYTES};
+pub use delete::DeleteCondition;
+pub use error::{CatalogError, Result};
+pub use listing::{
+    ListEntry, ListFrom, ListPage, ListQuery, UploadEntry, UploadsFrom, UploadsPage, UploadsQuery,
+};
+pub use objects::ObjectRead;
+pub use publish::{Publish, PublishBody, Published, WriteCondition, WrittenBlob};

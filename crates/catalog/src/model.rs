@@ -4,10 +4,13 @@
 //! and what a read of one blob needs; the rest has rows of its own, keyed by
 //! the version's [`VersionUid`].
 
+mod pool;
+
 use serde::{Deserialize, Serialize};
-use shardgate_wire::{
-    AgentId, BlobId, BlobLayout, BucketIncarnation, DiskId, Generation, GroupId, InstanceId,
-    Medium, VersionUid,
+use shardgate_wire::{BlobId, BlobLayout, BucketIncarnation, GroupId, VersionUid};
+
+pub use pool::{
+    ClassRow, ClusterRow, DiskRow, DiskState, GroupRow, GroupState, InstanceRow, OwedRow,
 };
 
 /// Milliseconds since 1970, as S3 shows times.
@@ -32,7 +35,12 @@ pub enum BucketState {
     /// It does.
     Active,
     /// It is being scanned for emptiness; writers fail their expectation.
-    Deleting,
+    Deleting {
+        /// Drawn anew by each deletion, so that the row of one that was given
+        /// up is never taken for the row of the next: a scan counts only for
+        /// the state it was made under.
+        attempt: u64,
+    },
 }
 
 /// Where the bytes of a version are.
@@ -222,7 +230,16 @@ pub struct CompletedRow {
     pub completed: UnixMillis,
 }
 
-/// What a blob belongs to: the row under `blob/(group, BlobId)`.
+/// What the catalog knows of a blob: the row under `blob/(group, BlobId)`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BlobState {
+    /// It belongs to a version or to a part.
+    Owned(BlobRow),
+    /// It was condemned before it was ever published, and never will be.
+    NeverPublished,
+}
+
+/// What a blob belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobRow {
     /// The bucket's life.
@@ -263,83 +280,4 @@ pub struct CondemnedRow {
     pub layout: BlobLayout,
     /// Why.
     pub reason: CondemnReason,
-}
-
-/// A placement group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GroupRow {
-    /// Its id.
-    pub id: GroupId,
-    /// Raised whenever a slot moves.
-    pub generation: Generation,
-    /// k of its scheme.
-    pub data: u8,
-    /// m of its scheme.
-    pub parity: u8,
-    /// The medium of all its disks.
-    pub medium: Medium,
-    /// The disk of each slot.
-    pub slots: Vec<DiskId>,
-    /// Whether it takes writes.
-    pub state: GroupState,
-    /// Whether it is narrower than its class asks, for lack of living disks;
-    /// its blobs are widened later (PROTOCOL.md 5).
-    pub narrow: bool,
-}
-
-/// Whether a group takes writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum GroupState {
-    /// It does.
-    Open,
-    /// Full: deletes only.
-    Sealed,
-}
-
-/// A class of objects: its name and what its objects get.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClassRow {
-    /// The number that version rows carry; never reused.
-    pub number: u16,
-    /// As in `x-amz-storage-class`.
-    pub name: String,
-}
-
-/// A disk of the pool.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DiskRow {
-    /// Its id.
-    pub id: DiskId,
-    /// The agent that had it last; `None` for a disk of the gateway itself.
-    pub agent: Option<AgentId>,
-    /// Its folder there.
-    pub path: String,
-    /// Its server's name (a failure domain).
-    pub server: String,
-    /// Its site's name.
-    pub site: String,
-    /// Its medium.
-    pub medium: Medium,
-    /// What the operator declared.
-    pub state: DiskState,
-}
-
-/// What is known of a disk for good; what is true at the moment is health.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum DiskState {
-    /// Part of the pool.
-    Member,
-    /// Declared lost for good by the operator; never taken back.
-    Lost,
-}
-
-/// A run of a gateway, for the collection of orphans (PROTOCOL.md 7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InstanceRow {
-    /// Which.
-    pub instance: InstanceId,
-    /// Its epoch's number.
-    pub epoch: u64,
-    /// Whether a commit retired it: nothing of it is in flight any more.
-    pub retired: bool,
 }

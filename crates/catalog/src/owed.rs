@@ -1,0 +1,71 @@
+//! Owed slots: which (group, slot) lack shards of acknowledged blobs, and how
+//! such a row is closed again (PROTOCOL.md 5).
+//!
+//! Invariant: a row is removed only if no commit that lacks its slot came
+//! after the comparison of full lists was begun. They are opened in `publish`.
+
+use shardgate_wire::GroupId;
+
+use crate::buckets::fresh_number;
+use crate::catalog::{ATTEMPTS, Catalog};
+use crate::draft::Draft;
+use crate::engine::KeyRange;
+use crate::error::{CatalogError, Result};
+use crate::keys::{self, space};
+use crate::model::OwedRow;
+
+impl Catalog {
+    /// All owed slots. There are at most as many as slots in the pool.
+    pub async fn owed(&self) -> Result<Vec<(GroupId, u8, OwedRow)>> {
+        let range = KeyRange::prefix(vec![space::OWED]);
+        let rows = self.rows(range, usize::MAX, keys::decode_owed).await?;
+        Ok(rows
+            .into_iter()
+            .map(|((group, slot), row)| (group, slot, row))
+            .collect())
+    }
+
+    /// Marks an owed slot as being compared; lists must be taken after this.
+    /// Returns what [`Self::close_owed`] takes, or `None` if nothing is owed.
+    pub async fn compare_owed(&self, group: GroupId, slot: u8) -> Result<Option<OwedRow>> {
+        let key = keys::owed(group, slot);
+        for _ in 0..ATTEMPTS {
+            let Some((raw, held)) = self.stored::<OwedRow>(&key).await? else {
+                return Ok(None);
+            };
+            let row = OwedRow {
+                comparing: Some(fresh_number()),
+                ..held
+            };
+            let mut draft = Draft::new();
+            draft.expect(key.clone(), Some(raw));
+            draft.put(key.clone(), &row);
+            match self.commit(draft).await {
+                Ok(_) => return Ok(Some(row)),
+                Err(CatalogError::Conflict) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(CatalogError::Conflict)
+    }
+
+    /// Closes an owed slot after full lists were compared and nothing is
+    /// missing.
+    ///
+    /// # Errors
+    /// [`CatalogError::Conflict`]: a blob was acknowledged without the slot
+    /// since [`Self::compare_owed`]; compare again.
+    pub async fn close_owed(&self, group: GroupId, slot: u8, compared: &OwedRow) -> Result<()> {
+        let key = keys::owed(group, slot);
+        let held = self.stored::<OwedRow>(&key).await?;
+        let (raw, held) = held.unzip();
+        if held.as_ref() != Some(compared) || compared.comparing.is_none() {
+            return Err(CatalogError::Conflict);
+        }
+        let mut draft = Draft::new();
+        draft.expect(key.clone(), raw);
+        draft.delete(key);
+        self.commit(draft).await?;
+        Ok(())
+    }
+}
