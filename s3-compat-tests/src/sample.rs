@@ -4,13 +4,14 @@
 //! back in the wrong place is seen. Scripts cut their small objects out of it.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// Length of the sample in bytes.
 pub const SAMPLE_LEN: u64 = 1 << 30;
 
+const CHUNK_LEN: usize = 1 << 20;
 const SEED: u64 = 0x5348_4152_4447_4154;
 
 /// The sample, written into `folder` if it is not there yet.
@@ -31,12 +32,16 @@ pub fn file(folder: &Path) -> PathBuf {
 }
 
 fn write(path: &Path) -> std::io::Result<()> {
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let mut file = File::create(path)?;
     let mut state = SEED;
-    for _ in 0..SAMPLE_LEN / 8 {
-        file.write_all(&next(&mut state).to_le_bytes())?;
+    let mut chunk = vec![0; CHUNK_LEN];
+    for _ in 0..SAMPLE_LEN / CHUNK_LEN as u64 {
+        for word in chunk.chunks_exact_mut(8) {
+            word.copy_from_slice(&next(&mut state).to_le_bytes());
+        }
+        file.write_all(&chunk)?;
     }
-    file.flush()
+    file.sync_all()
 }
 
 /// xorshift64*, by Marsaglia and Vigna: the shifts and the factor are from "An experimental exploration of

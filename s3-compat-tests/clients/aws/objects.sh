@@ -59,25 +59,25 @@ case_ranges() {
 
 case_copies() {
     aws s3 mb s3://from
-    aws s3 mb s3://to
+    aws s3 mb s3://target
     piece 3 6000000 file
     aws s3 cp --quiet --content-type text/x-first --metadata color=red file "s3://from/é a+b"
-    aws s3 cp --quiet "s3://from/é a+b" s3://to/copy
-    aws s3 cp --quiet s3://to/copy got
+    aws s3 cp --quiet "s3://from/é a+b" s3://target/copy
+    aws s3 cp --quiet s3://target/copy got
     same "a copy in another bucket" got file
-    equal "metadata goes along" "$(api head-object --bucket to --key copy --query '[ContentType,Metadata.color]')" $'text/x-first\tred'
-    api copy-object --bucket to --key copy --copy-source to/copy --metadata-directive REPLACE \
+    equal "metadata goes along" "$(api head-object --bucket target --key copy --query '[ContentType,Metadata.color]')" $'text/x-first\tred'
+    api copy-object --bucket target --key copy --copy-source target/copy --metadata-directive REPLACE \
         --content-type text/x-second --metadata shape=round > /dev/null
     equal "a copy onto itself replaces metadata" \
-        "$(api head-object --bucket to --key copy --query '[ContentType,Metadata.color,Metadata.shape]')" \
+        "$(api head-object --bucket target --key copy --query '[ContentType,Metadata.color,Metadata.shape]')" \
         $'text/x-second\tNone\tround'
-    aws s3 cp --quiet s3://to/copy got
+    aws s3 cp --quiet s3://target/copy got
     same "and keeps the bytes" got file
-    refused "a copy onto itself that changes nothing" InvalidRequest api copy-object --bucket to --key copy --copy-source to/copy
-    aws s3 mv --quiet s3://to/copy s3://to/moved
-    refused "what was moved is gone" 404 api head-object --bucket to --key copy
-    equal "and is there" "$(api head-object --bucket to --key moved --query ContentLength)" 6000000
-    refused "a source that is not there" NoSuchKey api copy-object --bucket to --key x --copy-source from/missing
+    refused "a copy onto itself that changes nothing" InvalidRequest api copy-object --bucket target --key copy --copy-source target/copy
+    aws s3 mv --quiet s3://target/copy s3://target/moved
+    refused "what was moved is gone" 404 api head-object --bucket target --key copy
+    equal "and is there" "$(api head-object --bucket target --key moved --query ContentLength)" 6000000
+    refused "a source that is not there" NoSuchKey api copy-object --bucket target --key x --copy-source from/missing
 }
 
 case_metadata() {

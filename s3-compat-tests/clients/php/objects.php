@@ -72,22 +72,22 @@ function case_copies(S3Client $s3): void
 {
     $content = piece(3, 6000000);
     $s3->createBucket(['Bucket' => 'from']);
-    $s3->createBucket(['Bucket' => 'to']);
+    $s3->createBucket(['Bucket' => 'target']);
     $s3->putObject(['Bucket' => 'from', 'Key' => 'é a+b', 'Body' => $content, 'ContentType' => 'text/x-first',
         'Metadata' => ['color' => 'red']]);
-    $s3->copyObject(['Bucket' => 'to', 'Key' => 'copy', 'CopySource' => 'from/' . rawurlencode('é a+b')]);
-    equal('a copy in another bucket', read($s3, 'to', 'copy'), $content);
-    $head = $s3->headObject(['Bucket' => 'to', 'Key' => 'copy']);
+    $s3->copyObject(['Bucket' => 'target', 'Key' => 'copy', 'CopySource' => 'from/' . rawurlencode('é a+b')]);
+    equal('a copy in another bucket', read($s3, 'target', 'copy'), $content);
+    $head = $s3->headObject(['Bucket' => 'target', 'Key' => 'copy']);
     equal('metadata goes along', [$head['ContentType'], $head['Metadata']], ['text/x-first', ['color' => 'red']]);
-    $s3->copyObject(['Bucket' => 'to', 'Key' => 'copy', 'CopySource' => 'to/copy', 'MetadataDirective' => 'REPLACE',
+    $s3->copyObject(['Bucket' => 'target', 'Key' => 'copy', 'CopySource' => 'target/copy', 'MetadataDirective' => 'REPLACE',
         'ContentType' => 'text/x-second', 'Metadata' => ['a' => '1']]);
-    $head = $s3->headObject(['Bucket' => 'to', 'Key' => 'copy']);
+    $head = $s3->headObject(['Bucket' => 'target', 'Key' => 'copy']);
     equal('a copy onto itself replaces it', [$head['ContentType'], $head['Metadata']], ['text/x-second', ['a' => '1']]);
-    equal('and keeps the bytes', read($s3, 'to', 'copy'), $content);
-    $s3->copy('from', 'é a+b', 'to', 'by the copier');
-    equal('S3Client::copy', read($s3, 'to', 'by the copier'), $content);
+    equal('and keeps the bytes', read($s3, 'target', 'copy'), $content);
+    $s3->copy('from', 'é a+b', 'target', 'by the copier');
+    equal('S3Client::copy', read($s3, 'target', 'by the copier'), $content);
     refused('a source that is not there', 'NoSuchKey', fn () => $s3->copyObject(
-        ['Bucket' => 'to', 'Key' => 'x', 'CopySource' => 'from/missing'],
+        ['Bucket' => 'target', 'Key' => 'x', 'CopySource' => 'from/missing'],
     ));
 }
 

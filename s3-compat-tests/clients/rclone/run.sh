@@ -11,10 +11,13 @@ rclone() {
     /usr/bin/rclone "$@"
 }
 
-# transferred COMMAND...: how many files a command of rclone moved.
+# transferred COMMAND...: how many files a command of rclone moved; its statistics leave out a zero.
 transferred() {
-    rclone --stats 1h --stats-log-level NOTICE --stats-one-line=false "$@" 2>&1 |
-        sed -n 's|^Transferred: *\([0-9]*\) / [0-9]*, .*|\1|p' | tail -n 1
+    local said number
+    said=$(rclone --stats 1h --stats-log-level NOTICE "$@" 2>&1)
+    number=$(sed -n 's|^Transferred: *\([0-9]*\) / [0-9]*, .*|\1|p' <<< "$said" | tail -n 1)
+    grep -q '^Elapsed time' <<< "$said"
+    echo "${number:-0}"
 }
 
 case_buckets() {
@@ -44,7 +47,7 @@ case_objects() {
     rclone cat 'sg:small/dir/é a+b & c%?*.bin' > got
     same "a name that needs encoding, from standard input" got file
     rclone deletefile sg:small/1
-    equal "a deleted object" "$(rclone lsf sg:small/ --include 1)" ""
+    equal "a deleted object" "$(rclone lsf --files-only --include 1 sg:small)" ""
 }
 
 case_large() {
@@ -89,7 +92,7 @@ case_sync() {
     held "what came back is what went in"
     rm here/file-4.bin
     rclone sync here sg:tree/in
-    equal "what is gone is removed" "$(rclone lsf sg:tree/in --include file-4.bin)" ""
+    equal "what is gone is removed" "$(rclone lsf --files-only --include file-4.bin sg:tree/in)" ""
 }
 
 case_presign() {
@@ -123,17 +126,17 @@ case_ranges() {
 
 case_copies() {
     rclone mkdir sg:from
-    rclone mkdir sg:to
+    rclone mkdir sg:target
     piece 3 6000000 file
     rclone copyto file 'sg:from/é a+b'
-    rclone copyto 'sg:from/é a+b' sg:to/copy
-    rclone copyto sg:to/copy got
+    rclone copyto 'sg:from/é a+b' sg:target/copy
+    rclone copyto sg:target/copy got
     same "a copy in another bucket" got file
-    rclone moveto sg:to/copy sg:to/moved
-    equal "what was moved" "$(rclone lsf sg:to)" moved
-    rclone touch --timestamp 2020-02-03T04:05:06 sg:to/moved
-    has "a new time, by a copy onto itself" "$(rclone lsl sg:to/moved)" "2020-02-03 04:05:06"
-    rclone copyto sg:to/moved got
+    rclone moveto sg:target/copy sg:target/moved
+    equal "what was moved" "$(rclone lsf sg:target)" moved
+    rclone touch --timestamp 2020-02-03T04:05:06 sg:target/moved
+    has "a new time, by a copy onto itself" "$(rclone lsl sg:target/moved)" "2020-02-03 04:05:06"
+    rclone copyto sg:target/moved got
     same "and the same bytes" got file
 }
 
