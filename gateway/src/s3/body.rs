@@ -1,0 +1,325 @@
+//! The body of a request, between the connection and s3s.
+//!
+//! Counts its bytes, ends it when the client stops sending, and checks at its
+//! end what s3s does not: that a signed aws-chunked body has its final chunk,
+//! and that a document is what its `Content-MD5` or checksum says. What is
+//! found wrong is kept in a [`FaultCell`], because s3s would report it as an
+//! internal error.
+
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use s3s::stream::aws_chunked_stream::AwsChunkedStreamError;
+use s3s::stream::upload_stream::UploadStreamError;
+use s3s::{BodySizeLimitExceeded, S3ErrorCode};
+use tokio::time::{Instant, Sleep};
+
+use super::checksum::TrailerFault;
+use super::digest::DocumentDigest;
+use super::telemetry::Observed;
+
+/// What was wrong with a body.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The client sent nothing for too long.
+    #[error("no bytes within the time-out")]
+    Idle,
+    /// The connection broke off.
+    #[error("the connection ended inside of the body")]
+    Disconnected,
+    /// A signed chunked body without the chunk that ends it.
+    #[error("the final chunk is missing")]
+    FinalChunkMissing,
+    /// The document is not what its digest says.
+    #[error("the body does not match its digest")]
+    Digest,
+}
+
+impl Fault {
+    /// S3's code for it, and words.
+    pub(crate) fn code(self) -> (S3ErrorCode, &'static str) {
+        match self {
+            Self::Idle => (
+                S3ErrorCode::RequestTimeout,
+                "Your socket connection to the server was not read from or written to within the timeout period.",
+            ),
+            Self::Disconnected | Self::FinalChunkMissing => (
+                S3ErrorCode::IncompleteBody,
+                "The request body terminated unexpectedly",
+            ),
+            Self::Digest => (
+                S3ErrorCode::BadDigest,
+                "The Content-MD5 or checksum value that you specified did not match what the server received.",
+            ),
+        }
+    }
+}
+
+/// Where the first fault of a body is kept.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FaultCell(Arc<OnceLock<Fault>>);
+
+impl FaultCell {
+    /// The fault, if there was one.
+    pub(crate) fn get(&self) -> Option<Fault> {
+        self.0.get().copied()
+    }
+
+    fn keep(&self, fault: Fault) -> s3s::StdError {
+        let _ = self.0.set(fault);
+        Box::new(fault)
+    }
+}
+
+/// What is checked at the end of a body.
+pub(crate) enum EndCheck {
+    /// Nothing.
+    Nothing,
+    /// The final chunk of a signed aws-chunked body without trailers.
+    FinalChunk(Tail),
+    /// The digest of a document.
+    Digest(Box<DocumentDigest>),
+}
+
+/// A request's body with its checks.
+pub(crate) struct CheckedBody<B> {
+    inner: B,
+    idle: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    observed: Observed,
+    fault: FaultCell,
+    check: EndCheck,
+    done: bool,
+}
+
+impl<B> CheckedBody<B> {
+    /// Wraps a connection's body.
+    pub(crate) fn new(
+        inner: B,
+        idle: Duration,
+        observed: Observed,
+        fault: FaultCell,
+        check: EndCheck,
+    ) -> Self {
+        Self {
+            inner,
+            idle,
+            timer: None,
+            observed,
+            fault,
+            check,
+            done: false,
+        }
+    }
+
+    /// The client must send something before this timer ends.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(self.idle)));
+        timer.as_mut().poll(cx)
+    }
+
+    fn saw(&mut self, bytes: &Bytes) {
+        self.observed.add_received(bytes.len());
+        match &mut self.check {
+            EndCheck::Nothing => {}
+            EndCheck::FinalChunk(tail) => tail.push(bytes),
+            EndCheck::Digest(digest) => digest.update(bytes),
+        }
+    }
+
+    fn ended(&mut self) -> Result<(), s3s::StdError> {
+        self.done = true;
+        let fault = match &mut self.check {
+            EndCheck::FinalChunk(tail) if !tail.has_final_chunk() => Fault::FinalChunkMissing,
+            EndCheck::Digest(digest) if !digest.matches() => Fault::Digest,
+            _ => return Ok(()),
+        };
+        Err(self.fault.keep(fault))
+    }
+}
+
+impl<B> Body for CheckedBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    type Data = Bytes;
+    type Error = s3s::StdError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, s3s::StdError>>> {
+        let this = &mut *self;
+        if this.done {
+            return Poll::Ready(None);
+        }
+        let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
+            ready!(this.poll_timer(cx));
+            this.done = true;
+            return Poll::Ready(Some(Err(this.fault.keep(Fault::Idle))));
+        };
+        // The next wait begins now; the timer is kept for it.
+        if let Some(timer) = &mut this.timer {
+            timer.as_mut().reset(Instant::now() + this.idle);
+        }
+        match frame {
+            Some(Ok(frame)) => {
+                if let Some(bytes) = frame.data_ref() {
+                    this.saw(bytes);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(_)) => {
+                this.done = true;
+                Poll::Ready(Some(Err(this.fault.keep(Fault::Disconnected))))
+            }
+            None => Poll::Ready(this.ended().err().map(Err)),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // With a check to come, the end must be polled for.
+        self.done || (matches!(self.check, EndCheck::Nothing) && self.inner.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// The last bytes of a body, enough for the final chunk's line.
+#[derive(Debug, Default)]
+pub(crate) struct Tail {
+    last: Vec<u8>,
+}
+
+/// `CRLF 0 ;chunk-signature=<64 hex digits> CRLF CRLF` has 89 bytes.
+const TAIL_BYTES: usize = 96;
+
+impl Tail {
+    fn push(&mut self, bytes: &[u8]) {
+        let new = &bytes[bytes.len().saturating_sub(TAIL_BYTES)..];
+        self.last.extend_from_slice(new);
+        let surplus = self.last.len().saturating_sub(TAIL_BYTES);
+        self.last.drain(..surplus);
+    }
+
+    /// Whether the body ended with a chunk of no bytes.
+    fn has_final_chunk(&self) -> bool {
+        let end = self.last.as_slice();
+        let end = end.strip_suffix(b"\r\n").unwrap_or(end);
+        let end = end.strip_suffix(b"\r\n").unwrap_or(end);
+        let from = end.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let line = &end[from..];
+        let Some(signature) = line.strip_prefix(b"0;chunk-signature=") else {
+            return false;
+        };
+        signature.len() == 64 && signature.iter().all(u8::is_ascii_hexdigit)
+    }
+}
+
+/// S3's code for an error that ended a body inside of s3s.
+pub(crate) fn body_error_code(error: &(dyn std::error::Error + 'static)) -> S3ErrorCode {
+    let mut error = Some(error);
+    // Wrappers of several layers; the innermost cause that is known counts.
+    let mut code = S3ErrorCode::IncompleteBody;
+    for _ in 0..8 {
+        let Some(cause) = error else { break };
+        if let Some(chunked) = cause.downcast_ref::<AwsChunkedStreamError>() {
+            if !matches!(chunked, AwsChunkedStreamError::Underlying(_)) {
+                return chunked.to_s3_error_code();
+            }
+        } else if let Some(upload) = cause.downcast_ref::<UploadStreamError>() {
+            match upload {
+                UploadStreamError::Sha256Mismatch => {
+                    return S3ErrorCode::Custom("XAmzContentSHA256Mismatch".into());
+                }
+                UploadStreamError::Underlying(_) => {}
+                other => return other.to_s3_error_code(),
+            }
+        } else if cause.downcast_ref::<BodySizeLimitExceeded>().is_some() {
+            return S3ErrorCode::EntityTooLarge;
+        } else if let Some(fault) = cause.downcast_ref::<Fault>() {
+            return fault.code().0;
+        } else if let Some(fault) = cause.downcast_ref::<TrailerFault>() {
+            return match fault {
+                TrailerFault::Missing => S3ErrorCode::IncompleteBody,
+                TrailerFault::Undeclared | TrailerFault::Unreadable => S3ErrorCode::InvalidRequest,
+            };
+        } else {
+            code = S3ErrorCode::IncompleteBody;
+        }
+        error = cause.source();
+    }
+    code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::{BodyExt, Full, StreamBody};
+
+    // ATTACKS 6: a last chunk that does not come.
+    #[test]
+    fn a_final_chunk_is_recognised_across_frames() {
+        let hex = "a".repeat(64);
+        for (body, whole) in [
+            (format!("5;chunk-signature={hex}\r\nhello\r\n0;chunk-signature={hex}\r\n\r\n"), true),
+            (format!("5;chunk-signature={hex}\r\nhello\r\n0;chunk-signature={hex}\r\n"), true),
+            (format!("0;chunk-signature={hex}\r\n\r\n"), true),
+            (format!("5;chunk-signature={hex}\r\nhello\r\n"), false),
+            (format!("10;chunk-signature={hex}\r\n\r\n"), false),
+            (String::new(), false),
+            ("0\r\n\r\n".to_owned(), false),
+        ] {
+            for size in [1, 7, 4096] {
+                let mut tail = Tail::default();
+                for piece in body.as_bytes().chunks(size) {
+                    tail.push(piece);
+                }
+                assert_eq!(tail.has_final_chunk(), whole, "{body} in {size}");
+            }
+        }
+    }
+
+    fn checked<B: Body<Data = Bytes>>(inner: B, fault: &FaultCell) -> CheckedBody<B> {
+        let observed = Observed::default();
+        let idle = Duration::from_secs(5);
+        CheckedBody::new(inner, idle, observed, fault.clone(), EndCheck::Nothing)
+    }
+
+    // ATTACKS 76: a client that stops sending.
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_client_ends_its_body() {
+        let fault = FaultCell::default();
+        let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Frame<Bytes>, std::io::Error>>(4);
+        let stream = futures::stream::unfold(receiver, |mut receiver| async {
+            receiver.recv().await.map(|item| (item, receiver))
+        });
+        let mut body = checked(Box::pin(StreamBody::new(stream)), &fault);
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            sender.send(Ok(Frame::data(Bytes::from_static(b"x")))).await.unwrap();
+            assert!(body.frame().await.unwrap().is_ok());
+        }
+        assert!(body.frame().await.unwrap().is_err());
+        assert_eq!(fault.get(), Some(Fault::Idle));
+        assert!(body.frame().await.is_none());
+        drop(sender);
+    }
+
+    #[tokio::test]
+    async fn bytes_are_counted() {
+        let fault = FaultCell::default();
+        let body = checked(Full::new(Bytes::from_static(b"hello")), &fault);
+        let observed = body.observed.clone();
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "hello");
+        assert_eq!((observed.received_bytes(), fault.get()), (5, None));
+    }
+}
