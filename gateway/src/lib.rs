@@ -1,5 +1,8 @@
 //! The S3 gateway and the `shardgate` command.
 
+pub mod auth;
 pub mod object;
 pub mod placement;
+pub mod s3;
 pub mod seam;
+pub mod server;

@@ -135,11 +135,14 @@ impl<B> CheckedBody<B> {
 
     fn ended(&mut self) -> Result<(), s3s::StdError> {
         self.done = true;
-        let fault = match &mut self.check {
-            EndCheck::FinalChunk(tail) if !tail.has_final_chunk() => Fault::FinalChunkMissing,
-            EndCheck::Digest(digest) if !digest.matches() => Fault::Digest,
-            _ => return Ok(()),
+        let (whole, fault) = match &mut self.check {
+            EndCheck::Nothing => return Ok(()),
+            EndCheck::FinalChunk(tail) => (tail.has_final_chunk(), Fault::FinalChunkMissing),
+            EndCheck::Digest(digest) => (digest.matches(), Fault::Digest),
         };
+        if whole {
+            return Ok(());
+        }
         Err(self.fault.keep(fault))
     }
 }

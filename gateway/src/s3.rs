@@ -1,0 +1,30 @@
+//! S3 over HTTP: the only place that names the crate s3s.
+//!
+//! Owns the meaning of every S3 operation: names, conditions, ranges,
+//! checksums, listings and errors as S3's clients expect them. Invariants: no
+//! operation runs before `access` has allowed it; nothing is stored before the
+//! end of a body and its signature were seen. It keeps no bytes and no
+//! metadata itself: those are the object path's and the catalog's.
+
+mod access;
+mod body;
+mod checksum;
+mod conditions;
+mod copy_source;
+mod digest;
+mod encode;
+mod error;
+mod error_document;
+mod front;
+mod host;
+mod metadata;
+mod names;
+mod operations;
+mod range;
+mod repair;
+mod telemetry;
+
+pub(crate) use encode::for_log;
+pub(crate) use error::slow_down;
+pub use front::S3Front;
+pub use telemetry::{Named, Observed};

@@ -1,0 +1,263 @@
+//! The door in front of s3s: what every request passes before and after it.
+//!
+//! Before: refuses two signatures at once, sets the checks of the body, and
+//! tries the sorted join of repeated headers. After: gives every answer its
+//! request ids and completes S3's error documents. Owns no operation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use s3s::service::S3Service;
+use s3s::{Body, S3Error, S3ErrorCode, S3Result, s3_error};
+
+use super::body::{CheckedBody, EndCheck, FaultCell, Tail};
+use super::digest::DocumentDigest;
+use super::error_document::complete_error;
+use super::telemetry::Observed;
+
+/// S3 over HTTP, as one function from request to answer.
+#[derive(Clone)]
+pub struct S3Front {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    service: S3Service,
+    region: String,
+    body_idle: Duration,
+    host_id: HeaderValue,
+}
+
+impl S3Front {
+    /// Puts the door in front of a service.
+    pub(crate) fn new(service: S3Service, region: &str, body_idle: Duration) -> Self {
+        let host_id = format!("{:032x}", rand::random::<u128>());
+        Self {
+            inner: Arc::new(Inner {
+                service,
+                region: region.to_owned(),
+                body_idle,
+                host_id: HeaderValue::from_str(&host_id)
+                    .expect("hex digits are fit for a header"),
+            }),
+        }
+    }
+
+    /// Answers a request. Never fails: what goes wrong is an answer too.
+    pub async fn answer<B>(
+        &self,
+        request: Request<B>,
+        request_id: &str,
+        observed: &Observed,
+    ) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin + Send + Sync + 'static,
+    {
+        let method = request.method().clone();
+        let resource = request.uri().path().to_owned();
+        let fault = FaultCell::default();
+        let outcome = self.serve(request, observed, &fault).await;
+        let mut response = outcome.unwrap_or_else(|error| error_response(&method, error));
+        if response.status().is_client_error() || response.status().is_server_error() {
+            if let Some(fault) = fault.get() {
+                let (code, message) = fault.code();
+                response = error_response(&method, S3Error::with_message(code, message));
+            }
+            response = complete_error(
+                response,
+                &resource,
+                request_id,
+                self.inner.host_id.to_str().unwrap_or_default(),
+                &self.inner.region,
+            );
+        }
+        self.mark(response.headers_mut(), request_id);
+        response
+    }
+
+    /// An answer that s3s has no part in, such as "slow down".
+    pub fn refuse(
+        &self,
+        error: S3Error,
+        method: &Method,
+        path: &str,
+        request_id: &str,
+    ) -> Response<Body> {
+        let response = error_response(method, error);
+        let host_id = self.inner.host_id.to_str().unwrap_or_default();
+        let mut response = complete_error(response, path, request_id, host_id, &self.inner.region);
+        self.mark(response.headers_mut(), request_id);
+        response
+    }
+
+    fn mark(&self, headers: &mut HeaderMap, request_id: &str) {
+        if let Ok(id) = HeaderValue::from_str(request_id) {
+            headers.insert("x-amz-request-id", id);
+        }
+        headers.insert("x-amz-id-2", self.inner.host_id.clone());
+        headers.insert(header::SERVER, HeaderValue::from_static("Shardgate"));
+        // What is stored is the operator's users' own: no browser guesses at it.
+        headers.insert(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        );
+    }
+
+    async fn serve<B>(
+        &self,
+        request: Request<B>,
+        observed: &Observed,
+        fault: &FaultCell,
+    ) -> S3Result<Response<Body>>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin + Send + Sync + 'static,
+    {
+        refuse_what_s3s_takes(request.method(), request.headers(), request.uri().query())?;
+        let (mut parts, body) = request.into_parts();
+        parts.extensions.insert(observed.clone());
+        let body = if body.is_end_stream() {
+            Body::empty()
+        } else {
+            let query = parts.uri.query().unwrap_or_default();
+            let check = end_check(&parts.method, query, &parts.headers)?;
+            Body::http_body(CheckedBody::new(
+                body,
+                self.inner.body_idle,
+                observed.clone(),
+                fault.clone(),
+                check,
+            ))
+        };
+        let sorted = sorted_repeats(&parts.method, &parts.headers);
+        let Some(sorted) = sorted else {
+            return self.call(Request::from_parts(parts, body)).await;
+        };
+        // SDKs send a list as one header a value and sign the values sorted.
+        // Both orders cover the same bytes; the order as sent comes first.
+        let mut again = parts.clone();
+        again.headers = sorted;
+        let response = self.call(Request::from_parts(parts, body)).await?;
+        if response.status() != StatusCode::FORBIDDEN {
+            return Ok(response);
+        }
+        self.call(Request::from_parts(again, Body::empty())).await
+    }
+
+    async fn call(&self, request: Request<Body>) -> S3Result<Response<Body>> {
+        self.inner.service.call(request).await.map_err(|error| {
+            tracing::error!(%error, "no answer could be made");
+            S3Error::new(S3ErrorCode::InternalError)
+        })
+    }
+}
+
+/// What s3s would take and must not be taken.
+fn refuse_what_s3s_takes(method: &Method, headers: &HeaderMap, query: Option<&str>) -> S3Result<()> {
+    let query = query.unwrap_or_default();
+    let signs = |pair: &str| pair.starts_with("X-Amz-Signature=") || pair.starts_with("Signature=");
+    if headers.contains_key(header::AUTHORIZATION) && query.split('&').any(signs) {
+        return Err(s3_error!(
+            InvalidArgument,
+            "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query string parameter or the Authorization header should be specified"
+        ));
+    }
+    let form = headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"multipart/form-data"));
+    if method == Method::POST && form && !headers.contains_key(header::CONTENT_LENGTH) {
+        // Without it the form would be gathered in memory.
+        return Err(S3Error::new(S3ErrorCode::MissingContentLength));
+    }
+    Ok(())
+}
+
+/// Which check the end of a body needs.
+fn end_check(method: &Method, query: &str, headers: &HeaderMap) -> S3Result<EndCheck> {
+    let hash = headers.get("x-amz-content-sha256").map(HeaderValue::as_bytes);
+    if hash == Some(b"STREAMING-AWS4-HMAC-SHA256-PAYLOAD") {
+        return Ok(EndCheck::FinalChunk(Tail::default()));
+    }
+    let digest = DocumentDigest::of_request(method, query, headers)?;
+    Ok(digest.map_or(EndCheck::Nothing, |digest| EndCheck::Digest(Box::new(digest))))
+}
+
+/// The headers with the values of repeated `x-amz-` headers sorted, where
+/// that is another order and the request can be tried twice.
+fn sorted_repeats(method: &Method, headers: &HeaderMap) -> Option<HeaderMap> {
+    let repeats = headers.len() != headers.keys_len();
+    if !repeats || !matches!(*method, Method::GET | Method::HEAD) {
+        return None;
+    }
+    let mut sorted = headers.clone();
+    let mut changed = false;
+    for name in headers.keys().filter(|name| name.as_str().starts_with("x-amz-")) {
+        let mut values: Vec<HeaderValue> = headers.get_all(name).iter().cloned().collect();
+        if values.is_sorted() {
+            continue;
+        }
+        values.sort();
+        changed = true;
+        sorted.remove(name);
+        for value in values {
+            sorted.append(name, value);
+        }
+    }
+    changed.then_some(sorted)
+}
+
+/// An error as an answer to a method; never fails.
+fn error_response(method: &Method, error: S3Error) -> Response<Body> {
+    let status = error.status_code().unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = error.to_http_response().unwrap_or_else(|_| {
+        let mut plain = Response::new(Body::empty());
+        *plain.status_mut() = status;
+        plain
+    });
+    if method == Method::HEAD {
+        *response.body_mut() = Body::empty();
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(*name, value.parse().unwrap());
+        }
+        map
+    }
+
+    // ATTACKS 20: a header and a query signature at once.
+    #[test]
+    fn two_signatures_are_refused() {
+        let signed = headers(&[("authorization", "AWS4-HMAC-SHA256 x")]);
+        for (map, query, refused) in [
+            (&signed, "X-Amz-Signature=a", true),
+            (&signed, "a=b&Signature=a", true),
+            (&signed, "prefix=Signature", false),
+            (&HeaderMap::new(), "X-Amz-Signature=a", false),
+        ] {
+            let outcome = refuse_what_s3s_takes(&Method::GET, map, Some(query));
+            assert_eq!(outcome.is_err(), refused, "{query}");
+        }
+    }
+
+    #[test]
+    fn repeated_headers_are_sorted_for_a_second_try() {
+        let name = "x-amz-object-attributes";
+        let unsorted = headers(&[(name, "ObjectSize"), (name, "ETag")]);
+        let sorted = sorted_repeats(&Method::GET, &unsorted).unwrap();
+        let values: Vec<_> = sorted.get_all(name).iter().collect();
+        assert_eq!(values, ["ETag", "ObjectSize"]);
+        let in_order = headers(&[(name, "ETag"), (name, "ObjectSize")]);
+        assert!(sorted_repeats(&Method::GET, &in_order).is_none());
+        assert!(sorted_repeats(&Method::PUT, &unsorted).is_none());
+        assert!(sorted_repeats(&Method::GET, &headers(&[(name, "b")])).is_none());
+    }
+}
