@@ -153,12 +153,7 @@ pub(crate) fn allow_object<T>(
     key: &str,
 ) -> S3Result<()> {
     let resource = Resource::Object { bucket, key };
-    decide(
-        &principal_of(request),
-        action,
-        resource,
-        Context::default(),
-    )
+    decide(&principal_of(request), action, resource, Context::default())
 }
 
 #[cfg(test)]

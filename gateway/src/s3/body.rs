@@ -273,8 +273,14 @@ mod tests {
     fn a_final_chunk_is_recognised_across_frames() {
         let hex = "a".repeat(64);
         for (body, whole) in [
-            (format!("5;chunk-signature={hex}\r\nhello\r\n0;chunk-signature={hex}\r\n\r\n"), true),
-            (format!("5;chunk-signature={hex}\r\nhello\r\n0;chunk-signature={hex}\r\n"), true),
+            (
+                format!("5;chunk-signature={hex}\r\nhello\r\n0;chunk-signature={hex}\r\n\r\n"),
+                true,
+            ),
+            (
+                format!("5;chunk-signature={hex}\r\nhello\r\n0;chunk-signature={hex}\r\n"),
+                true,
+            ),
             (format!("0;chunk-signature={hex}\r\n\r\n"), true),
             (format!("5;chunk-signature={hex}\r\nhello\r\n"), false),
             (format!("10;chunk-signature={hex}\r\n\r\n"), false),
@@ -301,14 +307,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_client_ends_its_body() {
         let fault = FaultCell::default();
-        let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Frame<Bytes>, std::io::Error>>(4);
+        let (sender, receiver) =
+            tokio::sync::mpsc::channel::<Result<Frame<Bytes>, std::io::Error>>(4);
         let stream = futures::stream::unfold(receiver, |mut receiver| async {
             receiver.recv().await.map(|item| (item, receiver))
         });
         let mut body = checked(Box::pin(StreamBody::new(stream)), &fault);
         for _ in 0..3 {
             tokio::time::sleep(Duration::from_secs(4)).await;
-            sender.send(Ok(Frame::data(Bytes::from_static(b"x")))).await.unwrap();
+            sender
+                .send(Ok(Frame::data(Bytes::from_static(b"x"))))
+                .await
+                .unwrap();
             assert!(body.frame().await.unwrap().is_ok());
         }
         assert!(body.frame().await.unwrap().is_err());

@@ -294,12 +294,7 @@ mod tests {
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs
             .iter()
-            .map(|(name, value)| {
-                (
-                    http::HeaderName::from_static(name),
-                    value.parse().unwrap(),
-                )
-            })
+            .map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap()))
             .collect()
     }
 
@@ -314,12 +309,19 @@ mod tests {
             "x-amz-checksum-sha256",
             "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=",
         );
-        let request = requested(&headers(&[crc, ("x-amz-sdk-checksum-algorithm", "CRC32")]), None);
+        let request = requested(
+            &headers(&[crc, ("x-amz-sdk-checksum-algorithm", "CRC32")]),
+            None,
+        );
         let request = request.unwrap().unwrap();
         assert_eq!(request.algorithm, ChecksumAlgorithm::Crc32);
         assert!(matches!(request.expected, ExpectedDigest::Value(v) if v == [0; 4]));
         assert!(requested(&HeaderMap::new(), None).unwrap().is_none());
-        assert!(requested(&headers(&[("x-amz-checksum-mode", "ENABLED")]), None).unwrap().is_none());
+        assert!(
+            requested(&headers(&[("x-amz-checksum-mode", "ENABLED")]), None)
+                .unwrap()
+                .is_none()
+        );
 
         for pairs in [
             &[crc, sha][..],
@@ -361,7 +363,11 @@ mod tests {
             (Sha256, Composite, true),
             (Sha256, FullObject, false),
         ] {
-            assert_eq!(check_kind(algorithm, kind).is_ok(), served, "{algorithm:?} {kind:?}");
+            assert_eq!(
+                check_kind(algorithm, kind).is_ok(),
+                served,
+                "{algorithm:?} {kind:?}"
+            );
             assert!(check_kind(algorithm, default_kind(algorithm)).is_ok());
         }
     }

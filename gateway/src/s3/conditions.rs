@@ -127,10 +127,7 @@ pub(crate) fn parse_http_date(value: &str) -> Option<i64> {
 }
 
 /// Two digits for the year: 70 and more are of the last century.
-fn rfc850(
-    value: &str,
-    format: &[time::format_description::BorrowedFormatItem<'_>],
-) -> Option<i64> {
+fn rfc850(value: &str, format: &[time::format_description::BorrowedFormatItem<'_>]) -> Option<i64> {
     let mut parsed = time::parsing::Parsed::new();
     let rest = parsed.parse_items(value.as_bytes(), format).ok()?;
     let last_two = i32::from(parsed.year_last_two()?);
@@ -269,9 +266,9 @@ pub(crate) fn write_condition(headers: &HeaderMap) -> S3Result<WriteRequest> {
     match (if_match, if_none_match) {
         (None, None) => Ok(WriteRequest::Always),
         (None, Some(TagCondition::Any)) => Ok(WriteRequest::OnlyNew),
-        (Some(tags), None) if tags.single().is_some() => Ok(WriteRequest::OnlyOver(
-            tags.single().and_then(parse_etag),
-        )),
+        (Some(tags), None) if tags.single().is_some() => {
+            Ok(WriteRequest::OnlyOver(tags.single().and_then(parse_etag)))
+        }
         _ => Err(s3_error!(
             NotImplemented,
             "a write takes either If-None-Match: * or If-Match with one ETag"

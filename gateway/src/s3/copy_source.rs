@@ -92,7 +92,12 @@ mod tests {
             ("bucket/../x", "bucket", "../x", None),
             ("bucket/%C3%A9", "bucket", "é", None),
             ("bucket/k?versionId=null", "bucket", "k", Some("null")),
-            ("bucket/k%3FversionId=null", "bucket", "k?versionId=null", None),
+            (
+                "bucket/k%3FversionId=null",
+                "bucket",
+                "k?versionId=null",
+                None,
+            ),
             ("bucket/k?x", "bucket", "k?x", None),
         ] {
             let source = parse(text).unwrap();
@@ -106,13 +111,26 @@ mod tests {
     #[test]
     fn malformed_sources_are_refused() {
         for text in [
-            "", "/", "bucket", "bucket/", "/bucket/", "//key", "../key", "/../bucket/key",
-            "BUCKET/key", "bucket/%ff", "bucket/a%00b", "arn:aws:s3:::b/k",
+            "",
+            "/",
+            "bucket",
+            "bucket/",
+            "/bucket/",
+            "//key",
+            "../key",
+            "/../bucket/key",
+            "BUCKET/key",
+            "bucket/%ff",
+            "bucket/a%00b",
+            "arn:aws:s3:::b/k",
         ] {
             assert!(parse(text).is_err(), "{text}");
         }
         let long = format!("bucket/{}", "k".repeat(1025));
-        assert_eq!(parse(&long).unwrap_err().code(), &S3ErrorCode::KeyTooLongError);
+        assert_eq!(
+            parse(&long).unwrap_err().code(),
+            &S3ErrorCode::KeyTooLongError
+        );
     }
 
     // ATTACKS 16: a repeated copy source.

@@ -146,7 +146,13 @@ mod tests {
         let md5 = "JfnnlDI7RTiF9RgfG2JNCw==";
         assert_eq!(verdict(Method::PUT, "", "content-md5", md5), None);
         let crc = "AAAAAA==";
-        assert_eq!(verdict(Method::POST, "uploadId=x", "x-amz-checksum-crc32", crc), None);
-        assert_eq!(verdict(Method::POST, "delete", "x-amz-checksum-crc32", crc), Some(false));
+        assert_eq!(
+            verdict(Method::POST, "uploadId=x", "x-amz-checksum-crc32", crc),
+            None
+        );
+        assert_eq!(
+            verdict(Method::POST, "delete", "x-amz-checksum-crc32", crc),
+            Some(false)
+        );
     }
 }

@@ -131,10 +131,7 @@ mod tests {
     #[test]
     fn logged_text_is_one_harmless_line() {
         let shown = for_log("a\r\nERROR forged \u{1b}[2J \u{202e}x", 100);
-        assert_eq!(
-            shown,
-            "a\\u{d}\\u{a}ERROR forged \\u{1b}[2J \\u{202e}x"
-        );
+        assert_eq!(shown, "a\\u{d}\\u{a}ERROR forged \\u{1b}[2J \\u{202e}x");
         assert_eq!(for_log("abcdef", 3), "abc…");
     }
 

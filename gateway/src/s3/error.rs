@@ -151,7 +151,11 @@ mod tests {
                 "BadDigest",
                 400,
             ),
-            (ObjectError::BadChecksum { what: "x" }, "InvalidRequest", 400),
+            (
+                ObjectError::BadChecksum { what: "x" },
+                "InvalidRequest",
+                400,
+            ),
             (
                 ObjectError::IncompleteBody {
                     declared: 5,
@@ -160,20 +164,51 @@ mod tests {
                 "IncompleteBody",
                 400,
             ),
-            (ObjectError::EntityTooLarge { limit_bytes: 1 }, "EntityTooLarge", 400),
-            (ObjectError::EntityTooSmall { number: 1 }, "EntityTooSmall", 400),
+            (
+                ObjectError::EntityTooLarge { limit_bytes: 1 },
+                "EntityTooLarge",
+                400,
+            ),
+            (
+                ObjectError::EntityTooSmall { number: 1 },
+                "EntityTooSmall",
+                400,
+            ),
             (ObjectError::InvalidPart { number: 1 }, "InvalidPart", 400),
             (ObjectError::InvalidPartOrder, "InvalidPartOrder", 400),
             (ObjectError::InvalidPartCount, "MalformedXML", 400),
-            (ObjectError::MetadataTooLarge { limit_bytes: 1 }, "MetadataTooLarge", 400),
+            (
+                ObjectError::MetadataTooLarge { limit_bytes: 1 },
+                "MetadataTooLarge",
+                400,
+            ),
             (ObjectError::UnknownClass, "InvalidStorageClass", 400),
             (ObjectError::SlowDown, "SlowDown", 503),
-            (ObjectError::QuorumLost { acked: 1, needed: 3 }, "ServiceUnavailable", 503),
+            (
+                ObjectError::QuorumLost {
+                    acked: 1,
+                    needed: 3,
+                },
+                "ServiceUnavailable",
+                503,
+            ),
             (ObjectError::Fenced, "ServiceUnavailable", 503),
-            (ObjectError::Unavailable { why: secret.into() }, "ServiceUnavailable", 503),
+            (
+                ObjectError::Unavailable { why: secret.into() },
+                "ServiceUnavailable",
+                503,
+            ),
             (ObjectError::NoSpace, "InsufficientStorage", 507),
-            (ObjectError::Unreadable { why: secret.into() }, "InternalError", 500),
-            (ObjectError::Damaged { why: secret.into() }, "InternalError", 500),
+            (
+                ObjectError::Unreadable { why: secret.into() },
+                "InternalError",
+                500,
+            ),
+            (
+                ObjectError::Damaged { why: secret.into() },
+                "InternalError",
+                500,
+            ),
             (
                 ObjectError::Body(BodyError(Box::new(super::super::body::Fault::Idle))),
                 "RequestTimeout",

@@ -33,7 +33,9 @@ pub(crate) fn complete_error(
     element(&mut text, "RequestId", request_id);
     element(&mut text, "HostId", host_id);
     text.extend_from_slice(END);
-    parts.headers.insert(header::CONTENT_LENGTH, text.len().into());
+    parts
+        .headers
+        .insert(header::CONTENT_LENGTH, text.len().into());
     parts.headers.insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/xml"),

@@ -39,8 +39,7 @@ impl S3Front {
                 service,
                 region: region.to_owned(),
                 body_idle,
-                host_id: HeaderValue::from_str(&host_id)
-                    .expect("hex digits are fit for a header"),
+                host_id: HeaderValue::from_str(&host_id).expect("hex digits are fit for a header"),
             }),
         }
     }
@@ -154,7 +153,11 @@ impl S3Front {
 }
 
 /// What s3s would take and must not be taken.
-fn refuse_what_s3s_takes(method: &Method, headers: &HeaderMap, query: Option<&str>) -> S3Result<()> {
+fn refuse_what_s3s_takes(
+    method: &Method,
+    headers: &HeaderMap,
+    query: Option<&str>,
+) -> S3Result<()> {
     let query = query.unwrap_or_default();
     let signs = |pair: &str| pair.starts_with("X-Amz-Signature=") || pair.starts_with("Signature=");
     if headers.contains_key(header::AUTHORIZATION) && query.split('&').any(signs) {
@@ -175,12 +178,16 @@ fn refuse_what_s3s_takes(method: &Method, headers: &HeaderMap, query: Option<&st
 
 /// Which check the end of a body needs.
 fn end_check(method: &Method, query: &str, headers: &HeaderMap) -> S3Result<EndCheck> {
-    let hash = headers.get("x-amz-content-sha256").map(HeaderValue::as_bytes);
+    let hash = headers
+        .get("x-amz-content-sha256")
+        .map(HeaderValue::as_bytes);
     if hash == Some(b"STREAMING-AWS4-HMAC-SHA256-PAYLOAD") {
         return Ok(EndCheck::FinalChunk(Tail::default()));
     }
     let digest = DocumentDigest::of_request(method, query, headers)?;
-    Ok(digest.map_or(EndCheck::Nothing, |digest| EndCheck::Digest(Box::new(digest))))
+    Ok(digest.map_or(EndCheck::Nothing, |digest| {
+        EndCheck::Digest(Box::new(digest))
+    }))
 }
 
 /// The headers with the values of repeated `x-amz-` headers sorted, where
@@ -192,7 +199,10 @@ fn sorted_repeats(method: &Method, headers: &HeaderMap) -> Option<HeaderMap> {
     }
     let mut sorted = headers.clone();
     let mut changed = false;
-    for name in headers.keys().filter(|name| name.as_str().starts_with("x-amz-")) {
+    for name in headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("x-amz-"))
+    {
         let mut values: Vec<HeaderValue> = headers.get_all(name).iter().cloned().collect();
         if values.is_sorted() {
             continue;
@@ -209,7 +219,9 @@ fn sorted_repeats(method: &Method, headers: &HeaderMap) -> Option<HeaderMap> {
 
 /// An error as an answer to a method; never fails.
 fn error_response(method: &Method, error: S3Error) -> Response<Body> {
-    let status = error.status_code().unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status = error
+        .status_code()
+        .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = error.to_http_response().unwrap_or_else(|_| {
         let mut plain = Response::new(Body::empty());
         *plain.status_mut() = status;

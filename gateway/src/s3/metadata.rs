@@ -44,7 +44,9 @@ impl Described {
         if let Some(location) = &self.website_redirect {
             check_redirect(location)?;
         }
-        let encoding = self.content_encoding.and_then(|value| stored_encoding(&value));
+        let encoding = self
+            .content_encoding
+            .and_then(|value| stored_encoding(&value));
         Ok(DetailRow {
             content_type: kept("content-type", self.content_type)?,
             content_encoding: kept("content-encoding", encoding)?,
@@ -100,7 +102,10 @@ fn user_metadata(user: Option<Metadata>) -> S3Result<Vec<(String, String)>> {
         .map(|(name, value)| (name.to_ascii_lowercase(), value))
         .collect();
     rows.sort();
-    let bytes: usize = rows.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let bytes: usize = rows
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
     if bytes > MAX_USER_BYTES {
         return Err(S3Error::new(S3ErrorCode::MetadataTooLarge));
     }
@@ -151,7 +156,9 @@ pub(crate) fn refuse_unkept_promises(headers: &HeaderMap) -> S3Result<()> {
         }
     }
     match headers.get("x-amz-acl").map(|acl| acl.as_bytes()) {
-        None | Some(b"" | b"private" | b"bucket-owner-full-control" | b"bucket-owner-read") => Ok(()),
+        None | Some(b"" | b"private" | b"bucket-owner-full-control" | b"bucket-owner-read") => {
+            Ok(())
+        }
         Some(_) => Err(s3_error!(
             NotImplemented,
             "access control lists are not supported; everything is private"
@@ -192,7 +199,10 @@ mod tests {
         assert_eq!(error.code(), &S3ErrorCode::MetadataTooLarge);
         assert!(with_user("naïve", "v").is_err());
         assert!(with_user("a", "b\r\nx-injected: 1").is_err());
-        assert_eq!(with_user("Name", "é").unwrap().user, [("name".to_owned(), "é".to_owned())]);
+        assert_eq!(
+            with_user("Name", "é").unwrap().user,
+            [("name".to_owned(), "é".to_owned())]
+        );
     }
 
     // ATTACKS 104: a redirect to a script.
@@ -214,7 +224,11 @@ mod tests {
     fn promises_that_are_not_kept_are_refused() {
         for (name, value, fine) in [
             ("x-amz-server-side-encryption", "AES256", false),
-            ("x-amz-server-side-encryption-customer-algorithm", "AES256", false),
+            (
+                "x-amz-server-side-encryption-customer-algorithm",
+                "AES256",
+                false,
+            ),
             ("x-amz-object-lock-mode", "COMPLIANCE", false),
             ("x-amz-tagging", "a=b", false),
             ("x-amz-tagging-directive", "COPY", true),
@@ -224,7 +238,11 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(name, value.parse().unwrap());
-            assert_eq!(refuse_unkept_promises(&headers).is_ok(), fine, "{name}: {value}");
+            assert_eq!(
+                refuse_unkept_promises(&headers).is_ok(),
+                fine,
+                "{name}: {value}"
+            );
         }
     }
 }

@@ -231,7 +231,10 @@ mod tests {
     #[test]
     fn versions_are_other_actions() {
         assert_eq!(action_of("GetObject", true), Some(Action::GetObjectVersion));
-        assert_eq!(action_of("DeleteObject", true), Some(Action::DeleteObjectVersion));
+        assert_eq!(
+            action_of("DeleteObject", true),
+            Some(Action::DeleteObjectVersion)
+        );
         assert_eq!(action_of("DeleteObject", false), Some(Action::DeleteObject));
     }
 }

@@ -63,7 +63,10 @@ pub async fn run(
     if let Some(files) = process::raise_open_files()
         && (files as usize) < settings.limits.connections
     {
-        tracing::warn!(files, "fewer files may be open than connections are allowed");
+        tracing::warn!(
+            files,
+            "fewer files may be open than connections are allowed"
+        );
     }
     let (listener, bound) = listen(settings.listen).await?;
     let operator_listener = match settings.operator_listen {
@@ -141,7 +144,12 @@ impl Connections {
         self.tasks.wait().await;
     }
 
-    fn serve(&self, stream: TcpStream, client: SocketAddr, slot: tokio::sync::OwnedSemaphorePermit) {
+    fn serve(
+        &self,
+        stream: TcpStream,
+        client: SocketAddr,
+        slot: tokio::sync::OwnedSemaphorePermit,
+    ) {
         // Answers are written whole; waiting to fill packets only delays them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");

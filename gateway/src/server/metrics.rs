@@ -85,10 +85,22 @@ impl Metrics {
             "Time from the head of a request to the end of its answer",
             durations.clone(),
         );
-        registry.register("received_bytes", "Bytes of request bodies", received.clone());
+        registry.register(
+            "received_bytes",
+            "Bytes of request bodies",
+            received.clone(),
+        );
         registry.register("sent_bytes", "Bytes of answers' bodies", sent.clone());
-        registry.register("requests_in_flight", "Requests being served", in_flight.clone());
-        registry.register("connections", "Open client connections", connections.clone());
+        registry.register(
+            "requests_in_flight",
+            "Requests being served",
+            in_flight.clone(),
+        );
+        registry.register(
+            "connections",
+            "Open client connections",
+            connections.clone(),
+        );
         registry.register(
             "requests_refused",
             "Requests answered SlowDown because too many were being served",

@@ -35,7 +35,10 @@ fn precedence_is_that_of_rfc_9110() {
         (&[("if-match", "abababababababababababababababab")], Proceed),
         (&[("if-match", "*")], Proceed),
         (&[("if-match", OTHER)], Failed),
-        (&[("if-match", "W/\"abababababababababababababababab\"")], Failed),
+        (
+            &[("if-match", "W/\"abababababababababababababababab\"")],
+            Failed,
+        ),
         (
             &[("if-match", "\"x\", \"abababababababababababababababab\"")],
             Proceed,
@@ -47,7 +50,10 @@ fn precedence_is_that_of_rfc_9110() {
             NotModified,
         ),
         (
-            &[("if-none-match", "\"a,b\", \"abababababababababababababababab\"")],
+            &[(
+                "if-none-match",
+                "\"a,b\", \"abababababababababababababababab\"",
+            )],
             NotModified,
         ),
         (&[("if-none-match", OTHER)], Proceed),
@@ -59,10 +65,22 @@ fn precedence_is_that_of_rfc_9110() {
         (&[("if-unmodified-since", SAME)], Proceed),
         (&[("if-unmodified-since", "yesterday")], Proceed),
         // The tag decides, the date beside it does not count.
-        (&[("if-match", OURS), ("if-unmodified-since", BEFORE)], Proceed),
-        (&[("if-match", OTHER), ("if-unmodified-since", AFTER)], Failed),
-        (&[("if-none-match", OTHER), ("if-modified-since", AFTER)], Proceed),
-        (&[("if-none-match", OURS), ("if-modified-since", BEFORE)], NotModified),
+        (
+            &[("if-match", OURS), ("if-unmodified-since", BEFORE)],
+            Proceed,
+        ),
+        (
+            &[("if-match", OTHER), ("if-unmodified-since", AFTER)],
+            Failed,
+        ),
+        (
+            &[("if-none-match", OTHER), ("if-modified-since", AFTER)],
+            Proceed,
+        ),
+        (
+            &[("if-none-match", OURS), ("if-modified-since", BEFORE)],
+            NotModified,
+        ),
         // A failed precondition comes before "not modified".
         (&[("if-match", OTHER), ("if-none-match", OURS)], Failed),
         (&[("if-match", OURS), ("if-none-match", OURS)], NotModified),
@@ -105,8 +123,14 @@ fn writes_take_one_condition() {
     for (pairs, expected) in [
         (&[][..], Some(WriteRequest::Always)),
         (&[("if-none-match", "*")], Some(WriteRequest::OnlyNew)),
-        (&[("if-match", OURS)], Some(WriteRequest::OnlyOver(Some(ETAG)))),
-        (&[("if-match", "\"not-an-md5\"")], Some(WriteRequest::OnlyOver(None))),
+        (
+            &[("if-match", OURS)],
+            Some(WriteRequest::OnlyOver(Some(ETAG))),
+        ),
+        (
+            &[("if-match", "\"not-an-md5\"")],
+            Some(WriteRequest::OnlyOver(None)),
+        ),
         (&[("if-none-match", OURS)], None),
         (&[("if-match", "*")], None),
         (&[("if-match", "\"a\", \"b\"")], None),
@@ -147,7 +171,12 @@ fn etags_are_written_and_read_back() {
         assert_eq!(etag_text(&etag), text);
         assert_eq!(parse_etag(text.trim_matches('"')), Some(etag));
     }
-    for wrong in ["", "ab", "abababababababababababababababab-0", "abababababababababababababababab-x"] {
+    for wrong in [
+        "",
+        "ab",
+        "abababababababababababababababab-0",
+        "abababababababababababababababab-x",
+    ] {
         assert_eq!(parse_etag(wrong), None, "{wrong}");
     }
 }
