@@ -37,7 +37,7 @@ help:
 	@echo "make build   release binaries: $(TARGET)/release/shardgate and shardgate-agent"
 	@echo "make check   formatting, clippy, licences and sources, documentation, tidy"
 	@echo "make test    every test, with the real S3 clients"
-	@echo "make bench   the cost of the data path, on a fresh pool"
+	@echo "make bench   costs of the data path, memory and slow clients, into bench-results/"
 	@echo "make fmt     formats the code"
 	@echo "make clean   removes build output (the RocksDB library and the tools stay in $(CACHE))"
 
@@ -73,7 +73,9 @@ test-clients: build
 	cargo test $(CARGO_FLAGS) -p shardgate-s3-compat-tests --no-fail-fast -- --test-threads=1
 
 bench: build
-	cargo run $(CARGO_FLAGS) --release -p shardgate-bench
+	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- data-path
+	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- memory
+	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- slow
 
 fmt:
 	cargo fmt --all

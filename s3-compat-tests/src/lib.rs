@@ -1,13 +1,12 @@
 //! Real S3 clients against the one-command pool.
 //!
-//! Owns starting `shardgate demo` as its own process and running clients beside it: every client is the
-//! program that people use, driven by a script in `clients/`, and speaks HTTP only. A client that is not
-//! installed is a failure and never a skipped test (`scripts/setup.sh test` installs all of them).
+//! Owns running clients beside `shardgate demo`: every client is the program that people use, driven by a
+//! script in `clients/`, and speaks HTTP only. A client that is not installed is a failure and never a
+//! skipped test (`scripts/setup.sh test` installs all of them).
 //!
-//! Does not test the store's insides: `shardgate-tests` does.
+//! Does not start processes itself and does not test the store's insides: `shardgate-tests` does both.
 
 pub mod client;
-pub mod pool;
 pub mod sample;
 
 pub use client::Client;
