@@ -1,1 +1,50 @@
-//! crates/disk-store
+//! The shards of one disk.
+//!
+//! Owns a folder on one file system: its identity, its root and slots
+//! records, and a file for each shard, as `docs/formats.md` says to the byte.
+//! [`LocalDisk`] is a [`ShardStore`](shardgate_wire::ShardStore) over it, with
+//! threads and a bounded queue of its own.
+//!
+//! Invariants: what was answered is durable; what is served was verified;
+//! damage is never reported as absence; nothing is written into a folder that
+//! is not the disk expected; after a failed fsync nothing is written at all.
+//!
+//! Does not know other disks, objects, or who may call: a shard is bytes
+//! under ids.
+
+mod aligned;
+mod appending;
+mod cache;
+mod condition;
+mod core;
+mod error;
+mod files;
+mod folders;
+mod format;
+mod handles;
+mod key_locks;
+mod lanes;
+mod latency;
+mod layout;
+mod listing;
+mod local_disk;
+mod medium;
+mod names;
+mod opening;
+mod options;
+mod presence;
+mod putting;
+mod reading;
+mod removing;
+mod rules;
+mod shard_file;
+mod space;
+mod twin;
+mod writer;
+
+pub use error::OpenError;
+pub use local_disk::LocalDisk;
+pub use medium::MediumFigures;
+pub use opening::{Expected, NewDisk};
+pub use options::DiskOptions;
+pub use rules::{MAX_CHECKPOINT_BYTES, MAX_MAP_BYTES};

@@ -1,0 +1,225 @@
+//! Shards that come in appends: `open`, `append`, `finish`, `abort`.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustix::fs::{AtFlags, OFlags};
+use rustix::io::Errno;
+use shardgate_wire::store::{ShardEnd, ShardHandle};
+use shardgate_wire::{CallContext, ShardHeader, ShardKey, StoreError, bounds};
+
+use crate::aligned::AlignedBuffer;
+use crate::condition::Doing;
+use crate::core::Core;
+use crate::folders::Folder;
+use crate::lanes::Lane;
+use crate::names::{self, FolderName};
+use crate::shard_file::{self, Found, WRITING_MODE};
+use crate::writer::{Phase, Writing, file_len};
+
+/// What a file of a shard may take besides its bytes: header and footer.
+const HEAD_BYTES: u64 = 64 * 1024;
+
+impl Core {
+    pub(crate) fn open_shard(
+        self: &Arc<Self>,
+        ctx: &CallContext,
+        header: ShardHeader,
+        announced: Option<u64>,
+        buffer: &mut AlignedBuffer,
+    ) -> Result<ShardHandle, StoreError> {
+        let gate = self.enter(ctx)?;
+        bounds::check_header(&self.identity, ctx, &header)?;
+        bounds::check_open(announced)?;
+        gate.slots.check(&header)?;
+        self.handles.has_room()?;
+        let key = header.key;
+        let _guard = self.keys.lock(key);
+        self.handles.end(key);
+        match self.examine_locked(key, buffer)? {
+            Found::Absent => {}
+            Found::Unfinished(_) => self.unlink(key)?,
+            Found::Finished { .. } | Found::Damaged(_) => return Err(StoreError::Exists),
+        }
+        self.space.reserve(
+            &self.condition,
+            file_len(HEAD_BYTES, announced.unwrap_or(0)),
+        )?;
+        self.handles.make_room_for_file(&self.condition)?;
+        let (file, folder) = self.create(key)?;
+        let begun = Writing::begin(&self.condition, file, header, announced, &folder);
+        let writing = begun.inspect_err(|_| {
+            let _ = self.unlink(key);
+        })?;
+        let ticket = writing.folder().map_or(1, |(_, ticket)| ticket);
+        let handle = self.handles.add(writing);
+        // While the body streams; if the queue is full, finish does it.
+        let sync = move |core: &Arc<Core>, _: &mut AlignedBuffer| {
+            let _ = core.sync_folder(&folder, ticket);
+        };
+        let _ = self.lanes.submit(Lane::Foreground, 0, Box::new(sync));
+        Ok(handle)
+    }
+
+    /// Creates the file of a shard that has none, in its durable folder.
+    pub(crate) fn create(&self, key: ShardKey) -> Result<(OwnedFd, Arc<Folder>), StoreError> {
+        let name = FolderName::of(&key);
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut removed_before = false;
+        loop {
+            let folder = self.folders.get(&self.condition, name)?;
+            let file = names::file_name(&key);
+            match rustix::fs::openat(&folder.fd, file.as_str(), flags, WRITING_MODE) {
+                Ok(file) => return Ok((file, folder)),
+                // The folder was empty, and removed just now.
+                Err(Errno::NOENT) if !removed_before => {
+                    self.folders.forget(name);
+                    removed_before = true;
+                }
+                Err(Errno::EXIST) => return Err(StoreError::Exists),
+                Err(errno) => {
+                    return Err(self
+                        .condition
+                        .refused(Doing::Writing, "create shard", errno));
+                }
+            }
+        }
+    }
+
+    /// Removes a shard's name; not durable. The key's lock is held.
+    pub(crate) fn unlink(&self, key: ShardKey) -> Result<(), StoreError> {
+        let path = names::file_path(&key);
+        match rustix::fs::unlinkat(&self.folders.shards, path, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(self
+                .condition
+                .refused(Doing::Writing, "remove shard", errno)),
+        }
+    }
+
+    pub(crate) fn append_shard(
+        &self,
+        ctx: &CallContext,
+        handle: ShardHandle,
+        offset: u64,
+        bytes: &Bytes,
+        crcs: &[u32],
+        buffer: &mut AlignedBuffer,
+    ) -> Result<(), StoreError> {
+        let gate = self.enter(ctx)?;
+        let shard = self.handles.get(handle)?;
+        let mut writing = shard.writing.lock();
+        let repeat = writing.check_append(offset, bytes, crcs)?;
+        gate.slots.check(writing.header())?;
+        if repeat {
+            return Ok(());
+        }
+        let step = writing.space_needed(bytes.len());
+        if step > 0 {
+            self.space.reserve(&self.condition, step)?;
+        }
+        self.reopen(&mut writing)?;
+        let condition = &self.condition;
+        writing.append(condition, &self.direct, buffer, offset, bytes, crcs)
+    }
+
+    /// Opens the file of a handle that rested.
+    fn reopen(&self, writing: &mut Writing) -> Result<(), StoreError> {
+        if writing.file.is_some() || writing.phase != Phase::Open {
+            return Ok(());
+        }
+        self.handles.make_room_for_file(&self.condition)?;
+        let path = names::file_path(&writing.key());
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.folders.shards, path, flags, WRITING_MODE) {
+            Ok(file) => {
+                writing.file = Some(file);
+                Ok(())
+            }
+            Err(Errno::NOENT) => Err(self.vanished()),
+            Err(errno) => Err(self.condition.refused(Doing::Writing, "open shard", errno)),
+        }
+    }
+
+    pub(crate) fn finish_shard(
+        &self,
+        ctx: &CallContext,
+        handle: ShardHandle,
+        end: ShardEnd,
+    ) -> Result<(), StoreError> {
+        let gate = self.enter(ctx)?;
+        let shard = self.handles.get(handle)?;
+        let mut writing = shard.writing.lock();
+        if writing.check_finish(end)? {
+            return Ok(());
+        }
+        gate.slots.check(writing.header())?;
+        self.reopen(&mut writing)?;
+        // The folder first: it was mostly synced while the body came.
+        let key = writing.key();
+        let (folder, ticket) = match writing.folder() {
+            Some(known) => known,
+            None => {
+                let folder = self.folders.get(&self.condition, FolderName::of(&key))?;
+                let ticket = folder.ticket();
+                (folder, ticket)
+            }
+        };
+        self.sync_folder(&folder, ticket)?;
+        let file = writing.finish(&self.condition, end)?;
+        if let Err(gone) = self.check_named(&file) {
+            self.handles.end_shard(&shard, &mut writing);
+            return Err(gone);
+        }
+        shard_file::mark(&file);
+        self.handles.finished(&shard);
+        Ok(())
+    }
+
+    pub(crate) fn sync_folder(&self, folder: &Folder, ticket: u64) -> Result<(), StoreError> {
+        let synced = folder.sync(ticket);
+        synced.map_err(|errno| self.condition.refused(Doing::Syncing, "sync folder", errno))
+    }
+
+    /// A file that was just synced still has its name.
+    pub(crate) fn check_named(&self, file: &OwnedFd) -> Result<(), StoreError> {
+        match rustix::fs::fstat(file) {
+            Ok(stat) if stat.st_nlink > 0 => Ok(()),
+            Ok(_) => Err(self.vanished()),
+            Err(errno) => Err(self.condition.refused(Doing::Reading, "stat shard", errno)),
+        }
+    }
+
+    /// A file that nobody here removed is gone: the whole disk may be.
+    fn vanished(&self) -> StoreError {
+        match self.check_presence() {
+            Err(lost) => lost,
+            Ok(()) => self
+                .condition
+                .fence("a shard that was being written is gone".into()),
+        }
+    }
+
+    pub(crate) fn abort_shard(
+        &self,
+        ctx: &CallContext,
+        handle: ShardHandle,
+    ) -> Result<(), StoreError> {
+        let _gate = self.enter(ctx)?;
+        let Ok(shard) = self.handles.get(handle) else {
+            return Ok(());
+        };
+        let _guard = self.keys.lock(shard.key);
+        let mut writing = shard.writing.lock();
+        let open = writing.phase == Phase::Open;
+        self.handles.end_shard(&shard, &mut writing);
+        if open { self.unlink(shard.key) } else { Ok(()) }
+    }
+}
+
+/// Bytes that a new file and its folder take on the disk at most.
+pub(crate) fn put_space(shard_len: usize) -> u64 {
+    file_len(HEAD_BYTES, shard_len as u64)
+}

@@ -1,0 +1,56 @@
+//! What the threads of one disk share.
+//!
+//! The calls themselves are in `appending`, `putting`, `reading`, `removing`
+//! and `listing`; each runs on one of the disk's threads from start to end.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use parking_lot::{Mutex, RwLockReadGuard};
+use shardgate_wire::{CallContext, DiskIdentity, StoreError};
+
+use crate::cache::Cache;
+use crate::condition::Condition;
+use crate::folders::Folders;
+use crate::handles::Handles;
+use crate::key_locks::KeyLocks;
+use crate::lanes::Lanes;
+use crate::latency::Latency;
+use crate::listing::Cursor;
+use crate::medium::MediumFigures;
+use crate::options::DiskOptions;
+use crate::rules::{Gate, Rules};
+use crate::space::Space;
+use crate::writer::Direct;
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) identity: DiskIdentity,
+    pub(crate) path: PathBuf,
+    /// The disk's folder, locked.
+    pub(crate) folder: OwnedFd,
+    /// The identity record as it was read.
+    pub(crate) identity_record: Vec<u8>,
+    pub(crate) device: u64,
+    pub(crate) options: DiskOptions,
+    pub(crate) figures: MediumFigures,
+    pub(crate) condition: Condition,
+    pub(crate) rules: Rules,
+    pub(crate) folders: Folders,
+    pub(crate) keys: KeyLocks,
+    pub(crate) handles: Handles,
+    pub(crate) cache: Cache,
+    pub(crate) cursor: Mutex<Option<Cursor>>,
+    pub(crate) space: Space,
+    pub(crate) direct: Direct,
+    pub(crate) latency: Latency,
+    pub(crate) lanes: Lanes,
+}
+
+impl Core {
+    /// Lets a call that changes something in (see [`Rules::enter`]).
+    pub(crate) fn enter(&self, ctx: &CallContext) -> Result<RwLockReadGuard<'_, Gate>, StoreError> {
+        self.rules
+            .enter(&self.condition, ctx, &|| self.handles.end_all())
+    }
+}

@@ -1,0 +1,127 @@
+//! System calls on files, with short counts and interruptions dealt with.
+//!
+//! Owns nothing; every function is told the file.
+
+use std::io::IoSlice;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::buffer::spare_capacity;
+use rustix::fs::{FallocateFlags, Mode, OFlags, StatVfsMountFlags};
+use rustix::io::Errno;
+
+/// Opens a folder for the calls that are relative to it.
+pub(crate) fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+}
+
+/// Opens a folder in a folder.
+pub(crate) fn open_folder_at(folder: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(folder, name, flags, Mode::empty())
+}
+
+/// Opens a file for reading; a link is refused.
+pub(crate) fn open_file_at(folder: &OwnedFd, path: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NOATIME | OFlags::CLOEXEC;
+    match rustix::fs::openat(folder, path, flags, Mode::empty()) {
+        // Only the owner of a file may ask for that.
+        Err(Errno::PERM) => {
+            rustix::fs::openat(folder, path, flags - OFlags::NOATIME, Mode::empty())
+        }
+        opened => opened,
+    }
+}
+
+/// Writes all of `bytes` at `offset`.
+pub(crate) fn write_all(file: &OwnedFd, bytes: &[u8], offset: u64) -> Result<(), Errno> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match rustix::io::pwrite(file, &bytes[done..], offset + done as u64) {
+            // The kernel never does this for a regular file; not to spin.
+            Ok(0) => return Err(Errno::IO),
+            Ok(written) => done += written,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Writes all parts, one after the other, from `offset` on.
+pub(crate) fn write_parts(file: &OwnedFd, parts: &[&[u8]], offset: u64) -> Result<(), Errno> {
+    let slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    let mut done = loop {
+        match rustix::io::pwritev(file, &slices, offset) {
+            Err(Errno::INTR) => {}
+            other => break other?,
+        }
+    };
+    // After a short count the rest goes part by part.
+    let mut at = offset;
+    for part in parts {
+        let skip = done.min(part.len());
+        done -= skip;
+        write_all(file, &part[skip..], at + skip as u64)?;
+        at += part.len() as u64;
+    }
+    Ok(())
+}
+
+/// Reads `len` bytes at `offset`, fewer only at the file's end.
+pub(crate) fn read_at(file: &OwnedFd, offset: u64, len: usize) -> Result<Vec<u8>, Errno> {
+    let mut bytes = Vec::with_capacity(len);
+    while bytes.len() < len {
+        let at = offset + bytes.len() as u64;
+        match rustix::io::pread(file, spare_capacity(&mut bytes), at) {
+            Ok(0) => break,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    // The allocator may have given more than was asked for.
+    bytes.truncate(len);
+    Ok(bytes)
+}
+
+/// The whole of a file of at most `most` bytes; what is longer is cut.
+pub(crate) fn read_whole(file: &OwnedFd, most: u64) -> Result<Vec<u8>, Errno> {
+    let len = u64::try_from(rustix::fs::fstat(file)?.st_size).unwrap_or(0);
+    read_at(file, 0, usize::try_from(len.min(most)).unwrap_or(0))
+}
+
+/// Takes space for a file: its bytes up to `len` will not be refused. A file
+/// system that cannot is left alone.
+pub(crate) fn preallocate(file: &OwnedFd, from: u64, len: u64) -> Result<(), Errno> {
+    if len == 0 {
+        return Ok(());
+    }
+    loop {
+        match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, from, len) {
+            Err(Errno::INTR) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) | Ok(()) => return Ok(()),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Whether the file system takes no writes.
+pub(crate) fn is_read_only(folder: &OwnedFd) -> Result<bool, Errno> {
+    let flags = rustix::fs::fstatvfs(folder)?.f_flag;
+    Ok(flags.contains(StatVfsMountFlags::RDONLY))
+}
+
+/// Lets the writes through `file` go past the page cache, or no longer.
+pub(crate) fn set_direct(file: &OwnedFd, direct: bool) -> Result<(), Errno> {
+    let flags = rustix::fs::fcntl_getfl(file)?;
+    let wanted = if direct {
+        flags | OFlags::DIRECT
+    } else {
+        flags - OFlags::DIRECT
+    };
+    if wanted == flags {
+        return Ok(());
+    }
+    rustix::fs::fcntl_setfl(file, wanted)
+}

@@ -1,0 +1,187 @@
+//! The shards that are being written, by handle and by key.
+//!
+//! Invariant: a key has at most one handle whose shard is open. Handles are
+//! bounded in number, and so are their files: a slow client's handle costs a
+//! few hundred bytes, and its file is closed when others need one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use shardgate_wire::store::ShardHandle;
+use shardgate_wire::{ShardKey, StoreError};
+
+use crate::condition::{Condition, Doing};
+use crate::writer::{Phase, Writing};
+
+/// One handle.
+#[derive(Debug)]
+pub(crate) struct OpenShard {
+    pub(crate) handle: ShardHandle,
+    pub(crate) key: ShardKey,
+    pub(crate) writing: Mutex<Writing>,
+    used: Mutex<Instant>,
+}
+
+impl OpenShard {
+    pub(crate) fn idle(&self) -> Duration {
+        self.used.lock().elapsed()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    by_handle: HashMap<ShardHandle, Arc<OpenShard>>,
+    by_key: HashMap<ShardKey, Arc<OpenShard>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Handles {
+    table: Mutex<Table>,
+    next: AtomicU64,
+    most: usize,
+    most_files: usize,
+}
+
+impl Handles {
+    /// `first` is random, so that a handle of an earlier run is unknown.
+    pub(crate) fn new(first: u64, most: usize, most_files: usize) -> Self {
+        Self {
+            table: Mutex::new(Table::default()),
+            next: AtomicU64::new(first),
+            most,
+            most_files,
+        }
+    }
+
+    pub(crate) fn has_room(&self) -> Result<(), StoreError> {
+        if self.table.lock().by_handle.len() < self.most {
+            return Ok(());
+        }
+        // Finished shards only wait for a repeat: they go first.
+        self.sweep(|_, phase| phase != Phase::Open);
+        let full = self.table.lock().by_handle.len() >= self.most;
+        if full { Err(StoreError::Busy) } else { Ok(()) }
+    }
+
+    pub(crate) fn add(&self, writing: Writing) -> ShardHandle {
+        let handle = ShardHandle(self.next.fetch_add(1, Ordering::Relaxed));
+        let key = writing.key();
+        let shard = Arc::new(OpenShard {
+            handle,
+            key,
+            writing: Mutex::new(writing),
+            used: Mutex::new(Instant::now()),
+        });
+        let mut table = self.table.lock();
+        table.by_handle.insert(handle, Arc::clone(&shard));
+        table.by_key.insert(key, shard);
+        handle
+    }
+
+    pub(crate) fn get(&self, handle: ShardHandle) -> Result<Arc<OpenShard>, StoreError> {
+        let table = self.table.lock();
+        let shard = table.by_handle.get(&handle).ok_or(StoreError::NoHandle)?;
+        *shard.used.lock() = Instant::now();
+        Ok(Arc::clone(shard))
+    }
+
+    /// Whether the shard is being written under a handle.
+    pub(crate) fn is_open(&self, key: ShardKey) -> bool {
+        self.table.lock().by_key.contains_key(&key)
+    }
+
+    /// The shard is finished: its key has no open handle any more, and its
+    /// handle stays for repeats.
+    pub(crate) fn finished(&self, shard: &OpenShard) {
+        let mut table = self.table.lock();
+        forget_key(&mut table, shard);
+    }
+
+    /// Ends the open handle of a key, if there is one. Waits for a call that
+    /// is in it. The file is left as it is.
+    pub(crate) fn end(&self, key: ShardKey) {
+        let shard = self.table.lock().by_key.get(&key).cloned();
+        if let Some(shard) = shard {
+            self.end_shard(&shard, &mut shard.writing.lock());
+        }
+    }
+
+    /// Ends a handle whose lock is held; a finished shard's is forgotten.
+    pub(crate) fn end_shard(&self, shard: &OpenShard, writing: &mut Writing) {
+        if writing.phase == Phase::Open {
+            writing.phase = Phase::Ended;
+            writing.file = None;
+        }
+        let mut table = self.table.lock();
+        table.by_handle.remove(&shard.handle);
+        forget_key(&mut table, shard);
+    }
+
+    /// Ends all of them.
+    pub(crate) fn end_all(&self) {
+        self.sweep(|_, _| true);
+    }
+
+    /// Ends what nobody used for so long.
+    pub(crate) fn end_idle(&self, longer: Duration) {
+        self.sweep(|shard, _| shard.idle() > longer);
+    }
+
+    /// Ends those that `ends` says; one that a call is in is not idle.
+    fn sweep(&self, ends: impl Fn(&OpenShard, Phase) -> bool) {
+        let all: Vec<_> = self.table.lock().by_handle.values().cloned().collect();
+        for shard in all {
+            if let Some(mut writing) = shard.writing.try_lock()
+                && ends(&shard, writing.phase)
+            {
+                self.end_shard(&shard, &mut writing);
+            }
+        }
+    }
+
+    /// Closes the file that rested longest, if that many are open.
+    pub(crate) fn make_room_for_file(&self, condition: &Condition) -> Result<(), StoreError> {
+        let mut open: Vec<_> = {
+            let table = self.table.lock();
+            table.by_key.values().cloned().collect()
+        };
+        if open.len() < self.most_files {
+            return Ok(());
+        }
+        open.sort_by_cached_key(|shard| std::cmp::Reverse(shard.idle()));
+        let has_file = |shard: &&Arc<OpenShard>| {
+            // One that a call is in has its file open.
+            let writing = shard.writing.try_lock();
+            writing.is_none_or(|writing| writing.file.is_some())
+        };
+        if open.iter().filter(has_file).count() < self.most_files {
+            return Ok(());
+        }
+        for shard in &open {
+            let Some(mut writing) = shard.writing.try_lock() else {
+                continue;
+            };
+            if let Some(file) = &writing.file {
+                if writing.dirty {
+                    // An error of its pages must meet a file that is open.
+                    rustix::fs::fdatasync(file)
+                        .map_err(|errno| condition.refused(Doing::Syncing, "sync shard", errno))?;
+                }
+                writing.file = None;
+                writing.dirty = false;
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn forget_key(table: &mut Table, shard: &OpenShard) {
+    let same = |held: &Arc<OpenShard>| held.handle == shard.handle;
+    if table.by_key.get(&shard.key).is_some_and(same) {
+        table.by_key.remove(&shard.key);
+    }
+}

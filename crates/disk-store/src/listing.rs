@@ -1,0 +1,221 @@
+//! `list`: the names of the folders, in order, with bounded memory.
+//!
+//! Names sort as keys do. A folder is scanned for the smallest names after
+//! where the page begins; what a page leaves over of a scan is kept for the
+//! next page, so that a large folder is not scanned for each page.
+
+use std::collections::BinaryHeap;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, Dir};
+use rustix::io::Errno;
+use shardgate_wire::ids::{BlobId, GroupId};
+use shardgate_wire::store::ListedShard;
+use shardgate_wire::{ShardKey, StoreError, bounds};
+
+use crate::aligned::AlignedBuffer;
+use crate::condition::Doing;
+use crate::core::Core;
+use crate::files;
+use crate::names::{self, FolderName};
+use crate::shard_file::{self, Found};
+
+/// Most names that one scan of a folder keeps.
+const KEPT_NAMES: usize = 16 * 1024;
+/// A scan is used for later pages that long.
+const KEPT_FOR: Duration = Duration::from_secs(30);
+
+type FileId = (BlobId, u8);
+
+/// A scan of a folder.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    folder: FolderName,
+    /// The names behind this one, in order.
+    after: Option<FileId>,
+    names: Vec<FileId>,
+    /// Whether the folder has no more names behind these.
+    complete: bool,
+    since: Instant,
+}
+
+impl Cursor {
+    /// Whether the names behind `after` are in it.
+    fn serves(&self, folder: FolderName, after: Option<FileId>) -> bool {
+        self.folder == folder
+            && self.since.elapsed() < KEPT_FOR
+            && after.is_some()
+            && after >= self.after
+            && (self.complete || after < self.names.last().copied())
+    }
+
+    fn behind(&self, after: Option<FileId>) -> &[FileId] {
+        let at = self.names.partition_point(|name| Some(*name) <= after);
+        &self.names[at..]
+    }
+}
+
+impl Core {
+    pub(crate) fn list_shards(
+        &self,
+        after: Option<ShardKey>,
+        limit: usize,
+        buffer: &mut AlignedBuffer,
+    ) -> Result<Vec<ListedShard>, StoreError> {
+        self.condition.check_present()?;
+        bounds::check_list(limit)?;
+        let mut page = Vec::new();
+        let from = after.map(|key| FolderName::of(&key));
+        for group in self.groups_from(from)? {
+            for folder in self.folders_from(group, from)? {
+                let inside = after.filter(|_| from == Some(folder));
+                self.list_folder(folder, inside, limit, &mut page, buffer)?;
+                if page.len() == limit {
+                    return Ok(page);
+                }
+            }
+        }
+        Ok(page)
+    }
+
+    fn unlisted(&self, errno: Errno) -> StoreError {
+        self.condition.refused(Doing::Reading, "list folder", errno)
+    }
+
+    fn groups_from(&self, from: Option<FolderName>) -> Result<Vec<GroupId>, StoreError> {
+        let mut groups = Vec::new();
+        self.scan(&self.folders.shards, &mut |name| {
+            groups.extend(names::parse_group(name))
+        })?;
+        groups.retain(|group| from.is_none_or(|from| *group >= from.group));
+        groups.sort_unstable();
+        Ok(groups)
+    }
+
+    fn folders_from(
+        &self,
+        group: GroupId,
+        from: Option<FolderName>,
+    ) -> Result<Vec<FolderName>, StoreError> {
+        let fd = match files::open_folder_at(&self.folders.shards, &group.to_string()) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => return Ok(Vec::new()),
+            Err(errno) => return Err(self.unlisted(errno)),
+        };
+        let mut folders = Vec::new();
+        self.scan(&fd, &mut |name| {
+            let prefix = names::parse_prefix(name);
+            folders.extend(prefix.map(|prefix| FolderName { group, prefix }));
+        })?;
+        folders.retain(|folder| from.is_none_or(|from| *folder >= from));
+        folders.sort_unstable();
+        Ok(folders)
+    }
+
+    fn scan(&self, folder: &OwnedFd, see: &mut dyn FnMut(&[u8])) -> Result<(), StoreError> {
+        let mut entries = Dir::read_from(folder).map_err(|errno| self.unlisted(errno))?;
+        while let Some(entry) = entries.read() {
+            let entry = entry.map_err(|errno| self.unlisted(errno))?;
+            see(entry.file_name().to_bytes());
+        }
+        Ok(())
+    }
+
+    /// Adds the shards of a folder behind `after` until the page is full.
+    fn list_folder(
+        &self,
+        folder: FolderName,
+        after: Option<ShardKey>,
+        limit: usize,
+        page: &mut Vec<ListedShard>,
+        buffer: &mut AlignedBuffer,
+    ) -> Result<(), StoreError> {
+        let mut after = after.map(|key| (key.blob, key.index));
+        let kept = self.cursor.lock().take();
+        let mut cursor = match kept.filter(|kept| kept.serves(folder, after)) {
+            Some(kept) => kept,
+            None => self.scan_files(folder, after)?,
+        };
+        loop {
+            for (blob, index) in cursor.behind(after) {
+                let group = folder.group;
+                let (blob, index) = (*blob, *index);
+                after = Some((blob, index));
+                let entry = self.entry(ShardKey { group, blob, index }, buffer)?;
+                page.extend(entry);
+                if page.len() == limit {
+                    *self.cursor.lock() = Some(cursor);
+                    return Ok(());
+                }
+            }
+            if cursor.complete {
+                return Ok(());
+            }
+            cursor = self.scan_files(folder, after)?;
+        }
+    }
+
+    /// The smallest names of a folder behind `after`.
+    fn scan_files(&self, folder: FolderName, after: Option<FileId>) -> Result<Cursor, StoreError> {
+        let mut smallest = BinaryHeap::new();
+        let mut complete = true;
+        let since = Instant::now();
+        let fd = match files::open_folder_at(&self.folders.shards, &folder.path()) {
+            Ok(fd) => Some(fd),
+            Err(Errno::NOENT) => None,
+            Err(errno) => return Err(self.unlisted(errno)),
+        };
+        let mut see = |name: &[u8]| {
+            let Some(key) = names::parse_file(folder, name) else {
+                return;
+            };
+            let id = (key.blob, key.index);
+            if Some(id) <= after {
+                return;
+            }
+            smallest.push(id);
+            if smallest.len() > KEPT_NAMES {
+                smallest.pop();
+                complete = false;
+            }
+        };
+        if let Some(fd) = fd {
+            self.scan(&fd, &mut see)?;
+        }
+        Ok(Cursor {
+            folder,
+            after,
+            names: smallest.into_sorted_vec(),
+            complete,
+            since,
+        })
+    }
+
+    /// A listed shard; `None` if it went meanwhile.
+    fn entry(
+        &self,
+        key: ShardKey,
+        buffer: &mut AlignedBuffer,
+    ) -> Result<Option<ListedShard>, StoreError> {
+        let path = names::file_path(&key);
+        let stat = rustix::fs::statat(&self.folders.shards, path, AtFlags::SYMLINK_NOFOLLOW);
+        let stat = match stat {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(self.unlisted(errno)),
+        };
+        let finished = shard_file::is_marked(stat.st_mode)
+            || match self.examine(key, buffer)? {
+                Found::Absent => return Ok(None),
+                Found::Unfinished(_) => false,
+                Found::Finished { .. } | Found::Damaged(_) => true,
+            };
+        let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
+        Ok(Some(ListedShard {
+            key,
+            disk_bytes: blocks * 512,
+            finished,
+        }))
+    }
+}

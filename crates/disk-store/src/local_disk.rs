@@ -1,0 +1,352 @@
+//! A disk of this process: the calls of [`ShardStore`], handed to the disk's
+//! own threads.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rustix::fs::FlockOperation;
+use shardgate_wire::ids::DiskId;
+use shardgate_wire::store::{
+    ListedShard, ShardBytes, ShardEnd, ShardHandle, ShardStat, SmallShard,
+};
+use shardgate_wire::{
+    CallContext, DiskHealth, DiskIdentity, ShardHeader, ShardKey, ShardStore, SlotAssignment,
+    StoreError, bounds,
+};
+use tokio::sync::oneshot;
+
+use crate::aligned::AlignedBuffer;
+use crate::core::Core;
+use crate::error::OpenError;
+use crate::lanes::{Lane, PutCall};
+use crate::opening::{self, Expected, NewDisk};
+use crate::options::DiskOptions;
+
+/// A disk whose folder this process holds.
+///
+/// Dropped, it takes no calls any more and its threads end by themselves;
+/// [`LocalDisk::close`] waits for them and for the folder's lock.
+#[derive(Debug)]
+pub struct LocalDisk {
+    core: Arc<Core>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl LocalDisk {
+    /// Makes a disk of an empty folder. Never done implicitly.
+    ///
+    /// # Errors
+    /// [`OpenError`]; a folder that is not empty is left untouched.
+    pub fn format(path: &Path, new: &NewDisk) -> Result<DiskIdentity, OpenError> {
+        opening::format(path, new)
+    }
+
+    /// Who the disk in a folder is, without opening it.
+    ///
+    /// # Errors
+    /// [`OpenError`] where there is no whole disk.
+    pub fn identify(path: &Path) -> Result<DiskIdentity, OpenError> {
+        opening::identify(path)
+    }
+
+    /// Opens the disk in a folder and starts its threads. Blocks for as long
+    /// as the disk takes to write two small records.
+    ///
+    /// A disk whose file system takes no writes opens, fenced.
+    ///
+    /// # Errors
+    /// [`OpenError`]; then nothing was changed.
+    pub fn open(path: &Path, expected: &Expected, options: DiskOptions) -> Result<Self, OpenError> {
+        let core = opening::open(path, expected, options)?;
+        let disk = Self {
+            threads: Mutex::new(Vec::new()),
+            core,
+        };
+        disk.start().map_err(|_| OpenError::Io {
+            path: path.to_owned(),
+            what: "start threads",
+            source: rustix::io::Errno::AGAIN,
+        })?;
+        Ok(disk)
+    }
+
+    fn start(&self) -> std::io::Result<()> {
+        let short = format!("{:.8}", self.core.identity.disk.to_string());
+        let mut threads = self.threads.lock();
+        for _ in 0..self.core.figures.threads {
+            let core = Arc::clone(&self.core);
+            let builder = std::thread::Builder::new().name(format!("disk-{short}"));
+            threads.push(builder.spawn(move || core.lanes.work(&core))?);
+        }
+        let core = Arc::clone(&self.core);
+        let builder = std::thread::Builder::new().name(format!("watch-{short}"));
+        threads.push(builder.spawn(move || core.watch())?);
+        Ok(())
+    }
+
+    /// Who the disk is.
+    pub fn identity(&self) -> DiskIdentity {
+        self.core.identity
+    }
+
+    /// Ends: what waits is done, handles end, the last told commit number is
+    /// saved, the folder is unlocked. A disk that hangs lets this hang: the
+    /// caller gives it a time.
+    pub async fn close(&self) {
+        self.core.lanes.close();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let (done, closed) = oneshot::channel();
+        let core = Arc::clone(&self.core);
+        std::thread::spawn(move || {
+            for thread in threads {
+                // A panic of a thread was reported where it happened.
+                let _ = thread.join();
+            }
+            core.handles.end_all();
+            let _ = core.rules.save_told(&core.condition);
+            let _ = rustix::fs::flock(&core.folder, FlockOperation::Unlock);
+            let _ = done.send(());
+        });
+        let _ = closed.await;
+    }
+
+    /// The pool map and its number; 0 before the first.
+    pub fn pool_map(&self) -> (u64, Vec<u8>) {
+        self.core.rules.map()
+    }
+
+    /// Replaces the pool map by one of the same or a higher number, durably.
+    ///
+    /// # Errors
+    /// As the calls of [`ShardStore`] that change something.
+    pub async fn set_pool_map(
+        &self,
+        ctx: &CallContext,
+        number: u64,
+        map: Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let ctx = *ctx;
+        self.call(Lane::Foreground, map.len(), move |core, _| {
+            let _gate = core.enter(&ctx)?;
+            core.rules.set_map(&core.condition, number, map)
+        })
+        .await
+    }
+
+    /// The checkpoint root; empty before the first.
+    pub fn checkpoint_root(&self) -> Vec<u8> {
+        self.core.rules.checkpoint()
+    }
+
+    /// Replaces the checkpoint root, durably.
+    ///
+    /// # Errors
+    /// As the calls of [`ShardStore`] that change something.
+    pub async fn set_checkpoint_root(
+        &self,
+        ctx: &CallContext,
+        checkpoint: Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let ctx = *ctx;
+        self.call(Lane::Foreground, checkpoint.len(), move |core, _| {
+            let _gate = core.enter(&ctx)?;
+            core.rules.set_checkpoint(&core.condition, checkpoint)
+        })
+        .await
+    }
+
+    /// Runs a call on one of the disk's threads.
+    async fn call<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        bytes: usize,
+        run: impl FnOnce(&Arc<Core>, &mut AlignedBuffer) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.core.lanes.submit(
+            lane,
+            bytes,
+            Box::new(move |core, buffer| {
+                // A caller that went away hears nothing.
+                let _ = answer.send(run(core, buffer));
+            }),
+        )?;
+        answered.await.map_err(|_| unanswered())?
+    }
+
+    /// The same for calls that only read: not run for a caller that left.
+    async fn read_call<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        run: impl FnOnce(&Arc<Core>, &mut AlignedBuffer) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.core.lanes.submit(
+            lane,
+            0,
+            Box::new(move |core, buffer| {
+                if !answer.is_closed() {
+                    let _ = answer.send(run(core, buffer));
+                }
+            }),
+        )?;
+        answered.await.map_err(|_| unanswered())?
+    }
+}
+
+impl Drop for LocalDisk {
+    fn drop(&mut self) {
+        self.core.lanes.close();
+    }
+}
+
+/// A call that panicked.
+fn unanswered() -> StoreError {
+    StoreError::Io {
+        what: "call".into(),
+        why: "it ended without an answer".into(),
+    }
+}
+
+#[async_trait]
+impl ShardStore for LocalDisk {
+    fn disk(&self) -> DiskId {
+        self.core.identity.disk
+    }
+
+    async fn raise_epoch(&self, ctx: &CallContext) -> Result<(), StoreError> {
+        let ctx = *ctx;
+        let raise = move |core: &Arc<Core>, _: &mut AlignedBuffer| core.enter(&ctx).map(drop);
+        self.call(Lane::Foreground, 0, raise).await
+    }
+
+    async fn assign(&self, ctx: &CallContext, slots: &[SlotAssignment]) -> Result<(), StoreError> {
+        bounds::check_cluster(&self.core.identity, ctx)?;
+        bounds::check_batch(slots.len())?;
+        let (ctx, slots) = (*ctx, slots.to_vec());
+        self.call(Lane::Foreground, 0, move |core, _| {
+            // Assigning waits for all calls that are in, this one included.
+            drop(core.enter(&ctx)?);
+            core.rules.assign(&core.condition, &ctx, &slots)
+        })
+        .await
+    }
+
+    async fn open(
+        &self,
+        ctx: &CallContext,
+        header: ShardHeader,
+        shard_len: Option<u64>,
+    ) -> Result<ShardHandle, StoreError> {
+        let ctx = *ctx;
+        self.call(Lane::Foreground, 0, move |core, buffer| {
+            core.open_shard(&ctx, header, shard_len, buffer)
+        })
+        .await
+    }
+
+    async fn append(
+        &self,
+        ctx: &CallContext,
+        handle: ShardHandle,
+        offset: u64,
+        bytes: Bytes,
+        crcs: &[u32],
+    ) -> Result<(), StoreError> {
+        let (ctx, crcs) = (*ctx, crcs.to_vec());
+        self.call(Lane::Foreground, bytes.len(), move |core, buffer| {
+            core.append_shard(&ctx, handle, offset, &bytes, &crcs, buffer)
+        })
+        .await
+    }
+
+    async fn finish(
+        &self,
+        ctx: &CallContext,
+        handle: ShardHandle,
+        end: ShardEnd,
+    ) -> Result<(), StoreError> {
+        let ctx = *ctx;
+        let finish =
+            move |core: &Arc<Core>, _: &mut AlignedBuffer| core.finish_shard(&ctx, handle, end);
+        self.call(Lane::Foreground, 0, finish).await
+    }
+
+    async fn abort(&self, ctx: &CallContext, handle: ShardHandle) -> Result<(), StoreError> {
+        let ctx = *ctx;
+        let abort = move |core: &Arc<Core>, _: &mut AlignedBuffer| core.abort_shard(&ctx, handle);
+        self.call(Lane::Background, 0, abort).await
+    }
+
+    async fn put(&self, ctx: &CallContext, shard: SmallShard) -> Result<(), StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.core.lanes.submit_put(PutCall {
+            ctx: *ctx,
+            shard,
+            answer,
+            since: Instant::now(),
+        })?;
+        answered.await.map_err(|_| unanswered())?
+    }
+
+    async fn read(&self, key: ShardKey, offset: u64, len: u32) -> Result<ShardBytes, StoreError> {
+        self.read_call(Lane::Foreground, move |core, buffer| {
+            core.read_shard(key, offset, len, buffer)
+        })
+        .await
+    }
+
+    async fn stat(&self, key: ShardKey) -> Result<ShardStat, StoreError> {
+        self.read_call(Lane::Foreground, move |core, buffer| {
+            core.stat_shard(key, buffer)
+        })
+        .await
+    }
+
+    async fn delete(&self, ctx: &CallContext, keys: &[ShardKey]) -> Result<(), StoreError> {
+        bounds::check_cluster(&self.core.identity, ctx)?;
+        bounds::check_batch(keys.len())?;
+        let (ctx, keys) = (*ctx, keys.to_vec());
+        self.call(Lane::Background, 0, move |core, _| {
+            core.delete_shards(&ctx, &keys)
+        })
+        .await
+    }
+
+    async fn list(
+        &self,
+        after: Option<ShardKey>,
+        limit: usize,
+    ) -> Result<Vec<ListedShard>, StoreError> {
+        self.read_call(Lane::Background, move |core, buffer| {
+            core.list_shards(after, limit, buffer)
+        })
+        .await
+    }
+
+    /// Never waits for the disk: a disk that hangs can still be asked.
+    async fn health(&self) -> Result<DiskHealth, StoreError> {
+        let core = &self.core;
+        core.condition.check_present()?;
+        let (p50_us, p99_us) = core.latency.quantiles();
+        let space = core.space.last();
+        Ok(DiskHealth {
+            identity: core.identity,
+            epoch: core.rules.epoch(),
+            told: core.rules.told(),
+            capacity_bytes: space.capacity,
+            free_bytes: space.free,
+            device: core.device,
+            queued: u32::try_from(core.lanes.queued()).unwrap_or(u32::MAX),
+            p50_us,
+            p99_us,
+            errors: core.condition.errors(),
+            fenced: core.condition.fenced(),
+        })
+    }
+}

@@ -1,0 +1,52 @@
+//! What can be set for a disk.
+
+use std::time::Duration;
+
+use shardgate_wire::Medium;
+
+/// Settings of one disk; the defaults suit a server of a few disks.
+#[derive(Clone, Debug)]
+pub struct DiskOptions {
+    /// Overrides the medium of the identity record for the figures that
+    /// depend on it.
+    pub medium: Option<Medium>,
+    /// Bytes of the file system that shards may not take; by default 1 %, at
+    /// least 64 MiB.
+    pub reserve_bytes: Option<u64>,
+    /// Handles at once, finished ones that wait for a repeat included.
+    pub max_handles: usize,
+    /// Files that handles hold open at once.
+    pub max_handle_files: usize,
+    /// A handle that rests longer ends; its shard stays unfinished.
+    pub handle_idle: Duration,
+    /// Calls of one lane that wait at once.
+    pub max_queued_calls: usize,
+    /// Bytes of calls that wait at once.
+    pub max_queued_bytes: usize,
+    /// Files of finished shards that are kept open for reads.
+    pub max_cached_files: usize,
+    /// Bytes of footers that are kept for reads.
+    pub max_cached_bytes: usize,
+    /// How often the folder is checked to be still there.
+    pub check_every: Duration,
+    /// How often the highest commit number told is saved, if it rose.
+    pub save_told_every: Duration,
+}
+
+impl Default for DiskOptions {
+    fn default() -> Self {
+        Self {
+            medium: None,
+            reserve_bytes: None,
+            max_handles: 8192,
+            max_handle_files: 128,
+            handle_idle: Duration::from_secs(600),
+            max_queued_calls: 1024,
+            max_queued_bytes: 64 * 1024 * 1024,
+            max_cached_files: 128,
+            max_cached_bytes: 4 * 1024 * 1024,
+            check_every: Duration::from_secs(1),
+            save_told_every: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! `delete`: names go, then each folder that lost one is synced once.
+
+use std::collections::BTreeSet;
+
+use shardgate_wire::{CallContext, ShardKey, StoreError, bounds};
+
+use crate::core::Core;
+use crate::names::FolderName;
+
+impl Core {
+    pub(crate) fn delete_shards(
+        &self,
+        ctx: &CallContext,
+        keys: &[ShardKey],
+    ) -> Result<(), StoreError> {
+        let _gate = self.enter(ctx)?;
+        bounds::check_batch(keys.len())?;
+        let mut touched = BTreeSet::new();
+        for key in keys {
+            let _guard = self.keys.lock(*key);
+            self.handles.end(*key);
+            self.cache.remove(*key);
+            self.unlink(*key)?;
+            // A name that was gone before may be gone in the cache only.
+            touched.insert(FolderName::of(key));
+        }
+        for name in &touched {
+            if let Some(folder) = self.folders.find(&self.condition, *name)? {
+                let ticket = folder.changed();
+                self.sync_folder(&folder, ticket)?;
+            }
+        }
+        for name in touched {
+            self.folders.remove_if_empty(name);
+        }
+        Ok(())
+    }
+}

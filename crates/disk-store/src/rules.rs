@@ -1,0 +1,285 @@
+//! Epoch, slots, what was told, pool map and checkpoint root: what of the
+//! disk is not shards, kept durable in the root and slots records.
+//!
+//! Invariant: [`Rules::enter`]'s guard is held by every call that changes
+//! something until it is done, so that no call of an epoch or generation
+//! before takes effect after a raise or an assignment was answered.
+
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use shardgate_wire::ids::{CommitNumber, Epoch, LineageId};
+use shardgate_wire::slots::SlotTable;
+use shardgate_wire::{CallContext, DiskIdentity, SlotAssignment, StoreError, bounds};
+
+use crate::condition::{Condition, Doing};
+use crate::format::{Root, Slots, encode_root, encode_slots};
+use crate::twin::{Twin, TwinError};
+
+/// Lineages whose highest told commit number is kept.
+const LINEAGES_KEPT: usize = 8;
+/// Longest pool map, bytes.
+pub const MAX_MAP_BYTES: usize = 4 * 1024 * 1024;
+/// Longest checkpoint root, bytes.
+pub const MAX_CHECKPOINT_BYTES: usize = 256 * 1024;
+
+/// What callers are judged by.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub(crate) epoch: Epoch,
+    pub(crate) slots: SlotTable,
+    slots_sequence: u64,
+}
+
+#[derive(Debug)]
+struct Told {
+    /// The newest lineage first.
+    highest: Vec<(LineageId, CommitNumber)>,
+    /// Whether the root record says less.
+    unsaved: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Rules {
+    identity: DiskIdentity,
+    gate: RwLock<Gate>,
+    // Lock order: gate, root, told.
+    root: Mutex<Root>,
+    told: Mutex<Told>,
+    /// As in the gate, for those who must not wait for a raise.
+    epoch: Mutex<Epoch>,
+    root_twin: Twin,
+    slots_twin: Twin,
+}
+
+impl Rules {
+    pub(crate) fn new(root: Root, root_twin: Twin, slots: Slots, slots_twin: Twin) -> Self {
+        Self {
+            identity: root.identity,
+            gate: RwLock::new(Gate {
+                epoch: root.epoch,
+                slots: slots.table,
+                slots_sequence: slots.sequence,
+            }),
+            told: Mutex::new(Told {
+                highest: root.told.clone(),
+                unsaved: false,
+            }),
+            epoch: Mutex::new(root.epoch),
+            root: Mutex::new(root),
+            root_twin,
+            slots_twin,
+        }
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        *self.epoch.lock()
+    }
+
+    pub(crate) fn told(&self) -> (LineageId, CommitNumber) {
+        let told = self.told.lock();
+        told.highest.first().copied().unwrap_or_default()
+    }
+
+    pub(crate) fn map(&self) -> (u64, Vec<u8>) {
+        let root = self.root.lock();
+        (root.map_number, root.map.clone())
+    }
+
+    pub(crate) fn checkpoint(&self) -> Vec<u8> {
+        self.root.lock().checkpoint.clone()
+    }
+
+    /// The gate, for a batch of calls that are judged one by one.
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Gate> {
+        self.gate.read()
+    }
+
+    /// Whether a call may pass: refused, or true, or false if its epoch must
+    /// be raised before.
+    pub(crate) fn judge(
+        &self,
+        gate: &Gate,
+        condition: &Condition,
+        ctx: &CallContext,
+    ) -> Result<bool, StoreError> {
+        condition.check_present()?;
+        bounds::check_cluster(&self.identity, ctx)?;
+        if !gate.epoch.admits(&ctx.epoch) {
+            return Err(StoreError::StaleEpoch { held: gate.epoch });
+        }
+        condition.check_writable()?;
+        if gate.epoch != ctx.epoch {
+            return Ok(false);
+        }
+        self.tell(condition, ctx)?;
+        Ok(true)
+    }
+
+    /// Lets a call in, or refuses it. A higher epoch is made durable first,
+    /// and `ended` is called for what the epoch before had open.
+    pub(crate) fn enter(
+        &self,
+        condition: &Condition,
+        ctx: &CallContext,
+        ended: &dyn Fn(),
+    ) -> Result<RwLockReadGuard<'_, Gate>, StoreError> {
+        loop {
+            let gate = self.gate.read();
+            if self.judge(&gate, condition, ctx)? {
+                return Ok(gate);
+            }
+            drop(gate);
+            self.raise(condition, ctx, ended)?;
+        }
+    }
+
+    fn raise(
+        &self,
+        condition: &Condition,
+        ctx: &CallContext,
+        ended: &dyn Fn(),
+    ) -> Result<(), StoreError> {
+        let mut gate = self.gate.write();
+        if !gate.epoch.admits(&ctx.epoch) || gate.epoch == ctx.epoch {
+            return Ok(()); // another call was faster; the loop judges anew
+        }
+        self.save(condition, |root| root.epoch = ctx.epoch)?;
+        gate.epoch = ctx.epoch;
+        *self.epoch.lock() = ctx.epoch;
+        ended();
+        Ok(())
+    }
+
+    /// Remembers what the caller tells: at once where its lineage is new,
+    /// else with the next save.
+    fn tell(&self, condition: &Condition, ctx: &CallContext) -> Result<(), StoreError> {
+        let mut told = self.told.lock();
+        match told.highest.first_mut() {
+            Some((lineage, number)) if *lineage == ctx.lineage => {
+                if ctx.committed > *number {
+                    *number = ctx.committed;
+                    told.unsaved = true;
+                }
+                return Ok(());
+            }
+            _ => {}
+        }
+        let known = told.highest.iter().position(|(l, _)| *l == ctx.lineage);
+        let before = known
+            .map(|at| told.highest.remove(at).1)
+            .unwrap_or_default();
+        let highest = before.max(ctx.committed);
+        told.highest.insert(0, (ctx.lineage, highest));
+        told.highest.truncate(LINEAGES_KEPT);
+        drop(told);
+        self.save(condition, |_| {})
+    }
+
+    /// Saves what was told since the last save.
+    pub(crate) fn save_told(&self, condition: &Condition) -> Result<(), StoreError> {
+        if !self.told.lock().unsaved || condition.check_writable().is_err() {
+            return Ok(());
+        }
+        self.save(condition, |_| {})
+    }
+
+    /// Makes a changed root record durable in both files.
+    fn save(
+        &self,
+        condition: &Condition,
+        change: impl FnOnce(&mut Root),
+    ) -> Result<(), StoreError> {
+        let mut root = self.root.lock();
+        let mut next = root.clone();
+        change(&mut next);
+        next.sequence += 1;
+        {
+            let mut told = self.told.lock();
+            next.told = told.highest.clone();
+            told.unsaved = false;
+        }
+        let written = self.root_twin.write(&encode_root(&next));
+        written.map_err(|error| twin_refused(condition, "write root record", error))?;
+        *root = next;
+        Ok(())
+    }
+
+    /// Takes slots in, durably.
+    pub(crate) fn assign(
+        &self,
+        condition: &Condition,
+        ctx: &CallContext,
+        slots: &[SlotAssignment],
+    ) -> Result<(), StoreError> {
+        let mut gate = self.gate.write();
+        if gate.epoch != ctx.epoch {
+            return Err(StoreError::StaleEpoch { held: gate.epoch });
+        }
+        let Some(next) = gate.slots.with(slots)? else {
+            return Ok(());
+        };
+        let record = Slots {
+            disk: self.identity.disk,
+            sequence: gate.slots_sequence + 1,
+            table: next,
+        };
+        let written = self.slots_twin.write(&encode_slots(&record));
+        written.map_err(|error| twin_refused(condition, "write slots record", error))?;
+        gate.slots_sequence = record.sequence;
+        gate.slots = record.table;
+        Ok(())
+    }
+
+    /// Replaces the pool map by one of a higher number.
+    pub(crate) fn set_map(
+        &self,
+        condition: &Condition,
+        number: u64,
+        map: Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let held = self.root.lock().map_number;
+        if map.len() > MAX_MAP_BYTES || number < held {
+            let what = format!("map {number} of {} bytes, map {held} is held", map.len());
+            return Err(StoreError::BadCall { what });
+        }
+        self.save(condition, |root| {
+            root.map_number = number;
+            root.map = map;
+        })
+    }
+
+    /// Replaces the checkpoint root.
+    pub(crate) fn set_checkpoint(
+        &self,
+        condition: &Condition,
+        checkpoint: Vec<u8>,
+    ) -> Result<(), StoreError> {
+        if checkpoint.len() > MAX_CHECKPOINT_BYTES {
+            let what = format!("checkpoint root of {} bytes", checkpoint.len());
+            return Err(StoreError::BadCall { what });
+        }
+        self.save(condition, |root| root.checkpoint = checkpoint)
+    }
+
+    /// Writes both records anew, so that what was read at the start is what
+    /// the disk holds: after a failed fsync the page cache shows more.
+    pub(crate) fn rewrite(&self, condition: &Condition) -> Result<(), StoreError> {
+        self.save(condition, |_| {})?;
+        let mut gate = self.gate.write();
+        gate.slots_sequence += 1;
+        let record = encode_slots(&Slots {
+            disk: self.identity.disk,
+            sequence: gate.slots_sequence,
+            table: gate.slots.clone(),
+        });
+        let written = self.slots_twin.write(&record);
+        written.map_err(|error| twin_refused(condition, "write slots record", error))
+    }
+}
+
+fn twin_refused(condition: &Condition, what: &str, error: TwinError) -> StoreError {
+    match error {
+        // Half a write may be durable: nobody knows which record is.
+        TwinError::Refused(errno) => condition.refused(Doing::Syncing, what, errno),
+        TwinError::Nameless => condition.lose(format!("{what}: the file has no name any more")),
+    }
+}
