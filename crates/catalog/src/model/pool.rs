@@ -53,6 +53,9 @@ pub struct GroupRow {
     /// Whether it is narrower than its class asks, for lack of living disks;
     /// its blobs are widened later (PROTOCOL.md 5).
     pub narrow: bool,
+    /// Bytes that each of its slots was given, when this was last noted: it
+    /// lags behind, and decides only when the group is sealed.
+    pub slot_bytes: u64,
 }
 
 /// Whether a group takes writes.
