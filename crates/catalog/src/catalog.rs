@@ -11,6 +11,8 @@ use tokio::sync::Mutex;
 use crate::bucket_cache::BucketCache;
 use crate::draft::Draft;
 use crate::engine::{Engine, Entry, KeyRange, MemoryEngine, Scan, Snapshot};
+#[cfg(feature = "rocksdb")]
+use crate::engine::{RocksEngine, RocksOptions as CatalogOptions};
 use crate::error::{CatalogError, Result};
 use crate::model::ClassRow;
 use crate::row::{Damaged, Row, decode};
@@ -62,6 +64,24 @@ impl Catalog {
     /// A catalog that is gone with the process, for tests.
     pub fn in_memory() -> Self {
         Self::new(Arc::new(MemoryEngine::new()))
+    }
+
+    /// The catalog in a folder of this machine, on RocksDB.
+    ///
+    /// # Errors
+    /// Another process has it open, or it is damaged.
+    #[cfg(feature = "rocksdb")]
+    pub async fn open_rocksdb(
+        path: impl Into<std::path::PathBuf>,
+        options: CatalogOptions,
+    ) -> Result<Self> {
+        let path = path.into();
+        let open = move || RocksEngine::open(&path, &options);
+        let engine = tokio::task::spawn_blocking(open).await;
+        let engine = engine.map_err(|error| CatalogError::Unavailable {
+            why: error.to_string(),
+        })??;
+        Ok(Self::new(Arc::new(engine)))
     }
 
     /// The highest commit that is durable and visible.

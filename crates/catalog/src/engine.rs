@@ -7,7 +7,10 @@
 //! it was based on is durable. What an engine keeps means nothing to it.
 
 mod evaluate;
+pub mod log;
 mod memory;
+#[cfg(feature = "rocksdb")]
+mod rocks;
 
 use std::fmt;
 
@@ -17,6 +20,8 @@ use shardgate_wire::CommitNumber;
 use thiserror::Error;
 
 pub use memory::MemoryEngine;
+#[cfg(feature = "rocksdb")]
+pub use rocks::{RocksEngine, RocksOptions};
 
 /// Largest sum of keys and values in one commit, bytes.
 pub const MAX_COMMIT_BYTES: usize = 64 << 20;
@@ -208,7 +213,7 @@ impl Op {
     }
 
     /// The key that it changes in commit `number`, and its new value.
-    fn resolve(self, number: CommitNumber) -> (Bytes, Option<Bytes>) {
+    fn resolve(self, number: CommitNumber) -> Change {
         match self {
             Self::Put(key, value) => (key, Some(value)),
             Self::Delete(key) => (key, None),
@@ -229,7 +234,15 @@ pub struct Commit {
     pub ops: Vec<Op>,
 }
 
+/// A key and its new value; `None` removes it.
+pub type Change = (Bytes, Option<Bytes>);
+
 impl Commit {
+    /// Its changes as commit `number`.
+    fn resolve(self, number: CommitNumber) -> Vec<Change> {
+        self.ops.into_iter().map(|op| op.resolve(number)).collect()
+    }
+
     /// Bytes of its keys and values.
     pub fn size_bytes(&self) -> usize {
         let expected: usize = self

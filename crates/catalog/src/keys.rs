@@ -12,7 +12,7 @@ use crate::row::Damaged;
 
 /// First bytes of keys. Never renumbered.
 pub(crate) mod space {
-    pub(crate) const META: u8 = 0x01;
+    // 0x01 begins the single rows below.
     pub(crate) const BUCKET: u8 = 0x02;
     pub(crate) const CURRENT: u8 = 0x10;
     pub(crate) const NONCURRENT: u8 = 0x11;

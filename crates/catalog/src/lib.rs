@@ -31,6 +31,8 @@ pub use catalog::Catalog;
 pub use collect::{Condemned, CondemnedCursor};
 pub use complete::{CompleteFinish, CompletePart, CompleteRequest, Completed, MIN_PART_BYTES};
 pub use delete::DeleteCondition;
+#[cfg(feature = "rocksdb")]
+pub use engine::RocksOptions as CatalogOptions;
 pub use error::{CatalogError, Result};
 pub use listing::{
     ListEntry, ListFrom, ListPage, ListQuery, UploadEntry, UploadsFrom, UploadsPage, UploadsQuery,

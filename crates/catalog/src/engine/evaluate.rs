@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
-use shardgate_wire::CommitNumber;
 
-use super::{Commit, EngineError, Expect, KeyRange, Op};
+use super::{Change, Commit, EngineError, Expect, KeyRange};
 
 /// What is applied.
 pub(super) trait Base {
@@ -48,12 +47,9 @@ impl<'b, B: Base> Overlay<'b, B> {
         Ok(None)
     }
 
-    /// Adds the changes of commit `number`, whose expectations hold.
-    pub(super) fn add(&mut self, number: CommitNumber, ops: Vec<Op>) {
-        for op in ops {
-            let (key, value) = op.resolve(number);
-            self.pending.insert(key, value);
-        }
+    /// Adds the changes of a commit whose expectations hold.
+    pub(super) fn add(&mut self, changes: Vec<Change>) {
+        self.pending.extend(changes);
     }
 
     /// All that is pending.

@@ -69,7 +69,7 @@ impl Engine for MemoryEngine {
         if let Some(failed) = overlay.first_failure(&commit)? {
             return Err(CommitError::Conflict(failed));
         }
-        overlay.add(number, commit.ops);
+        overlay.add(commit.resolve(number));
         let changes = overlay.into_changes();
         let rows = Arc::make_mut(&mut state.rows);
         for (key, value) in changes {
@@ -163,4 +163,15 @@ fn scan_rows(rows: &Rows, scan: &Scan) -> Vec<Entry> {
         range.start = next;
     }
     entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::conformance;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn conforms() {
+        conformance::suite(|| Arc::new(MemoryEngine::new())).await;
+    }
 }

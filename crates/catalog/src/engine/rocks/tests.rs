@@ -1,0 +1,257 @@
+//! The suite, and what only this engine has: group commit, reopening, a log
+//! before it, and kill -9.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tempfile::TempDir;
+
+use super::*;
+use crate::engine::log::{Record, decode_payload};
+use crate::engine::{Expect, KeyRange, Op, conformance};
+
+fn small() -> RocksOptions {
+    RocksOptions {
+        block_cache_bytes: 8 << 20,
+        memtable_bytes: 8 << 20,
+        create: true,
+    }
+}
+
+/// An engine whose folder goes with it.
+#[derive(Debug)]
+struct Temporary {
+    engine: RocksEngine,
+    _folder: TempDir,
+}
+
+impl Temporary {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self {
+            engine: RocksEngine::open(folder.path(), &small()).unwrap(),
+            _folder: folder,
+        }
+    }
+}
+
+#[async_trait]
+impl Engine for Temporary {
+    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        self.engine.get(key).await
+    }
+    async fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>, EngineError> {
+        self.engine.get_many(keys).await
+    }
+    async fn scan(&self, scan: Scan) -> Result<Vec<Entry>, EngineError> {
+        self.engine.scan(scan).await
+    }
+    async fn commit(&self, commit: Commit) -> Result<CommitNumber, CommitError> {
+        self.engine.commit(commit).await
+    }
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError> {
+        self.engine.snapshot().await
+    }
+    fn committed(&self) -> CommitNumber {
+        self.engine.committed()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conforms() {
+    conformance::suite(|| Arc::new(Temporary::new())).await;
+}
+
+fn put(key: String) -> Commit {
+    Commit {
+        expect: vec![],
+        ops: vec![Op::Put(key.into(), Bytes::from_static(b"v"))],
+    }
+}
+
+#[tokio::test]
+async fn numbers_go_on_after_reopening_and_rows_are_there() {
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..3 {
+        let engine = RocksEngine::open(folder.path(), &small()).unwrap();
+        assert_eq!(engine.committed(), CommitNumber(round * 10));
+        for n in 0..10 {
+            engine.commit(put(format!("k{round}-{n}"))).await.unwrap();
+        }
+        // Out of memory and cache: cold reads answer the same.
+        engine.db.flush().unwrap();
+    }
+    let engine = RocksEngine::open(folder.path(), &small()).unwrap();
+    let scan = Scan::first(KeyRange::prefix(&b"k"[..]), 100);
+    assert_eq!(engine.scan(scan).await.unwrap().len(), 30);
+    let keys = [Bytes::from_static(b"k1-5"), Bytes::from_static(b"k1-x")];
+    let found = engine.get_many(&keys).await.unwrap();
+    assert_eq!(found, vec![Some(Bytes::from_static(b"v")), None]);
+    assert_eq!(
+        engine.get(b"k2-9").await.unwrap().as_deref(),
+        Some(&b"v"[..])
+    );
+}
+
+#[tokio::test]
+async fn a_second_opener_and_a_missing_database_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = RocksEngine::open(folder.path(), &small()).unwrap();
+    assert!(RocksEngine::open(folder.path(), &small()).is_err());
+    drop(engine);
+    let options = RocksOptions {
+        create: false,
+        ..small()
+    };
+    RocksEngine::open(folder.path(), &options).unwrap();
+    let missing = folder.path().join("missing");
+    assert!(RocksEngine::open(&missing, &options).is_err());
+}
+
+/// Keeps what it is given, and fails when told to.
+#[derive(Clone, Default)]
+struct TestLog(Arc<Mutex<(Vec<Vec<Record>>, bool)>>);
+
+impl CommitLog for TestLog {
+    fn append(&mut self, records: &[Record]) -> Result<(), EngineError> {
+        // Slow, so that commits gather.
+        std::thread::sleep(Duration::from_millis(2));
+        let (batches, failing) = &mut *self.0.lock();
+        if *failing {
+            return Err(EngineError::Unavailable("the log failed".to_owned()));
+        }
+        batches.push(records.to_vec());
+        Ok(())
+    }
+
+    fn leaves_durability_to_engine(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_comes_first_in_batches_and_its_failure_ends_all_commits() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = TestLog::default();
+    let engine = RocksEngine::open_with_log(folder.path(), &small(), log.clone()).unwrap();
+    let engine = Arc::new(engine);
+    let mut tasks = Vec::new();
+    for n in 0..64 {
+        let engine = engine.clone();
+        tasks.push(tokio::spawn(async move {
+            engine.commit(put(format!("k{n}"))).await.unwrap()
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let batches = log.0.lock().0.clone();
+    assert!(batches.len() < 64, "commits that gather share a batch");
+    let mut position = ChainPosition::default();
+    for record in batches.iter().flatten() {
+        let changes = decode_payload(record.payload.clone()).unwrap();
+        assert_eq!(position.next(&changes), *record);
+        position = record.position;
+    }
+    assert_eq!(position.number, CommitNumber(64));
+    assert_eq!(applied(&engine.db).unwrap(), position);
+
+    log.0.lock().1 = true;
+    let failed = engine.commit(put("lost".to_owned())).await;
+    assert!(matches!(failed, Err(CommitError::Engine(_))), "{failed:?}");
+    assert_eq!(engine.get(b"lost").await.unwrap(), None);
+    log.0.lock().1 = false;
+    let refused = engine.commit(put("later".to_owned())).await;
+    assert!(refused.is_err(), "never retried into success");
+    // A conflict is an answer too, and is based on what is not known.
+    let conflict = Commit {
+        expect: vec![Expect::Value(Bytes::from_static(b"k0"), None)],
+        ops: vec![],
+    };
+    let refused = engine.commit(conflict).await;
+    assert!(matches!(refused, Err(CommitError::Engine(_))));
+    assert_eq!(engine.committed(), CommitNumber(64));
+}
+
+#[tokio::test]
+async fn a_dropped_request_is_committed_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = TestLog::default();
+    let engine = RocksEngine::open_with_log(folder.path(), &small(), log).unwrap();
+    let commit = engine.commit(put("k".to_owned()));
+    // Polled once: handed over.
+    let handed = tokio::time::timeout(Duration::ZERO, commit).await;
+    assert!(handed.is_err(), "the log takes longer than no time");
+    engine.commit(put("l".to_owned())).await.unwrap();
+    assert!(engine.get(b"k").await.unwrap().is_some());
+}
+
+const CHILD: &str = "SHARDGATE_TEST_COMMIT_FOLDER";
+
+/// Not a test by itself: the process that the next one kills.
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_until_killed() {
+    let Some(folder) = std::env::var_os(CHILD) else {
+        return;
+    };
+    let engine = Arc::new(RocksEngine::open(&PathBuf::from(folder), &small()).unwrap());
+    let mut tasks = Vec::new();
+    for writer in 0..8 {
+        let engine = engine.clone();
+        tasks.push(tokio::spawn(async move {
+            loop {
+                let next = engine.committed().0;
+                let key = format!("w{writer}-{next}");
+                let number = engine.commit(put(key.clone())).await.unwrap();
+                println!("acked {} {key}", number.0);
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn all_that_was_acknowledged_is_there_after_kill_9() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut acked: Vec<(u64, String)> = Vec::new();
+    for round in 0..4u64 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "engine::rocks::tests::commits_until_killed"])
+            .arg("--nocapture")
+            .env(CHILD, folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut seen = 0;
+        for line in lines {
+            // A line is cut where the process was killed.
+            let Ok(line) = line else { break };
+            let mut words = line.split(' ');
+            if let (Some("acked"), Some(number), Some(key)) =
+                (words.next(), words.next(), words.next())
+            {
+                acked.push((number.parse().unwrap(), key.to_owned()));
+                seen += 1;
+                if seen == 200 + 150 * round {
+                    child.kill().unwrap();
+                }
+            }
+        }
+        child.wait().unwrap();
+        let engine = RocksEngine::open(folder.path(), &small()).unwrap();
+        // The last line may be cut.
+        acked.pop();
+        assert!(seen > 100, "the child commits");
+        for (number, key) in &acked {
+            assert!(engine.committed().0 >= *number);
+            let found = engine.get(key.as_bytes()).await.unwrap();
+            assert!(found.is_some(), "{key} of commit {number} is lost");
+        }
+    }
+}
