@@ -7,24 +7,41 @@
 //! metadata itself: those are the object path's and the catalog's.
 
 mod access;
+mod attributes;
 mod body;
+mod bucket;
+mod build;
 mod checksum;
 mod conditions;
+mod copy;
 mod copy_source;
+mod delete;
 mod digest;
 mod encode;
 mod error;
 mod error_document;
 mod front;
 mod host;
+mod list;
+mod list_uploads;
+mod list_versions;
 mod metadata;
+mod multipart;
 mod names;
+mod object_read;
+mod object_write;
 mod operations;
+mod probes;
 mod range;
 mod repair;
+mod service;
+mod shown;
+mod store;
 mod telemetry;
 
+pub use build::{S3Parts, S3Settings, build_s3};
 pub(crate) use encode::for_log;
 pub(crate) use error::slow_down;
 pub use front::S3Front;
+pub use store::{ObjectStore, OpenedObject, ReadStream};
 pub use telemetry::{Named, Observed};

@@ -72,6 +72,12 @@ impl S3Front {
                 &self.inner.region,
             );
         }
+        if method == Method::HEAD && response.headers().contains_key(header::CONTENT_RANGE) {
+            // s3s answers every HEAD that succeeds with 200.
+            if response.status() == StatusCode::OK {
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            }
+        }
         self.mark(response.headers_mut(), request_id);
         response
     }

@@ -143,7 +143,6 @@ pub(crate) fn refuse_unkept_promises(headers: &HeaderMap) -> S3Result<()> {
         ("x-amz-server-side-encryption", "server-side encryption"),
         ("x-amz-object-lock-", "object lock"),
         ("x-amz-tagging", "object tagging"),
-        ("x-amz-grant-", "access control lists"),
         ("x-amz-write-offset-bytes", "appending"),
     ] {
         // `x-amz-tagging-directive` says where tags come from, of which there are none.
@@ -155,14 +154,17 @@ pub(crate) fn refuse_unkept_promises(headers: &HeaderMap) -> S3Result<()> {
             return Err(s3_error!(NotImplemented, "{what} is not supported"));
         }
     }
+    let grants = headers
+        .keys()
+        .any(|name| name.as_str().starts_with("x-amz-grant-"));
+    if grants {
+        return Err(S3Error::new(S3ErrorCode::AccessControlListNotSupported));
+    }
     match headers.get("x-amz-acl").map(|acl| acl.as_bytes()) {
         None | Some(b"" | b"private" | b"bucket-owner-full-control" | b"bucket-owner-read") => {
             Ok(())
         }
-        Some(_) => Err(s3_error!(
-            NotImplemented,
-            "access control lists are not supported; everything is private"
-        )),
+        Some(_) => Err(S3Error::new(S3ErrorCode::AccessControlListNotSupported)),
     }
 }
 

@@ -1,0 +1,116 @@
+//! Putting the S3 layer together, once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use s3s::config::{S3Config, StaticConfigProvider};
+use s3s::service::{S3Service, S3ServiceBuilder};
+use shardgate_catalog::Catalog;
+
+use super::access::{Gate, Keys};
+use super::front::S3Front;
+use super::host::BaseNames;
+use super::repair::Repair;
+use super::service::Operations;
+use super::store::ObjectStore;
+use crate::auth::CredentialStore;
+use crate::seam::Clock;
+
+/// Settings of S3, as plain data.
+#[derive(Clone, Debug)]
+pub struct S3Settings {
+    /// The only region; signatures for another are refused.
+    pub region: String,
+    /// Base names of virtual hosts; none: path style only.
+    pub host_names: Vec<String>,
+    /// Whether version 2 signatures are taken.
+    pub signature_v2: bool,
+    /// Time without a byte of a request's body.
+    pub body_idle: Duration,
+}
+
+impl Default for S3Settings {
+    fn default() -> Self {
+        Self {
+            region: "us-east-1".to_owned(),
+            host_names: Vec::new(),
+            signature_v2: true,
+            body_idle: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What S3 stands on.
+#[derive(Clone)]
+pub struct S3Parts {
+    /// Buckets and listings.
+    pub catalog: Catalog,
+    /// Objects.
+    pub objects: Arc<dyn ObjectStore>,
+    /// Identities.
+    pub credentials: Arc<dyn CredentialStore>,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// One signed chunk is gathered before it is passed on.
+const MAX_CHUNK_BYTES: usize = 16 << 20;
+/// 10,000 parts with a checksum each have about 3 MiB.
+const MAX_XML_BYTES: usize = 8 << 20;
+const MAX_FORM_BYTES: usize = 1 << 20;
+const MAX_FORM_FIELDS: usize = 100;
+
+/// Builds the S3 layer.
+pub fn build_s3(settings: &S3Settings, parts: S3Parts) -> S3Front {
+    let operations = Operations {
+        catalog: parts.catalog,
+        objects: parts.objects,
+        clock: parts.clock,
+        region: settings.region.clone(),
+    };
+    let verified = service(settings, &operations, &parts.credentials, None);
+    let repair = Repair {
+        verified,
+        credentials: Arc::clone(&parts.credentials),
+    };
+    let service = service(settings, &operations, &parts.credentials, Some(repair));
+    S3Front::new(service, &settings.region, settings.body_idle)
+}
+
+/// The service of clients, or (without `repair`) that of verified requests.
+fn service(
+    settings: &S3Settings,
+    operations: &Operations,
+    credentials: &Arc<dyn CredentialStore>,
+    repair: Option<Repair>,
+) -> S3Service {
+    let mut builder = S3ServiceBuilder::new(operations.clone());
+    builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config(
+        settings,
+    )))));
+    builder.set_host(BaseNames::new(&settings.host_names));
+    builder.set_auth(Keys(Arc::clone(credentials)));
+    match repair {
+        Some(repair) => {
+            builder.set_access(Gate::new(Arc::clone(credentials)));
+            builder.set_route(repair);
+        }
+        None => builder.set_access(Gate::of_verified(Arc::clone(credentials))),
+    }
+    builder.build()
+}
+
+fn config(settings: &S3Settings) -> S3Config {
+    let mut config = S3Config::default();
+    config.xml_max_body_size = MAX_XML_BYTES;
+    config.aws_chunked_stream_max_chunk_size = MAX_CHUNK_BYTES;
+    config.form_max_field_size = MAX_FORM_BYTES;
+    config.form_max_fields_size = MAX_FORM_BYTES;
+    config.form_max_parts = MAX_FORM_FIELDS;
+    config.expected_region = settings.region.parse().ok();
+    config.sig_v4_allowed_services = vec!["s3".to_owned()];
+    config.enable_sig_v2 = settings.signature_v2;
+    // `x-id` is a hint of SDKs; an unknown one must not fail a request.
+    config.operation_id_routing = false;
+    config
+}
