@@ -45,3 +45,6 @@ pub(crate) use error::slow_down;
 pub use front::S3Front;
 pub use store::{ObjectStore, OpenedObject, ReadStream};
 pub use telemetry::{Named, Observed};
+
+#[cfg(test)]
+mod tests;

@@ -17,14 +17,16 @@ pub(crate) struct DocumentDigest {
     checksum: Option<(Running, Vec<u8>)>,
 }
 
-enum Running {
+/// A digest in the making.
+pub(crate) enum Running {
     Crc(crc_fast::Digest, usize),
     Sha1(sha1::Sha1),
     Sha256(sha2::Sha256),
 }
 
 impl Running {
-    fn new(algorithm: ChecksumAlgorithm) -> Self {
+    /// Begins a digest.
+    pub(crate) fn new(algorithm: ChecksumAlgorithm) -> Self {
         use crc_fast::CrcAlgorithm as Crc;
         let crc = |which, len| Self::Crc(crc_fast::Digest::new(which), len);
         match algorithm {
@@ -36,7 +38,8 @@ impl Running {
         }
     }
 
-    fn update(&mut self, bytes: &[u8]) {
+    /// Takes the next bytes.
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Crc(crc, _) => crc.update(bytes),
             Self::Sha1(sha) => sha.update(bytes),
@@ -44,7 +47,8 @@ impl Running {
         }
     }
 
-    fn finish(self) -> Vec<u8> {
+    /// The digest, big-endian.
+    pub(crate) fn finish(self) -> Vec<u8> {
         match self {
             Self::Crc(crc, len) => crc.finalize().to_be_bytes()[8 - len..].to_vec(),
             Self::Sha1(sha) => sha.finalize().to_vec(),

@@ -145,6 +145,18 @@ pub(crate) async fn get_public_access_block(
     ))
 }
 
+/// `?encryption`: none is configured.
+pub(crate) async fn get_bucket_encryption(
+    operations: &Operations,
+    request: S3Request<GetBucketEncryptionInput>,
+) -> S3Result<S3Response<GetBucketEncryptionOutput>> {
+    operations.bucket(&request.input.bucket).await?;
+    let mut error = s3_error!(ServerSideEncryptionConfigurationNotFoundError);
+    // s3s gives it 400; AWS answers 404, and clients look at that.
+    error.set_status_code(http::StatusCode::NOT_FOUND);
+    Err(error)
+}
+
 /// `?requestPayment`: the owner pays.
 pub(crate) async fn get_bucket_request_payment(
     operations: &Operations,
@@ -201,7 +213,6 @@ absent! {
     get_bucket_lifecycle_configuration(GetBucketLifecycleConfigurationInput) -> GetBucketLifecycleConfigurationOutput: NoSuchLifecycleConfiguration;
     get_bucket_cors(GetBucketCorsInput) -> GetBucketCorsOutput: NoSuchCORSConfiguration;
     get_bucket_tagging(GetBucketTaggingInput) -> GetBucketTaggingOutput: NoSuchTagSet;
-    get_bucket_encryption(GetBucketEncryptionInput) -> GetBucketEncryptionOutput: ServerSideEncryptionConfigurationNotFoundError;
     get_bucket_website(GetBucketWebsiteInput) -> GetBucketWebsiteOutput: NoSuchWebsiteConfiguration;
     get_bucket_replication(GetBucketReplicationInput) -> GetBucketReplicationOutput: ReplicationConfigurationNotFoundError;
     get_object_lock_configuration(GetObjectLockConfigurationInput) -> GetObjectLockConfigurationOutput: ObjectLockConfigurationNotFoundError;

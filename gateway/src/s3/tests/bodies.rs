@@ -1,0 +1,299 @@
+//! Bodies with checksums, chunks and trailers.
+
+use super::client::{Answer, Call, Server};
+use super::signer::{UNSIGNED, encode};
+
+/// CRC-32 of "hello world".
+const CRC: &str = "DUoRhQ==";
+const SIGNED: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD";
+const UNSIGNED_TRAILER: &str = "STREAMING-UNSIGNED-PAYLOAD-TRAILER";
+
+#[tokio::test]
+async fn checksums_are_verified_stored_and_returned() {
+    let server = Server::with_bucket().await;
+    let put = |name: &str, value: &str| {
+        server
+            .request("PUT", "/bucket/key")
+            .header(name, value)
+            .body("hello world")
+            .send()
+    };
+    put("x-amz-checksum-crc32", "AAAAAA==")
+        .await
+        .refused(400, "BadDigest");
+    put("x-amz-checksum-crc32", "nonsense")
+        .await
+        .refused(400, "InvalidRequest");
+    put("content-md5", "1B2M2Y8AsgTpgAmY7PhCfg==")
+        .await
+        .refused(400, "BadDigest");
+    put("content-md5", "nonsense")
+        .await
+        .refused(400, "InvalidDigest");
+    server.get("/bucket/key").await.refused(404, "NoSuchKey");
+    let stored = put("x-amz-checksum-crc32", CRC).await;
+    assert_eq!(
+        (stored.status, stored.header("x-amz-checksum-crc32")),
+        (200, Some(CRC))
+    );
+    for method in ["GET", "HEAD"] {
+        let silent = server.request(method, "/bucket/key").send().await;
+        assert_eq!(silent.header("x-amz-checksum-crc32"), None);
+        let told = server
+            .request(method, "/bucket/key")
+            .header("x-amz-checksum-mode", "ENABLED");
+        let told = told.send().await;
+        assert_eq!(told.header("x-amz-checksum-crc32"), Some(CRC), "{method}");
+        assert_eq!(told.header("x-amz-checksum-type"), Some("FULL_OBJECT"));
+    }
+    let part = server
+        .request("GET", "/bucket/key")
+        .header("x-amz-checksum-mode", "ENABLED")
+        .header("range", "bytes=0-1");
+    assert_eq!(part.send().await.header("x-amz-checksum-crc32"), None);
+}
+
+/// A PUT with signed chunks; `change` alters the encoded body.
+async fn chunked(
+    server: &Server,
+    chunks: &[&[u8]],
+    declared: &str,
+    final_chunk: bool,
+    change: impl FnOnce(Vec<u8>) -> Vec<u8>,
+) -> Answer {
+    let call = server
+        .request("PUT", "/bucket/key")
+        .header("x-amz-decoded-content-length", declared)
+        .header("content-encoding", "aws-chunked")
+        .payload(SIGNED);
+    let (call, seed) = call.sign();
+    let body = change(call.signer.chunked(&seed, chunks, final_chunk));
+    call.body(body).send_as_is().await
+}
+
+#[tokio::test]
+async fn signed_chunks_are_stored() {
+    let server = Server::with_bucket().await;
+    let stored = chunked(&server, &[b"hello ", b"world"], "11", true, |body| body).await;
+    assert_eq!(stored.status, 200, "{stored:?}");
+    let read = server.get("/bucket/key").await;
+    assert_eq!(
+        (read.text().as_str(), read.header("content-encoding")),
+        ("hello world", None)
+    );
+}
+
+// ATTACKS 6, 7, 9, 10: chunks that are altered, missing, exchanged or malformed.
+#[tokio::test]
+async fn altered_chunks_are_refused_and_nothing_is_stored() {
+    let server = Server::with_bucket().await;
+    let chunks: &[&[u8]] = &[b"hello ", b"world "];
+    let swap = |from: &'static str, to: &'static str| {
+        move |body: Vec<u8>| {
+            let text = String::from_utf8(body).unwrap();
+            assert!(text.contains(from));
+            text.replacen(from, to, 1).into_bytes()
+        }
+    };
+    let altered = chunked(&server, chunks, "12", true, swap("world", "w0rld")).await;
+    altered.refused(403, "SignatureDoesNotMatch");
+    let exchanged = chunked(&server, &[b"aaaaaa", b"bbbbbb"], "12", true, |body| {
+        let half = (body.len() - 87 - 1) / 2;
+        let (one, rest) = body.split_at(half);
+        let (two, end) = rest.split_at(half);
+        [two, one, end].concat()
+    });
+    let exchanged = exchanged.await;
+    assert!(
+        exchanged.status == 403 || exchanged.status == 400,
+        "{exchanged:?}"
+    );
+    chunked(&server, chunks, "12", false, |body| body)
+        .await
+        .refused(400, "IncompleteBody");
+    for declared in ["11", "13", "99999999999"] {
+        let lied = chunked(&server, chunks, declared, true, |body| body).await;
+        assert_eq!(lied.status, 400, "{declared}: {lied:?}");
+    }
+    for declared in ["-1", "abc", "99999999999999999999999"] {
+        let lied = chunked(&server, chunks, declared, true, |body| body).await;
+        assert_eq!(lied.status, 400, "{declared}: {lied:?}");
+    }
+    let malformed = chunked(&server, chunks, "12", true, swap("6;chunk", "zz;chunk")).await;
+    malformed.refused(400, "IncompleteBody");
+    server.get("/bucket/key").await.refused(404, "NoSuchKey");
+}
+
+/// A PUT with an unsigned body and a trailer.
+async fn trailed(server: &Server, declare: Option<&str>, body: &str) -> Answer {
+    let mut call = server
+        .request("PUT", "/bucket/key")
+        .header("x-amz-decoded-content-length", "11")
+        .header("content-encoding", "aws-chunked")
+        .payload(UNSIGNED_TRAILER);
+    if let Some(name) = declare {
+        call = call.header("x-amz-trailer", name);
+    }
+    let (call, _) = call.sign();
+    call.body(body.to_owned()).send_as_is().await
+}
+
+// ATTACKS 8: trailers that are missing, altered, wrong or not declared.
+#[tokio::test]
+async fn trailers_are_verified() {
+    let server = Server::with_bucket().await;
+    let crc = Some("x-amz-checksum-crc32");
+    let data = "b\r\nhello world\r\n0\r\n";
+    for (declare, end, status) in [
+        (crc, "\r\n", 400),
+        (crc, "x-amz-checksum-crc32:AAAAAA==\r\n\r\n", 400),
+        (crc, "x-amz-checksum-crc32:nonsense\r\n\r\n", 400),
+        (crc, "x-amz-checksum-sha1:AAAAAA==\r\n\r\n", 400),
+        (
+            crc,
+            "x-amz-checksum-crc32:DUoRhQ==\r\nx-amz-meta-evil:1\r\n\r\n",
+            400,
+        ),
+        (Some("x-amz-meta-evil"), "x-amz-meta-evil:1\r\n\r\n", 400),
+        (None, "x-amz-checksum-crc32:DUoRhQ==\r\n\r\n", 400),
+    ] {
+        let answer = trailed(&server, declare, &format!("{data}{end}")).await;
+        assert_eq!(answer.status, status, "{declare:?} {end:?}: {answer:?}");
+    }
+    // Without the final chunk there is no trailer either.
+    let cut = trailed(&server, crc, "b\r\nhello world\r\n").await;
+    assert_eq!(cut.status, 400, "{cut:?}");
+    server.get("/bucket/key").await.refused(404, "NoSuchKey");
+    let stored = trailed(
+        &server,
+        crc,
+        &format!("{data}x-amz-checksum-crc32:{CRC}\r\n\r\n"),
+    )
+    .await;
+    assert_eq!(
+        (stored.status, stored.header("x-amz-checksum-crc32")),
+        (200, Some(CRC))
+    );
+    assert_eq!(server.get("/bucket/key").await.text(), "hello world");
+}
+
+// ATTACKS 11: a body that is not what was signed.
+#[tokio::test]
+async fn a_body_must_be_the_signed_one() {
+    let server = Server::with_bucket().await;
+    let (call, _) = server.request("PUT", "/bucket/key").body("hello").sign();
+    let mut other = call.clone();
+    other.body = "hellO".into();
+    let answer = other.send_as_is().await;
+    answer.refused(400, "XAmzContentSHA256Mismatch");
+    server.get("/bucket/key").await.refused(404, "NoSuchKey");
+    assert_eq!(call.send_as_is().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_stores_nothing() {
+    let server = Server::with_bucket().await;
+    let (call, _) = server
+        .request("PUT", "/bucket/key")
+        .payload(UNSIGNED)
+        .body("0123456789")
+        .sign();
+    let bytes = call.bytes();
+    let mut stream = tokio::net::TcpStream::connect(server.address)
+        .await
+        .unwrap();
+    let cut = &bytes[..bytes.len() - 4];
+    tokio::io::AsyncWriteExt::write_all(&mut stream, cut)
+        .await
+        .unwrap();
+    drop(stream);
+    for _ in 0..5 {
+        tokio::task::yield_now().await;
+    }
+    server.get("/bucket/key").await.refused(404, "NoSuchKey");
+}
+
+/// A browser's form.
+fn form(fields: &[(&str, &str)], file: &str) -> (String, String) {
+    let mut body = String::new();
+    for (name, value) in fields {
+        body.push_str(&format!(
+            "--edge\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
+        ));
+    }
+    body.push_str(&format!(
+        "--edge\r\ncontent-disposition: form-data; name=\"file\"; filename=\"up.txt\"\r\n\
+         content-type: text/plain\r\n\r\n{file}\r\n--edge--\r\n"
+    ));
+    ("multipart/form-data; boundary=edge".to_owned(), body)
+}
+
+async fn post_form(server: &Server, policy: &str, tamper: bool, key: &str) -> Answer {
+    use base64::Engine as _;
+    let signer = server.request("POST", "/bucket").signer;
+    let credential = format!("{}/{}", signer.access, signer.scope());
+    let policy = policy
+        .replace("CREDENTIAL", &credential)
+        .replace("DATE", &signer.date);
+    let policy = base64::engine::general_purpose::STANDARD.encode(policy);
+    let mut signature = hex::encode(super::signer::hmac(&signer.key(), &policy));
+    if tamper {
+        signature.replace_range(..1, if signature.starts_with('0') { "1" } else { "0" });
+    }
+    let (kind, body) = form(
+        &[
+            ("key", key),
+            ("policy", &policy),
+            ("x-amz-algorithm", "AWS4-HMAC-SHA256"),
+            ("x-amz-credential", &credential),
+            ("x-amz-date", &signer.date),
+            ("x-amz-signature", &signature),
+            ("success_action_status", "201"),
+        ],
+        "from a form",
+    );
+    let call: Call = server
+        .request("POST", "/bucket")
+        .unsigned("content-type", &kind)
+        .body(body);
+    call.send_as_is().await
+}
+
+// ATTACKS 42: forms outside of their policy.
+#[tokio::test]
+async fn forms_are_taken_within_their_policy() {
+    let server = Server::with_bucket().await;
+    let policy = |bucket: &str, range: &str| {
+        format!(
+            r#"{{"expiration":"2094-01-01T00:00:00Z","conditions":[{{"bucket":"{bucket}"}},
+            ["starts-with","$key","in/"],["content-length-range",{range}],
+            {{"x-amz-credential":"CREDENTIAL"}},{{"x-amz-algorithm":"AWS4-HMAC-SHA256"}},
+            {{"x-amz-date":"DATE"}},{{"success_action_status":"201"}}]}}"#
+        )
+    };
+    let good = policy("bucket", "1,100");
+    let stored = post_form(&server, &good, false, "in/${filename}").await;
+    assert_eq!(stored.status, 201, "{stored:?}");
+    assert_eq!(server.get("/bucket/in/up.txt").await.text(), "from a form");
+    post_form(&server, &good, true, "in/x")
+        .await
+        .refused(403, "SignatureDoesNotMatch");
+    for (policy, key) in [
+        (&good, "out/x"),
+        (&policy("other", "1,100"), "in/x"),
+        (&policy("bucket", "1,3"), "in/x"),
+        (&policy("bucket", "50,100"), "in/x"),
+    ] {
+        let answer = post_form(&server, policy, false, key).await;
+        assert!((400..404).contains(&answer.status), "{key}: {answer:?}");
+    }
+    let (kind, body) = form(&[("key", "anonymous")], "x");
+    let anonymous = server
+        .request("POST", "/bucket")
+        .unsigned("content-type", &kind)
+        .body(body);
+    anonymous.send_as_is().await.refused(403, "AccessDenied");
+    let listed = server.get("/bucket").await;
+    assert_eq!(listed.elements("Key"), ["in/up.txt"]);
+    assert_eq!(encode("a b", true), "a%20b");
+}
