@@ -110,6 +110,7 @@ impl LocalDisk {
             core.handles.end_all();
             let _ = core.rules.save_told(&core.condition);
             let _ = rustix::fs::flock(&core.folder, FlockOperation::Unlock);
+            drop(core);
             let _ = done.send(());
         });
         let _ = closed.await;
