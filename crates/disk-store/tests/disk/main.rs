@@ -3,5 +3,6 @@
 mod conforms;
 mod damage;
 mod faults;
+mod fixture;
 mod folder;
 mod lifetimes;

@@ -1,0 +1,128 @@
+//! Disks that earlier versions wrote, which every later one must read.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use shardgate_disk_store::LocalDisk;
+use shardgate_wire::checksum::block_crcs;
+use shardgate_wire::conformance::sample;
+use shardgate_wire::store::ShardEnd;
+use shardgate_wire::{CallContext, ShardStore, StoreError};
+
+use crate::folder::{expected, new_disk, options};
+
+const SMALL_LEN: usize = 300;
+const LONG_LEN: usize = 65_536 + 1000;
+
+fn fixture(version: &str) -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    tests.join("fixtures").join(version)
+}
+
+fn context() -> CallContext {
+    sample::context(4)
+}
+
+/// Writes what [`a_disk_of_version_1_reads`] reads. For a new version, once:
+/// `cargo test -p shardgate-disk-store -- --ignored write_fixture`.
+#[tokio::test]
+#[ignore = "writes a fixture of a new format version"]
+async fn write_fixture() {
+    let path = fixture("v1");
+    std::fs::create_dir(&path).expect("a fixture is never written over");
+    LocalDisk::format(&path, &new_disk()).unwrap();
+    let disk = LocalDisk::open(&path, &expected(), options()).unwrap();
+    let ctx = context();
+    disk.assign(&ctx, &[sample::slot()]).await.unwrap();
+    disk.set_pool_map(&ctx, 12, b"map twelve".to_vec())
+        .await
+        .unwrap();
+    disk.set_checkpoint_root(&ctx, b"root".to_vec())
+        .await
+        .unwrap();
+    let small = sample::small(&ctx, 1, SMALL_LEN);
+    disk.put(&ctx, small).await.unwrap();
+    for (blob, finished) in [(2, true), (3, false)] {
+        let opened = disk.open(&ctx, sample::header(&ctx, blob), None).await;
+        let handle = opened.unwrap();
+        let bytes = sample::bytes(blob, LONG_LEN);
+        let crcs = block_crcs(&bytes);
+        disk.append(&ctx, handle, 0, bytes, &crcs).await.unwrap();
+        let end = ShardEnd {
+            shard_len: LONG_LEN as u64,
+            blob_len: 4 * LONG_LEN as u64,
+        };
+        if finished {
+            disk.finish(&ctx, handle, end).await.unwrap();
+        }
+    }
+    disk.close().await;
+    // What was taken for more appends is no part of the format.
+    let unfinished = shard_file(&path, 3);
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(unfinished)
+        .unwrap();
+    file.set_len(4096 + 65_536).unwrap();
+}
+
+fn shard_file(disk: &Path, blob: u128) -> PathBuf {
+    let key = sample::key(blob);
+    let name = format!("{}-{:02x}", key.blob, key.index);
+    let shards = disk.join("shards").join(key.group.to_string());
+    shards.join("0000000").join(name)
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let from = entry.unwrap().path();
+        let to = to.join(from.file_name().unwrap());
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            std::fs::write(&to, std::fs::read(&from).unwrap()).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_disk_of_version_1_reads() {
+    let dir = tempfile::TempDir::new().unwrap();
+    copy(&fixture("v1"), dir.path());
+    // Version control keeps no marks; the other stays as after a crash.
+    let marked = std::fs::Permissions::from_mode(0o400);
+    std::fs::set_permissions(shard_file(dir.path(), 2), marked).unwrap();
+
+    let disk = LocalDisk::open(dir.path(), &expected(), options()).unwrap();
+    let ctx = context();
+    let health = disk.health().await.unwrap();
+    assert_eq!(health.identity, sample::identity());
+    assert_eq!(health.epoch, ctx.epoch);
+    assert_eq!(health.told, (ctx.lineage, ctx.committed));
+    assert_eq!(disk.pool_map(), (12, b"map twelve".to_vec()));
+    assert_eq!(disk.checkpoint_root(), b"root");
+    for (blob, len) in [(1, SMALL_LEN), (2, LONG_LEN)] {
+        let key = sample::key(blob);
+        let read = disk.read(key, 0, len as u32).await.unwrap();
+        assert_eq!(read.bytes, sample::bytes(blob, len));
+        let stat = disk.stat(key).await.unwrap();
+        assert_eq!(stat.header, sample::header(&ctx, blob));
+        let end = ShardEnd {
+            shard_len: len as u64,
+            blob_len: 4 * len as u64,
+        };
+        assert_eq!(stat.end, Some(end));
+    }
+    let unfinished = disk.stat(sample::key(3)).await.unwrap();
+    assert_eq!(unfinished.header, sample::header(&ctx, 3));
+    assert_eq!(unfinished.end, None);
+    let read = disk.read(sample::key(3), 0, LONG_LEN as u32).await;
+    assert_eq!(read, Err(StoreError::NotFound));
+    let listed = disk.list(None, 10).await.unwrap();
+    let finished: Vec<_> = listed.iter().map(|entry| entry.finished).collect();
+    assert_eq!(finished, [true, true, false]);
+    // It goes on being written.
+    let put = disk.put(&ctx, sample::small(&ctx, 4, 10)).await;
+    assert_eq!(put, Ok(()));
+}
