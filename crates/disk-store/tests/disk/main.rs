@@ -1,5 +1,7 @@
 //! A disk through its public face, and its folder beneath.
 
+#![allow(clippy::unwrap_used)] // a test may fail there
+
 mod conforms;
 mod damage;
 mod faults;
