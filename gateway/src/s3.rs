@@ -47,4 +47,4 @@ pub use store::{ObjectStore, OpenedObject, ReadStream};
 pub use telemetry::{Named, Observed};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

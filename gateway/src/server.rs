@@ -19,3 +19,6 @@ pub use logs::{LogFormat, LogsError, init_logs};
 pub use metrics::{Reading, ReadingSource};
 pub use operator::{OperatorAnswer, OperatorRequest, OperatorRoutes};
 pub use settings::{Limits, ServerSettings};
+
+#[cfg(test)]
+mod tests;

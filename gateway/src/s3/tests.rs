@@ -3,10 +3,10 @@
 
 mod attacks;
 mod bodies;
-mod client;
+pub(crate) mod client;
 mod conditional;
 mod listings;
-mod memory;
+pub(crate) mod memory;
 mod objects;
 mod parts;
-mod signer;
+pub(crate) mod signer;

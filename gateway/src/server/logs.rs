@@ -48,6 +48,19 @@ fn may_be_logged(target: &str) -> bool {
 /// Begins logging to standard error. `filter` is as in `RUST_LOG`, for
 /// example `info` or `shardgate=debug`.
 pub fn init_logs(format: LogFormat, filter: &str) -> Result<(), LogsError> {
+    subscriber(format, filter, std::io::stderr)?.try_init()?;
+    Ok(())
+}
+
+/// Lines to a writer, of what the filter wants and what may be logged.
+pub(super) fn subscriber<W>(
+    format: LogFormat,
+    filter: &str,
+    writer: W,
+) -> Result<impl tracing::Subscriber + Send + Sync + use<W>, LogsError>
+where
+    W: for<'w> fmt::MakeWriter<'w> + Send + Sync + 'static,
+{
     let wanted = EnvFilter::builder()
         .parse(filter)
         .map_err(|source| LogsError::Filter {
@@ -55,15 +68,12 @@ pub fn init_logs(format: LogFormat, filter: &str) -> Result<(), LogsError> {
             source,
         })?;
     let filter = wanted.and(filter_fn(|meta| may_be_logged(meta.target())));
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = fmt::layer().with_writer(writer);
     let lines = match format {
         LogFormat::Text => lines.with_ansi(false).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    tracing_subscriber::registry()
-        .with(lines.with_filter(filter))
-        .try_init()?;
-    Ok(())
+    Ok(tracing_subscriber::registry().with(lines.with_filter(filter)))
 }
 
 #[cfg(test)]

@@ -1,28 +1,69 @@
 //! A client on a raw connection, and the server that it talks to.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::memory::MemoryStore;
 use super::signer::{EMPTY, Signer, UNSIGNED, encode, sha256};
 use crate::auth::RootCredentials;
-use crate::s3::{Observed, S3Parts, S3Settings, build_s3};
+use crate::s3::{S3Parts, S3Settings, build_s3};
 use crate::seam::SystemClock;
+use crate::server::{
+    Limits, OperatorAnswer, OperatorRequest, OperatorRoutes, ServerParts, ServerSettings, run,
+};
 
-pub(super) const ACCESS: &str = "operator";
-pub(super) const SECRET: &str = "kX9fPq2LmZ7vRt4WyB8n";
+pub(crate) const ACCESS: &str = "operator";
+pub(crate) const SECRET: &str = "kX9fPq2LmZ7vRt4WyB8n";
 
 /// A server on a loopback port.
-pub(super) struct Server {
-    pub(super) address: std::net::SocketAddr,
-    pub(super) store: MemoryStore,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) operator: SocketAddr,
+    pub(crate) store: MemoryStore,
+    /// Stops the server when it is sent or dropped.
+    pub(crate) stop: Option<oneshot::Sender<()>>,
+    /// Ends with the server.
+    pub(crate) ended: JoinHandle<()>,
+}
+
+/// Nothing to administer.
+struct NoRoutes;
+
+#[async_trait::async_trait]
+impl OperatorRoutes for NoRoutes {
+    async fn answer(&self, request: OperatorRequest) -> Option<OperatorAnswer> {
+        (request.path == "/echo").then(|| OperatorAnswer {
+            status: http::StatusCode::OK,
+            content_type: "text/plain",
+            body: request.body,
+        })
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Settings on loopback ports.
+pub(crate) fn server_settings() -> ServerSettings {
+    ServerSettings {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        operator_listen: Some("127.0.0.1:0".parse().unwrap()),
+        operator_token: None,
+        limits: Limits::default(),
+        drain: Duration::from_secs(5),
+    }
 }
 
 impl Server {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(S3Settings {
             host_names: vec!["s3.test".to_owned()],
             ..S3Settings::default()
@@ -30,10 +71,14 @@ impl Server {
         .await
     }
 
-    pub(super) async fn with(settings: S3Settings) -> Self {
+    pub(crate) async fn with(settings: S3Settings) -> Self {
+        Self::with_limits(settings, server_settings()).await
+    }
+
+    pub(crate) async fn with_limits(s3: S3Settings, settings: ServerSettings) -> Self {
         let store = MemoryStore::default();
         let front = build_s3(
-            &settings,
+            &s3,
             S3Parts {
                 catalog: store.catalog.clone(),
                 objects: Arc::new(store.clone()),
@@ -41,32 +86,34 @@ impl Server {
                 clock: Arc::new(SystemClock),
             },
         );
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let front = front.clone();
-                let service = hyper::service::service_fn(move |request| {
-                    let front = front.clone();
-                    async move {
-                        let observed = Observed::default();
-                        Ok::<_, std::convert::Infallible>(
-                            front.answer(request, "REQUEST", &observed).await,
-                        )
-                    }
-                });
-                let io = hyper_util::rt::TokioIo::new(stream);
-                tokio::spawn(
-                    hyper::server::conn::http1::Builder::new().serve_connection(io, service),
-                );
-            }
+        let parts = ServerParts {
+            front,
+            routes: Arc::new(NoRoutes),
+            readings: Vec::new(),
+        };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (bound, addresses) = oneshot::channel();
+        let ended = tokio::spawn(async move {
+            let stopped = async move {
+                let _ = stopped.await;
+            };
+            let listening = |s3, operator: Option<SocketAddr>| {
+                bound.send((s3, operator.unwrap())).unwrap();
+            };
+            run(settings, parts, stopped, listening).await.unwrap();
         });
-        Self { address, store }
+        let (address, operator) = addresses.await.unwrap();
+        Self {
+            address,
+            operator,
+            store,
+            stop: Some(stop),
+            ended,
+        }
     }
 
     /// A request that is to be signed.
-    pub(super) fn request(&self, method: &str, path: &str) -> Call {
+    pub(crate) fn request(&self, method: &str, path: &str) -> Call {
         Call {
             address: self.address,
             method: method.to_owned(),
@@ -80,67 +127,67 @@ impl Server {
         }
     }
 
-    pub(super) async fn put(&self, path: &str, body: &'static [u8]) -> Answer {
+    pub(crate) async fn put(&self, path: &str, body: &'static [u8]) -> Answer {
         self.request("PUT", path).body(body).send().await
     }
 
-    pub(super) async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.request("GET", path).send().await
     }
 
     /// A server with a bucket `bucket`.
-    pub(super) async fn with_bucket() -> Self {
+    pub(crate) async fn with_bucket() -> Self {
         let server = Self::start().await;
         assert_eq!(server.put("/bucket", b"").await.status, 200);
         server
     }
 
     /// Sends bytes as they are.
-    pub(super) async fn raw(&self, request: &[u8]) -> Answer {
+    pub(crate) async fn raw(&self, request: &[u8]) -> Answer {
         exchange(self.address, request).await
     }
 }
 
 /// One request.
 #[derive(Clone)]
-pub(super) struct Call {
-    address: std::net::SocketAddr,
-    pub(super) method: String,
+pub(crate) struct Call {
+    address: SocketAddr,
+    pub(crate) method: String,
     /// Not encoded.
-    pub(super) path: String,
-    pub(super) query: Vec<(String, String)>,
+    pub(crate) path: String,
+    pub(crate) query: Vec<(String, String)>,
     /// In lower case; all are signed.
-    pub(super) headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
     /// Headers that are sent and not signed.
-    pub(super) unsigned: Vec<(String, String)>,
-    pub(super) body: Bytes,
+    pub(crate) unsigned: Vec<(String, String)>,
+    pub(crate) body: Bytes,
     /// `x-amz-content-sha256`; the body's own if there is none.
-    pub(super) payload: Option<String>,
-    pub(super) signer: Signer,
+    pub(crate) payload: Option<String>,
+    pub(crate) signer: Signer,
 }
 
 impl Call {
-    pub(super) fn query(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn query(mut self, name: &str, value: &str) -> Self {
         self.query.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    pub(super) fn header(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    pub(super) fn unsigned(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn unsigned(mut self, name: &str, value: &str) -> Self {
         self.unsigned.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    pub(super) fn body(mut self, body: impl Into<Bytes>) -> Self {
+    pub(crate) fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
         self
     }
 
-    pub(super) fn payload(mut self, payload: &str) -> Self {
+    pub(crate) fn payload(mut self, payload: &str) -> Self {
         self.payload = Some(payload.to_owned());
         self
     }
@@ -178,7 +225,7 @@ impl Call {
     }
 
     /// Signs in the header; gives the signature too.
-    pub(super) fn sign(mut self) -> (Self, String) {
+    pub(crate) fn sign(mut self) -> (Self, String) {
         let payload = self.payload.clone().unwrap_or_else(|| sha256(&self.body));
         self = self.header("x-amz-content-sha256", &payload);
         let date = self.signer.date.clone();
@@ -198,7 +245,7 @@ impl Call {
     }
 
     /// Signs in the query.
-    pub(super) fn presign(mut self, expires: &str) -> Self {
+    pub(crate) fn presign(mut self, expires: &str) -> Self {
         let signed = self.signed();
         let names: Vec<&str> = signed.iter().map(|(name, _)| name.as_str()).collect();
         let credential = format!("{}/{}", self.signer.access, self.signer.scope());
@@ -219,7 +266,7 @@ impl Call {
     }
 
     /// The bytes of the request.
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target());
         for (name, value) in self.headers.iter().chain(&self.unsigned) {
             head.push_str(&format!("{name}: {value}\r\n"));
@@ -234,12 +281,12 @@ impl Call {
     }
 
     /// Signs and sends.
-    pub(super) async fn send(self) -> Answer {
+    pub(crate) async fn send(self) -> Answer {
         self.sign().0.send_as_is().await
     }
 
     /// Sends what is there.
-    pub(super) async fn send_as_is(self) -> Answer {
+    pub(crate) async fn send_as_is(self) -> Answer {
         let mut answer = exchange(self.address, &self.bytes()).await;
         if self.method == "HEAD" {
             assert_eq!(answer.body, "", "a HEAD has no body");
@@ -249,7 +296,7 @@ impl Call {
     }
 }
 
-async fn exchange(address: std::net::SocketAddr, request: &[u8]) -> Answer {
+pub(crate) async fn exchange(address: SocketAddr, request: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(address).await.unwrap();
     // The server may answer and close before it has read everything.
     let _ = stream.write_all(request).await;
@@ -261,10 +308,10 @@ async fn exchange(address: std::net::SocketAddr, request: &[u8]) -> Answer {
 
 /// An answer.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) headers: Vec<(String, String)>,
-    pub(super) body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
@@ -292,21 +339,21 @@ impl Answer {
         }
     }
 
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str())
     }
 
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
     /// The text of the first element of this name.
-    pub(super) fn element(&self, name: &str) -> Option<String> {
+    pub(crate) fn element(&self, name: &str) -> Option<String> {
         self.elements(name).into_iter().next()
     }
 
-    pub(super) fn elements(&self, name: &str) -> Vec<String> {
+    pub(crate) fn elements(&self, name: &str) -> Vec<String> {
         let (open, close) = (format!("<{name}>"), format!("</{name}>"));
         let text = self.text();
         text.split(&open)
@@ -316,13 +363,13 @@ impl Answer {
             .collect()
     }
 
-    pub(super) fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         self.element("Code").unwrap_or_default()
     }
 
     /// Asserts an error's status and code.
     #[track_caller]
-    pub(super) fn refused(&self, status: u16, code: &str) {
+    pub(crate) fn refused(&self, status: u16, code: &str) {
         assert_eq!(
             (self.status, self.code().as_str()),
             (status, code),
@@ -332,4 +379,4 @@ impl Answer {
 }
 
 /// SHA-256 of no body, for requests that are written by hand.
-pub(super) const EMPTY_PAYLOAD: &str = EMPTY;
+pub(crate) const EMPTY_PAYLOAD: &str = EMPTY;

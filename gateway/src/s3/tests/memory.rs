@@ -23,13 +23,13 @@ use crate::s3::{ObjectStore, OpenedObject, ReadStream};
 const CLASSES: [&str; 2] = ["STANDARD", "REDUCED_REDUNDANCY"];
 
 #[derive(Clone)]
-pub(super) struct MemoryStore {
-    pub(super) catalog: Catalog,
+pub(crate) struct MemoryStore {
+    pub(crate) catalog: Catalog,
     parts: Arc<Mutex<HashMap<(VersionUid, u16), Bytes>>>,
     whole: Arc<Mutex<HashMap<VersionUid, Bytes>>>,
     ids: Arc<IdSource>,
     /// Reads break off after so many bytes.
-    pub(super) breaks_after: Arc<Mutex<Option<u64>>>,
+    pub(crate) breaks_after: Arc<Mutex<Option<u64>>>,
 }
 
 impl Default for MemoryStore {

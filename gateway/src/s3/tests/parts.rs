@@ -132,7 +132,7 @@ async fn uploads_end_and_bounds_hold() {
         .query("uploads", "")
         .send()
         .await;
-    assert_eq!(uploads.elements("UploadId"), [upload.clone()]);
+    assert_eq!(uploads.elements("UploadId"), std::slice::from_ref(&upload));
     let abort = || {
         server
             .request("DELETE", "/bucket/big")

@@ -5,31 +5,31 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
 /// SHA-256 of nothing.
-pub(super) const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-pub(super) const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
+pub(crate) const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+pub(crate) const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 
 #[derive(Clone)]
-pub(super) struct Signer {
-    pub(super) access: String,
-    pub(super) secret: String,
-    pub(super) region: String,
-    pub(super) service: String,
+pub(crate) struct Signer {
+    pub(crate) access: String,
+    pub(crate) secret: String,
+    pub(crate) region: String,
+    pub(crate) service: String,
     /// `20261124T120000Z`
-    pub(super) date: String,
+    pub(crate) date: String,
 }
 
-pub(super) fn hmac(key: &[u8], text: &str) -> Vec<u8> {
+pub(crate) fn hmac(key: &[u8], text: &str) -> Vec<u8> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
     mac.update(text.as_bytes());
     mac.finalize().into_bytes().to_vec()
 }
 
-pub(super) fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
 /// Percent-encodes all but the unreserved characters (and `/` in paths).
-pub(super) fn encode(text: &str, keep_slash: bool) -> String {
+pub(crate) fn encode(text: &str, keep_slash: bool) -> String {
     let mut out = String::new();
     for b in text.bytes() {
         let plain = b.is_ascii_alphanumeric() || b"-_.~".contains(&b) || (keep_slash && b == b'/');
@@ -43,14 +43,14 @@ pub(super) fn encode(text: &str, keep_slash: bool) -> String {
 }
 
 /// The time `offset` seconds from now, as signatures write it.
-pub(super) fn date(offset: i64) -> String {
+pub(crate) fn date(offset: i64) -> String {
     let format = time::macros::format_description!("[year][month][day]T[hour][minute][second]Z");
     let at = time::OffsetDateTime::now_utc() + time::Duration::seconds(offset);
     at.format(format).unwrap()
 }
 
 impl Signer {
-    pub(super) fn new(access: &str, secret: &str) -> Self {
+    pub(crate) fn new(access: &str, secret: &str) -> Self {
         Self {
             access: access.to_owned(),
             secret: secret.to_owned(),
@@ -60,7 +60,7 @@ impl Signer {
         }
     }
 
-    pub(super) fn scope(&self) -> String {
+    pub(crate) fn scope(&self) -> String {
         format!(
             "{}/{}/{}/aws4_request",
             &self.date[..8],
@@ -69,7 +69,7 @@ impl Signer {
         )
     }
 
-    pub(super) fn key(&self) -> Vec<u8> {
+    pub(crate) fn key(&self) -> Vec<u8> {
         let mut key = format!("AWS4{}", self.secret).into_bytes();
         for part in [&self.date[..8], &self.region, &self.service, "aws4_request"] {
             key = hmac(&key, part);
@@ -79,7 +79,7 @@ impl Signer {
 
     /// Signature over a request. `headers` in lower case and sorted; a header
     /// that repeats is given once, joined.
-    pub(super) fn signature(
+    pub(crate) fn signature(
         &self,
         method: &str,
         path: &str,
@@ -108,7 +108,7 @@ impl Signer {
     }
 
     /// A signed aws-chunked body: the chunks, and the seed signature's chain.
-    pub(super) fn chunked(&self, seed: &str, chunks: &[&[u8]], final_chunk: bool) -> Vec<u8> {
+    pub(crate) fn chunked(&self, seed: &str, chunks: &[&[u8]], final_chunk: bool) -> Vec<u8> {
         let mut body = Vec::new();
         let mut previous = seed.to_owned();
         let ends: &[&[u8]] = if final_chunk { &[b""] } else { &[] };
