@@ -36,6 +36,7 @@ mod range;
 mod repair;
 mod service;
 mod shown;
+mod signature_v2;
 mod store;
 mod telemetry;
 

@@ -12,6 +12,7 @@ use super::front::S3Front;
 use super::host::BaseNames;
 use super::repair::Repair;
 use super::service::Operations;
+use super::signature_v2::MailDates;
 use super::store::ObjectStore;
 use crate::auth::CredentialStore;
 use crate::seam::Clock;
@@ -69,12 +70,18 @@ pub fn build_s3(settings: &S3Settings, parts: S3Parts) -> S3Front {
         region: settings.region.clone(),
     };
     let verified = service(settings, &operations, &parts.credentials, None);
+    let mail_dates = settings.signature_v2.then(|| MailDates {
+        verified: verified.clone(),
+        credentials: Arc::clone(&parts.credentials),
+        names: BaseNames::new(&settings.host_names),
+        clock: Arc::clone(&operations.clock),
+    });
     let repair = Repair {
         verified,
         credentials: Arc::clone(&parts.credentials),
     };
     let service = service(settings, &operations, &parts.credentials, Some(repair));
-    S3Front::new(service, &settings.region, settings.body_idle)
+    S3Front::new(service, mail_dates, &settings.region, settings.body_idle)
 }
 
 /// The service of clients, or (without `repair`) that of verified requests.

@@ -15,6 +15,7 @@ use s3s::{Body, S3Error, S3ErrorCode, S3Result, s3_error};
 use super::body::{CheckedBody, EndCheck, FaultCell, Tail};
 use super::digest::DocumentDigest;
 use super::error_document::complete_error;
+use super::signature_v2::MailDates;
 use super::telemetry::Observed;
 
 /// S3 over HTTP, as one function from request to answer.
@@ -25,6 +26,8 @@ pub struct S3Front {
 
 struct Inner {
     service: S3Service,
+    /// Version 2 signatures that s3s does not read, if version 2 is on.
+    mail_dates: Option<MailDates>,
     region: String,
     body_idle: Duration,
     host_id: HeaderValue,
@@ -32,11 +35,17 @@ struct Inner {
 
 impl S3Front {
     /// Puts the door in front of a service.
-    pub(crate) fn new(service: S3Service, region: &str, body_idle: Duration) -> Self {
+    pub(crate) fn new(
+        service: S3Service,
+        mail_dates: Option<MailDates>,
+        region: &str,
+        body_idle: Duration,
+    ) -> Self {
         let host_id = format!("{:032x}", rand::random::<u128>());
         Self {
             inner: Arc::new(Inner {
                 service,
+                mail_dates,
                 region: region.to_owned(),
                 body_idle,
                 host_id: HeaderValue::from_str(&host_id).expect("hex digits are fit for a header"),
@@ -135,6 +144,10 @@ impl S3Front {
                 check,
             ))
         };
+        if let Some(mail) = self.mail_dates(&parts.headers) {
+            mail.verify(&mut parts)?;
+            return call(&mail.verified, Request::from_parts(parts, body)).await;
+        }
         let sorted = sorted_repeats(&parts.method, &parts.headers);
         let Some(sorted) = sorted else {
             return self.call(Request::from_parts(parts, body)).await;
@@ -150,12 +163,21 @@ impl S3Front {
         self.call(Request::from_parts(again, Body::empty())).await
     }
 
-    async fn call(&self, request: Request<Body>) -> S3Result<Response<Body>> {
-        self.inner.service.call(request).await.map_err(|error| {
-            tracing::error!(%error, "no answer could be made");
-            S3Error::new(S3ErrorCode::InternalError)
-        })
+    fn mail_dates(&self, headers: &HeaderMap) -> Option<&MailDates> {
+        let mail = self.inner.mail_dates.as_ref();
+        mail.filter(|mail| mail.takes(headers))
     }
+
+    async fn call(&self, request: Request<Body>) -> S3Result<Response<Body>> {
+        call(&self.inner.service, request).await
+    }
+}
+
+async fn call(service: &S3Service, request: Request<Body>) -> S3Result<Response<Body>> {
+    service.call(request).await.map_err(|error| {
+        tracing::error!(%error, "no answer could be made");
+        S3Error::new(S3ErrorCode::InternalError)
+    })
 }
 
 /// What s3s would take and must not be taken.

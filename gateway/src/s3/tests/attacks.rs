@@ -307,6 +307,48 @@ async fn overrides_are_for_signed_requests_and_carry_no_line_breaks() {
     }
 }
 
+// What `s3cmd --signature-v2` sends: the date of mail in `x-amz-date`.
+#[tokio::test]
+async fn version_2_with_a_date_of_mail() {
+    use base64::Engine as _;
+    use hmac::{Hmac, KeyInit, Mac};
+    let server = with_secret().await;
+    let mail = |offset: i64| {
+        let format = time::macros::format_description!(
+            "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] +0000"
+        );
+        let at = time::OffsetDateTime::now_utc() + time::Duration::seconds(offset);
+        at.format(format).unwrap()
+    };
+    let get = |date: String, secret: &str, path: &str, signed_path: &str| {
+        let text = format!("GET\n\n\n\nx-amz-date:{date}\n{signed_path}");
+        let mut mac = Hmac::<sha1::Sha1>::new_from_slice(secret.as_bytes()).unwrap();
+        mac.update(text.as_bytes());
+        let signature =
+            base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
+        server
+            .request("GET", path)
+            .unsigned("x-amz-date", &date)
+            .unsigned("authorization", &format!("AWS {ACCESS}:{signature}"))
+            .send_as_is()
+    };
+    let path = "/bucket/secret";
+    let answer = get(mail(0), SECRET, path, path).await;
+    assert_eq!(answer.text(), "confidential", "{answer:?}");
+    get(mail(0), "wrong", path, path)
+        .await
+        .refused(403, "SignatureDoesNotMatch");
+    get(mail(0), SECRET, path, "/bucket/other")
+        .await
+        .refused(403, "SignatureDoesNotMatch");
+    get(mail(-3600), SECRET, path, path)
+        .await
+        .refused(403, "RequestTimeTooSkewed");
+    get("long ago".into(), SECRET, path, path)
+        .await
+        .refused(403, "AccessDenied");
+}
+
 /// A version 2 signature in the query.
 fn link_v2(path: &str, expires: i64) -> String {
     use base64::Engine as _;
