@@ -160,6 +160,41 @@ pub(crate) fn allow_object<T>(
 mod tests {
     use super::*;
 
+    // ATTACKS 41, 43: keys of a DeleteObjects and sources of copies are
+    // decided by themselves, for whoever asks.
+    #[test]
+    fn other_objects_are_decided_by_themselves() {
+        let request = |principal: Option<Principal>| {
+            let mut extensions = http::Extensions::new();
+            principal.map(|principal| extensions.insert(principal));
+            S3Request {
+                input: (),
+                method: http::Method::POST,
+                uri: http::Uri::from_static("/"),
+                headers: http::HeaderMap::new(),
+                extensions,
+                credentials: None,
+                region: None,
+                service: None,
+                trailing_headers: None,
+            }
+        };
+        let root = Principal::Root {
+            access_key: "operator".into(),
+        };
+        for (principal, allowed) in [
+            (Some(root), true),
+            (Some(Principal::Anonymous), false),
+            (None, false),
+        ] {
+            let request = request(principal);
+            for action in [Action::DeleteObject, Action::GetObject] {
+                let decision = allow_object(&request, action, "bucket", "key");
+                assert_eq!(decision.is_ok(), allowed, "{action:?}");
+            }
+        }
+    }
+
     #[test]
     fn parameters_are_found_however_they_are_written() {
         let token = |name: &str| name.eq_ignore_ascii_case("x-amz-security-token");

@@ -37,6 +37,9 @@ pub(crate) enum Fault {
     /// The document is not what its digest says.
     #[error("the body does not match its digest")]
     Digest,
+    /// The document is longer than any that S3 knows.
+    #[error("the document is too long")]
+    TooLong,
 }
 
 impl Fault {
@@ -54,6 +57,10 @@ impl Fault {
             Self::Digest => (
                 S3ErrorCode::BadDigest,
                 "The Content-MD5 or checksum value that you specified did not match what the server received.",
+            ),
+            Self::TooLong => (
+                S3ErrorCode::MaxMessageLengthExceeded,
+                "Your request was too big.",
             ),
         }
     }
@@ -75,14 +82,19 @@ impl FaultCell {
     }
 }
 
-/// What is checked at the end of a body.
-pub(crate) enum EndCheck {
+/// What is checked of a body.
+pub(crate) enum BodyCheck {
     /// Nothing.
     Nothing,
     /// The final chunk of a signed aws-chunked body without trailers.
     FinalChunk(Tail),
-    /// The digest of a document.
-    Digest(Box<DocumentDigest>),
+    /// The length of a document that is parsed whole, and its digest.
+    Document {
+        /// Bytes that it may still have.
+        left: usize,
+        /// What its headers say of it.
+        digest: Option<Box<DocumentDigest>>,
+    },
 }
 
 /// A request's body with its checks.
@@ -92,7 +104,7 @@ pub(crate) struct CheckedBody<B> {
     timer: Option<Pin<Box<Sleep>>>,
     observed: Observed,
     fault: FaultCell,
-    check: EndCheck,
+    check: BodyCheck,
     done: bool,
 }
 
@@ -103,7 +115,7 @@ impl<B> CheckedBody<B> {
         idle: Duration,
         observed: Observed,
         fault: FaultCell,
-        check: EndCheck,
+        check: BodyCheck,
     ) -> Self {
         Self {
             inner,
@@ -124,21 +136,34 @@ impl<B> CheckedBody<B> {
         timer.as_mut().poll(cx)
     }
 
-    fn saw(&mut self, bytes: &Bytes) {
+    fn saw(&mut self, bytes: &Bytes) -> Result<(), s3s::StdError> {
         self.observed.add_received(bytes.len());
         match &mut self.check {
-            EndCheck::Nothing => {}
-            EndCheck::FinalChunk(tail) => tail.push(bytes),
-            EndCheck::Digest(digest) => digest.update(bytes),
+            BodyCheck::Nothing => {}
+            BodyCheck::FinalChunk(tail) => tail.push(bytes),
+            BodyCheck::Document { left, digest } => {
+                let Some(rest) = left.checked_sub(bytes.len()) else {
+                    self.done = true;
+                    return Err(self.fault.keep(Fault::TooLong));
+                };
+                *left = rest;
+                if let Some(digest) = digest {
+                    digest.update(bytes);
+                }
+            }
         }
+        Ok(())
     }
 
     fn ended(&mut self) -> Result<(), s3s::StdError> {
         self.done = true;
         let (whole, fault) = match &mut self.check {
-            EndCheck::Nothing => return Ok(()),
-            EndCheck::FinalChunk(tail) => (tail.has_final_chunk(), Fault::FinalChunkMissing),
-            EndCheck::Digest(digest) => (digest.matches(), Fault::Digest),
+            BodyCheck::Nothing => return Ok(()),
+            BodyCheck::FinalChunk(tail) => (tail.has_final_chunk(), Fault::FinalChunkMissing),
+            BodyCheck::Document { digest, .. } => (
+                digest.as_mut().is_none_or(|digest| digest.matches()),
+                Fault::Digest,
+            ),
         };
         if whole {
             return Ok(());
@@ -173,10 +198,8 @@ where
         }
         match frame {
             Some(Ok(frame)) => {
-                if let Some(bytes) = frame.data_ref() {
-                    this.saw(bytes);
-                }
-                Poll::Ready(Some(Ok(frame)))
+                let seen = frame.data_ref().map_or(Ok(()), |bytes| this.saw(bytes));
+                Poll::Ready(Some(seen.map(|()| frame)))
             }
             Some(Err(_)) => {
                 this.done = true;
@@ -188,7 +211,7 @@ where
 
     fn is_end_stream(&self) -> bool {
         // With a check to come, the end must be polled for.
-        self.done || (matches!(self.check, EndCheck::Nothing) && self.inner.is_end_stream())
+        self.done || (matches!(self.check, BodyCheck::Nothing) && self.inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -300,7 +323,7 @@ mod tests {
     fn checked<B: Body<Data = Bytes>>(inner: B, fault: &FaultCell) -> CheckedBody<B> {
         let observed = Observed::default();
         let idle = Duration::from_secs(5);
-        CheckedBody::new(inner, idle, observed, fault.clone(), EndCheck::Nothing)
+        CheckedBody::new(inner, idle, observed, fault.clone(), BodyCheck::Nothing)
     }
 
     // ATTACKS 76: a client that stops sending.

@@ -8,7 +8,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use shardgate_catalog::Catalog;
 
 use super::access::{Gate, Keys};
-use super::front::S3Front;
+use super::front::{MAX_DOCUMENT_BYTES, S3Front};
 use super::host::BaseNames;
 use super::repair::Repair;
 use super::service::Operations;
@@ -56,8 +56,6 @@ pub struct S3Parts {
 
 /// One signed chunk is gathered before it is passed on.
 const MAX_CHUNK_BYTES: usize = 16 << 20;
-/// 10,000 parts with a checksum each have about 3 MiB.
-const MAX_XML_BYTES: usize = 8 << 20;
 const MAX_FORM_BYTES: usize = 1 << 20;
 const MAX_FORM_FIELDS: usize = 100;
 
@@ -109,7 +107,7 @@ fn service(
 
 fn config(settings: &S3Settings) -> S3Config {
     let mut config = S3Config::default();
-    config.xml_max_body_size = MAX_XML_BYTES;
+    config.xml_max_body_size = MAX_DOCUMENT_BYTES;
     config.aws_chunked_stream_max_chunk_size = MAX_CHUNK_BYTES;
     config.form_max_field_size = MAX_FORM_BYTES;
     config.form_max_fields_size = MAX_FORM_BYTES;

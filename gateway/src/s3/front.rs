@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use s3s::service::S3Service;
 use s3s::{Body, S3Error, S3ErrorCode, S3Result, s3_error};
 
-use super::body::{CheckedBody, EndCheck, FaultCell, Tail};
+use super::body::{BodyCheck, CheckedBody, FaultCell, Tail};
 use super::digest::DocumentDigest;
 use super::error_document::complete_error;
 use super::signature_v2::MailDates;
@@ -131,11 +131,11 @@ impl S3Front {
         refuse_what_s3s_takes(request.method(), request.headers(), request.uri().query())?;
         let (mut parts, body) = request.into_parts();
         parts.extensions.insert(observed.clone());
-        let body = if body.is_end_stream() {
+        let query = parts.uri.query().unwrap_or_default();
+        let check = body_check(&parts.method, query, &parts.headers)?;
+        let body = if body.is_end_stream() && matches!(check, BodyCheck::Nothing) {
             Body::empty()
         } else {
-            let query = parts.uri.query().unwrap_or_default();
-            let check = end_check(&parts.method, query, &parts.headers)?;
             Body::http_body(CheckedBody::new(
                 body,
                 self.inner.body_idle,
@@ -194,28 +194,44 @@ fn refuse_what_s3s_takes(
             "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query string parameter or the Authorization header should be specified"
         ));
     }
-    let form = headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"multipart/form-data"));
-    if method == Method::POST && form && !headers.contains_key(header::CONTENT_LENGTH) {
+    if method == Method::POST && is_form(headers) && !headers.contains_key(header::CONTENT_LENGTH) {
         // Without it the form would be gathered in memory.
         return Err(S3Error::new(S3ErrorCode::MissingContentLength));
     }
     Ok(())
 }
 
-/// Which check the end of a body needs.
-fn end_check(method: &Method, query: &str, headers: &HeaderMap) -> S3Result<EndCheck> {
+/// Which check a body needs.
+fn body_check(method: &Method, query: &str, headers: &HeaderMap) -> S3Result<BodyCheck> {
     let hash = headers
         .get("x-amz-content-sha256")
         .map(HeaderValue::as_bytes);
     if hash == Some(b"STREAMING-AWS4-HMAC-SHA256-PAYLOAD") {
-        return Ok(EndCheck::FinalChunk(Tail::default()));
+        return Ok(BodyCheck::FinalChunk(Tail::default()));
     }
-    let digest = DocumentDigest::of_request(method, query, headers)?;
-    Ok(digest.map_or(EndCheck::Nothing, |digest| {
-        EndCheck::Digest(Box::new(digest))
-    }))
+    if method == Method::POST && headers.contains_key("x-amz-trailer") {
+        // Documents are parsed before their trailers could be compared.
+        return Err(s3_error!(
+            InvalidRequest,
+            "The value specified in the x-amz-trailer header is not supported"
+        ));
+    }
+    let form = is_form(headers);
+    if method != Method::POST || form {
+        return Ok(BodyCheck::Nothing);
+    }
+    Ok(BodyCheck::Document {
+        left: MAX_DOCUMENT_BYTES,
+        digest: DocumentDigest::of_request(query, headers)?.map(Box::new),
+    })
+}
+
+/// Longest document: 10,000 parts with a checksum each have about 3 MiB.
+pub(crate) const MAX_DOCUMENT_BYTES: usize = 8 << 20;
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"multipart/form-data"))
 }
 
 /// The headers with the values of repeated `x-amz-` headers sorted, where

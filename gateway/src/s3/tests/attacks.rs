@@ -169,6 +169,76 @@ async fn attack_18_another_host_than_was_signed() {
 }
 
 #[tokio::test]
+async fn attack_19_header_whitespace_case_and_repeats() {
+    let server = with_secret().await;
+    let put = |value: &str| {
+        server
+            .request("PUT", "/bucket/mine")
+            .header("x-amz-meta-n", value)
+            .body("x")
+    };
+    // Case of names and space around values do not count; other bytes do.
+    let (mut call, _) = put("a b").sign();
+    let spaced = call
+        .headers
+        .iter_mut()
+        .find(|(name, _)| name == "x-amz-meta-n")
+        .unwrap();
+    *spaced = ("X-Amz-META-n".to_owned(), "   a   b  ".to_owned());
+    assert_eq!(call.send_as_is().await.status, 200);
+    let (mut call, _) = put("a b").sign();
+    call.headers
+        .iter_mut()
+        .find(|(name, _)| name == "x-amz-meta-n")
+        .unwrap()
+        .1 = "a  c".to_owned();
+    call.send_as_is()
+        .await
+        .refused(403, "SignatureDoesNotMatch");
+    let (call, _) = put("a b").sign();
+    let repeated = call.unsigned("x-amz-meta-n", "c").send_as_is().await;
+    repeated.refused(403, "SignatureDoesNotMatch");
+}
+
+// ATTACKS 78, 79: XML that grows, reads files, or nests without end.
+#[tokio::test]
+async fn attack_78_79_hostile_documents() {
+    let server = with_secret().await;
+    let laughs = "<!DOCTYPE d [<!ENTITY a \"aaaaaaaaaa\"><!ENTITY b \"&a;&a;&a;&a;\">\
+                  <!ENTITY x SYSTEM \"file:///etc/passwd\">]>\
+                  <Delete><Object><Key>&b;&x;</Key></Object></Delete>";
+    let deep = format!("<Delete>{}", "<Object>".repeat(200_000));
+    let large = format!("<Delete>{}</Delete>", " ".repeat(9 << 20));
+    for document in [
+        laughs.to_owned(),
+        deep,
+        large,
+        "<Delete".to_owned(),
+        "\u{0}".to_owned(),
+    ] {
+        let call = server
+            .request("POST", "/bucket")
+            .query("delete", "")
+            .body(document);
+        let answer = call.send().await;
+        assert!(
+            (400..500).contains(&answer.status),
+            "{:.300}",
+            answer.text()
+        );
+        assert!(!answer.text().contains("root:"));
+    }
+    // ATTACKS 8 for documents: a trailer that nobody would compare.
+    let trailer = server
+        .request("POST", "/bucket")
+        .query("delete", "")
+        .header("x-amz-trailer", "x-amz-checksum-crc32")
+        .body("<Delete><Object><Key>secret</Key></Object></Delete>");
+    trailer.send().await.refused(400, "InvalidRequest");
+    assert_eq!(server.get("/bucket/secret").await.text(), "confidential");
+}
+
+#[tokio::test]
 async fn attack_20_two_mechanisms() {
     let server = with_secret().await;
     let link = server.request("GET", "/bucket/secret").presign("60");

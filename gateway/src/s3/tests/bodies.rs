@@ -74,6 +74,8 @@ async fn chunked(
 #[tokio::test]
 async fn signed_chunks_are_stored() {
     let server = Server::with_bucket().await;
+    let empty = chunked(&server, &[], "0", true, |body| body).await;
+    assert_eq!(empty.status, 200, "{empty:?}");
     let stored = chunked(&server, &[b"hello ", b"world"], "11", true, |body| body).await;
     assert_eq!(stored.status, 200, "{stored:?}");
     let read = server.get("/bucket/key").await;
@@ -119,6 +121,8 @@ async fn altered_chunks_are_refused_and_nothing_is_stored() {
         let lied = chunked(&server, chunks, declared, true, |body| body).await;
         assert_eq!(lied.status, 400, "{declared}: {lied:?}");
     }
+    let nothing = chunked(&server, &[], "0", false, |body| body).await;
+    nothing.refused(400, "IncompleteBody");
     let malformed = chunked(&server, chunks, "12", true, swap("6;chunk", "zz;chunk")).await;
     malformed.refused(400, "IncompleteBody");
     server.get("/bucket/key").await.refused(404, "NoSuchKey");
