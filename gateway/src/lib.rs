@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod object;
 pub mod placement;
+pub mod pool;
 pub mod s3;
 pub mod seam;
 pub mod server;

@@ -9,6 +9,7 @@
 //! disks (`pool`), and keeps no metadata (`shardgate_catalog`).
 
 pub mod error;
+pub mod ports;
 pub mod request;
 
 pub use error::{BodyError, ObjectError};

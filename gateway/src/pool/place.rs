@@ -1,0 +1,252 @@
+//! Where disks are: the folders of this server, and those of agents.
+//!
+//! Owns [`Place`], the one way to see, format and open disks wherever they
+//! are. Invariant: surveying changes nothing; only [`Place::format`] writes
+//! into a folder without a disk, and only into an empty one.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use shardgate_disk_store::{DiskOptions, Expected, LocalDisk, NewDisk, OpenError};
+use shardgate_wire::{
+    AgentId, CallContext, DiskHealth, DiskId, DiskIdentity, Medium, ShardStore, StoreError,
+};
+use tokio::time::timeout;
+
+/// What is in a folder.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FoundState {
+    /// A disk, of whatever cluster.
+    Disk(DiskIdentity),
+    /// Nothing: a new disk, or a lost one.
+    Blank,
+    /// There is no such folder.
+    Missing,
+    /// It cannot be told.
+    Failed {
+        /// Why.
+        why: String,
+    },
+}
+
+/// One configured folder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// Its path as configured.
+    pub folder: String,
+    /// The medium that a new disk there would have, where it is given.
+    pub medium: Option<Medium>,
+    /// What is there.
+    pub state: FoundState,
+}
+
+/// What a place has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Survey {
+    /// The agent, `None` for the gateway's own server.
+    pub agent: Option<AgentId>,
+    /// What the agent's operator calls it.
+    pub name: String,
+    /// The server's name, a domain.
+    pub server: String,
+    /// The site's name, a domain.
+    pub site: String,
+    /// Its folders, in the order of the configuration.
+    pub folders: Vec<Found>,
+}
+
+/// A server's folders.
+#[async_trait]
+pub trait Place: Send + Sync + 'static {
+    /// What messages call it.
+    fn label(&self) -> String;
+
+    /// What is in its folders; why it cannot be told otherwise.
+    async fn survey(&self, within: Duration) -> Result<Survey, String>;
+
+    /// Makes an empty folder the disk `disk`.
+    async fn format(
+        &self,
+        ctx: &CallContext,
+        folder: &str,
+        disk: DiskId,
+        medium: Option<Medium>,
+    ) -> Result<DiskIdentity, String>;
+
+    /// Opens the disk of that identity, anew if it was open.
+    async fn open(
+        &self,
+        folder: &str,
+        identity: &DiskIdentity,
+    ) -> Result<Arc<dyn ShardStore>, String>;
+
+    /// Closes what is open, within the time.
+    async fn close(&self, within: Duration);
+}
+
+/// A folder of the gateway's own server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalFolder {
+    /// Its path.
+    pub path: PathBuf,
+    /// The medium; found from the kernel if `None`.
+    pub medium: Option<Medium>,
+}
+
+/// The folders of the gateway's own server.
+pub struct LocalFolders {
+    folders: Vec<LocalFolder>,
+    server: String,
+    site: String,
+    options: DiskOptions,
+    open: Mutex<Vec<Arc<LocalDisk>>>,
+}
+
+/// Until a disk that is opened anew has let go of its folder.
+const REOPEN_WAIT: Duration = Duration::from_secs(5);
+
+impl LocalFolders {
+    /// These folders, in the domains of this server.
+    pub fn new(
+        folders: Vec<LocalFolder>,
+        server: String,
+        site: String,
+        options: DiskOptions,
+    ) -> Self {
+        Self {
+            folders,
+            server,
+            site,
+            options,
+            open: Mutex::default(),
+        }
+    }
+
+    fn folder(&self, name: &str) -> Result<LocalFolder, String> {
+        let found = self
+            .folders
+            .iter()
+            .find(|folder| folder.path.to_string_lossy() == name);
+        found
+            .cloned()
+            .ok_or_else(|| format!("{name} is not a configured folder"))
+    }
+
+    fn take_open(&self, disk: DiskId) -> Vec<Arc<LocalDisk>> {
+        let mut open = self.open.lock();
+        let (taken, kept) = open.drain(..).partition(|of| of.identity().disk == disk);
+        *open = kept;
+        taken
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, OpenError> + Send + 'static,
+) -> Result<T, OpenError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .expect("opening a disk does not panic and is not aborted")
+}
+
+fn look_into(folder: &LocalFolder) -> Found {
+    let state = match LocalDisk::identify(&folder.path) {
+        Ok(identity) => FoundState::Disk(identity),
+        Err(OpenError::Blank { .. }) => FoundState::Blank,
+        Err(OpenError::Missing { .. }) => FoundState::Missing,
+        Err(error) => FoundState::Failed {
+            why: error.to_string(),
+        },
+    };
+    Found {
+        folder: folder.path.to_string_lossy().into_owned(),
+        medium: folder.medium,
+        state,
+    }
+}
+
+#[async_trait]
+impl Place for LocalFolders {
+    fn label(&self) -> String {
+        "this server".into()
+    }
+
+    async fn survey(&self, within: Duration) -> Result<Survey, String> {
+        let folders = self.folders.clone();
+        let looking = tokio::task::spawn_blocking(move || folders.iter().map(look_into).collect());
+        let folders = timeout(within, looking)
+            .await
+            .map_err(|_| format!("folders did not answer in {within:?}"))?
+            .map_err(|error| error.to_string())?;
+        Ok(Survey {
+            agent: None,
+            name: String::new(),
+            server: self.server.clone(),
+            site: self.site.clone(),
+            folders,
+        })
+    }
+
+    async fn format(
+        &self,
+        ctx: &CallContext,
+        folder: &str,
+        disk: DiskId,
+        medium: Option<Medium>,
+    ) -> Result<DiskIdentity, String> {
+        let folder = self.folder(folder)?;
+        let new = NewDisk {
+            cluster: ctx.cluster,
+            disk,
+            medium: medium.or(folder.medium),
+            create_folder: false,
+        };
+        let formatted = blocking(move || LocalDisk::format(&folder.path, &new)).await;
+        formatted.map_err(|error| error.to_string())
+    }
+
+    async fn open(
+        &self,
+        folder: &str,
+        identity: &DiskIdentity,
+    ) -> Result<Arc<dyn ShardStore>, String> {
+        let folder = self.folder(folder)?;
+        for old in self.take_open(identity.disk) {
+            // One that hangs keeps its folder locked, and opening fails below.
+            let _ = timeout(REOPEN_WAIT, old.close()).await;
+        }
+        let expected = Expected {
+            cluster: identity.cluster,
+            disk: Some(identity.disk),
+        };
+        let options = DiskOptions {
+            medium: folder.medium,
+            ..self.options.clone()
+        };
+        let opened = blocking(move || LocalDisk::open(&folder.path, &expected, options)).await;
+        let disk = Arc::new(opened.map_err(|error| error.to_string())?);
+        self.open.lock().push(Arc::clone(&disk));
+        Ok(disk)
+    }
+
+    async fn close(&self, within: Duration) {
+        let open: Vec<_> = self.open.lock().drain(..).collect();
+        let closing = futures::future::join_all(open.iter().map(|disk| disk.close()));
+        if timeout(within, closing).await.is_err() {
+            tracing::warn!("a disk did not close in time");
+        }
+    }
+}
+
+/// A disk's health within a time.
+pub(crate) async fn health_of(
+    store: &dyn ShardStore,
+    within: Duration,
+) -> Result<DiskHealth, StoreError> {
+    match timeout(within, store.health()).await {
+        Ok(health) => health,
+        Err(_) => Err(StoreError::TimedOut(within)),
+    }
+}
