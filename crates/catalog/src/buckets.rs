@@ -60,6 +60,7 @@ impl Catalog {
         now: UnixMillis,
     ) -> Result<BucketRow> {
         let _turn = self.inner.bucket_turns.one(&name).await;
+        let _counter = self.inner.counter_turn.lock().await;
         for _ in 0..ATTEMPTS {
             if let Some(held) = self.read_bucket(name).await? {
                 let owner = held.row.owner.clone();
