@@ -8,13 +8,45 @@
 //! commit condemned. It does not know S3's names and codes, does not choose
 //! disks (`pool`), and keeps no metadata (`shardgate_catalog`).
 
+mod abandon;
+mod admission;
+mod budget;
+mod buffers;
+mod calls;
+mod commit;
+mod core;
+mod digest;
 pub mod error;
+mod fetch;
+pub mod get;
+mod hedge;
+mod in_flight;
+mod intake;
+mod lane;
+pub mod metrics;
+pub mod multipart;
+mod open_reads;
+mod plan;
 pub mod ports;
+mod purge;
+mod put;
+mod quorum;
+mod reading;
+pub mod repairs;
 pub mod request;
+pub mod service;
+pub mod settings;
+mod store;
+mod stripe;
+mod writer;
 
 pub use error::{BodyError, ObjectError};
+pub use get::{ObjectHandle, ReadStream};
+pub use metrics::ObjectMetrics;
 pub use request::{
-    BodyStream, BucketAt, ChecksumRequest, CompleteOutcome, CompleteRequest, ExpectedDigest,
-    PartChoice, PartOutcome, PartRequest, PutOutcome, PutRequest, TrailerValue, UploadRequest,
-    WriteCondition,
+    BodyStream, ChecksumRequest, CompleteOutcome, CompleteRequest, ExpectedDigest, PartChoice,
+    PartOutcome, PartRequest, PutOutcome, PutRequest, TrailerValue, UploadRequest,
 };
+pub use service::{ObjectParts, ObjectService};
+pub use settings::ObjectSettings;
+pub use shardgate_catalog::{BucketRef as BucketAt, DeleteCondition, WriteCondition};

@@ -3,6 +3,7 @@
 
 use std::error::Error as StdError;
 
+use shardgate_catalog::CatalogError;
 use shardgate_catalog::model::ChecksumAlgorithm;
 use thiserror::Error;
 
@@ -143,4 +144,31 @@ pub enum ObjectError {
     /// The request's body failed.
     #[error(transparent)]
     Body(#[from] BodyError),
+}
+
+impl From<CatalogError> for ObjectError {
+    fn from(error: CatalogError) -> Self {
+        match error {
+            CatalogError::Conflict => Self::Conflict,
+            CatalogError::NoSuchBucket => Self::NoSuchBucket,
+            CatalogError::BucketExists { owner } => Self::BucketExists { owner },
+            CatalogError::BucketNotEmpty => Self::BucketNotEmpty,
+            CatalogError::NoSuchKey => Self::NoSuchKey,
+            CatalogError::NoSuchUpload => Self::NoSuchUpload,
+            CatalogError::InvalidPart { number } => Self::InvalidPart { number },
+            CatalogError::InvalidPartOrder => Self::InvalidPartOrder,
+            CatalogError::EntityTooSmall { number } => Self::EntityTooSmall { number },
+            CatalogError::PreconditionFailed => Self::PreconditionFailed,
+            CatalogError::NoSuchGroup => Self::Damaged {
+                why: "a blob's group has no record".into(),
+            },
+            CatalogError::GroupMoved { .. } => Self::Unavailable {
+                why: "the group moved while it was written".into(),
+            },
+            CatalogError::TooLarge { .. } | CatalogError::Unavailable { .. } => Self::Unavailable {
+                why: error.to_string(),
+            },
+            CatalogError::Damaged { why } => Self::Damaged { why },
+        }
+    }
 }

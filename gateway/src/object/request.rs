@@ -12,7 +12,8 @@ use futures::Stream;
 use shardgate_catalog::model::{
     ChecksumAlgorithm, ChecksumKind, DetailRow, ETag, StoredChecksum, UnixMillis,
 };
-use shardgate_wire::{BucketIncarnation, VersionUid};
+use shardgate_catalog::{BucketRef, WriteCondition};
+use shardgate_wire::VersionUid;
 
 use super::error::BodyError;
 
@@ -20,15 +21,6 @@ use super::error::BodyError;
 /// the body (length, signatures of chunks and trailers) was passed: an error
 /// in its place means that nothing is stored.
 pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
-
-/// A bucket, as one life of a name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct BucketAt {
-    /// Its name.
-    pub name: String,
-    /// Which life of it.
-    pub incarnation: BucketIncarnation,
-}
 
 /// Gives the checksum that came behind the body; called after its end.
 /// `Ok(None)`: the trailer that was announced did not come.
@@ -64,23 +56,11 @@ pub struct ChecksumRequest {
     pub expected: ExpectedDigest,
 }
 
-/// What must hold of the key at the commit of a write.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum WriteCondition {
-    /// Nothing: the last writer wins.
-    #[default]
-    None,
-    /// `If-None-Match: *`: there is no object.
-    IfNoneMatchAny,
-    /// `If-Match`: the object has this ETag.
-    IfMatch(ETag),
-}
-
 /// Store an object.
 #[derive(Clone, Debug)]
 pub struct PutRequest {
     /// Where.
-    pub bucket: BucketAt,
+    pub bucket: BucketRef,
     /// Its key, literal.
     pub key: String,
     /// The storage class's name; `None` is the default class.
@@ -117,7 +97,7 @@ pub struct PutOutcome {
 #[derive(Clone, Debug)]
 pub struct UploadRequest {
     /// Where the object will be.
-    pub bucket: BucketAt,
+    pub bucket: BucketRef,
     /// Its key.
     pub key: String,
     /// Access key of who begins it.
@@ -134,7 +114,7 @@ pub struct UploadRequest {
 #[derive(Clone, Debug)]
 pub struct PartRequest {
     /// The bucket.
-    pub bucket: BucketAt,
+    pub bucket: BucketRef,
     /// The object's key.
     pub key: String,
     /// The upload.
@@ -179,7 +159,7 @@ pub struct PartChoice {
 #[derive(Clone, Debug)]
 pub struct CompleteRequest {
     /// The bucket.
-    pub bucket: BucketAt,
+    pub bucket: BucketRef,
     /// The object's key.
     pub key: String,
     /// The upload.

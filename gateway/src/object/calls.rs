@@ -1,0 +1,253 @@
+//! Calls to disks: with a time limit, measured, reported.
+//!
+//! Owns what every call has in common, so that the writer and the reader do
+//! not: the limit, the report to the pool, the load of each disk, the retry
+//! after `Busy` and after a slot's generation was told. Invariant: once a
+//! disk has said that another gateway is in force, this one is fenced for
+//! good: no call is sent any more.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use shardgate_wire::store::{ShardBytes, ShardEnd, ShardHandle, SmallShard};
+use shardgate_wire::{DiskId, GroupId, ShardHeader, ShardKey, ShardStore, StoreError};
+use tokio::time::Instant;
+use tracing::error;
+
+use super::ports::{CallKind, CallReport, Disks};
+use super::settings::ObjectSettings;
+
+/// Pause before a busy disk is asked again.
+const BUSY_PAUSE: Duration = Duration::from_millis(5);
+/// Pauses grow up to this.
+const BUSY_PAUSE_MOST: Duration = Duration::from_millis(200);
+
+/// The disks, as every part of the data path calls them.
+pub struct DiskCalls {
+    disks: Arc<dyn Disks>,
+    settings: ObjectSettings,
+    fenced: AtomicBool,
+    loads: RwLock<HashMap<DiskId, Arc<AtomicU32>>>,
+}
+
+/// One disk that is called, and on behalf of which group.
+#[derive(Clone)]
+pub struct Target {
+    /// Which disk.
+    pub disk: DiskId,
+    /// The disk.
+    pub store: Arc<dyn ShardStore>,
+    /// Whose slot it holds.
+    pub group: GroupId,
+}
+
+/// Counts a call as long as it runs.
+struct Running(Arc<AtomicU32>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl DiskCalls {
+    /// Calls through `disks`.
+    pub fn new(disks: Arc<dyn Disks>, settings: ObjectSettings) -> Self {
+        Self {
+            disks,
+            settings,
+            fenced: AtomicBool::new(false),
+            loads: RwLock::default(),
+        }
+    }
+
+    /// Whether another gateway has taken over.
+    pub fn is_fenced(&self) -> bool {
+        self.fenced.load(Ordering::Relaxed)
+    }
+
+    /// Calls that are under way at a disk.
+    pub fn load(&self, disk: DiskId) -> u32 {
+        let loads = self.loads.read();
+        loads
+            .get(&disk)
+            .map_or(0, |load| load.load(Ordering::Relaxed))
+    }
+
+    fn running(&self, disk: DiskId) -> Running {
+        let known = self.loads.read().get(&disk).cloned();
+        let load = known.unwrap_or_else(|| self.loads.write().entry(disk).or_default().clone());
+        load.fetch_add(1, Ordering::Relaxed);
+        Running(load)
+    }
+
+    /// Runs one call: limited, counted, reported.
+    async fn call<T>(
+        &self,
+        disk: DiskId,
+        (kind, bytes): (CallKind, usize),
+        limit: Duration,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        if self.is_fenced() {
+            return Err(StoreError::Unreachable {
+                why: "this gateway is fenced".into(),
+            });
+        }
+        let _running = self.running(disk);
+        let begun = Instant::now();
+        let answer = tokio::time::timeout(limit, call).await;
+        let result = answer.unwrap_or(Err(StoreError::TimedOut(limit)));
+        match &result {
+            Ok(_) => {
+                let took = begun.elapsed();
+                self.disks
+                    .report(disk, CallReport::Done { kind, took, bytes });
+            }
+            Err(error) => {
+                if let StoreError::StaleEpoch { held } = error
+                    && !self.fenced.swap(true, Ordering::Relaxed)
+                {
+                    error!(%disk, epoch = held.number, "another gateway has taken over");
+                }
+                self.disks.report(disk, CallReport::Failed(error));
+            }
+        }
+        result
+    }
+
+    /// Repeats a call while its disk is busy, at most for `limit`, and once
+    /// after the slot's generation was told.
+    async fn insist<T, F>(
+        &self,
+        group: GroupId,
+        limit: Duration,
+        mut call: impl FnMut() -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let until = Instant::now() + limit;
+        let mut pause = BUSY_PAUSE;
+        let mut told = false;
+        loop {
+            match call().await {
+                Err(StoreError::Busy) if Instant::now() + pause < until => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(BUSY_PAUSE_MOST);
+                }
+                Err(StoreError::StaleGeneration { held }) if !told => {
+                    told = true;
+                    if self.disks.stale_generation(group).await.is_err() {
+                        return Err(StoreError::StaleGeneration { held });
+                    }
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// [`ShardStore::open`].
+    pub async fn open(
+        &self,
+        to: &Target,
+        header: ShardHeader,
+        shard_len: Option<u64>,
+    ) -> Result<ShardHandle, StoreError> {
+        let limit = self.settings.append_limit;
+        self.insist(to.group, limit, || async {
+            let ctx = self.disks.context();
+            let opened = to.store.open(&ctx, header.clone(), shard_len);
+            self.call(to.disk, (CallKind::Write, 0), limit, opened)
+                .await
+        })
+        .await
+    }
+
+    /// [`ShardStore::append`].
+    pub async fn append(
+        &self,
+        to: &Target,
+        handle: ShardHandle,
+        offset: u64,
+        bytes: Bytes,
+        crcs: &[u32],
+    ) -> Result<(), StoreError> {
+        let limit = self.settings.append_limit;
+        self.insist(to.group, limit, || async {
+            let ctx = self.disks.context();
+            let appended = to.store.append(&ctx, handle, offset, bytes.clone(), crcs);
+            self.call(to.disk, (CallKind::Write, bytes.len()), limit, appended)
+                .await
+        })
+        .await
+    }
+
+    /// [`ShardStore::finish`].
+    pub async fn finish(
+        &self,
+        to: &Target,
+        handle: ShardHandle,
+        end: ShardEnd,
+    ) -> Result<(), StoreError> {
+        let limit = self.settings.sync_limit;
+        self.insist(to.group, limit, || async {
+            let ctx = self.disks.context();
+            let finished = to.store.finish(&ctx, handle, end);
+            self.call(to.disk, (CallKind::Sync, 0), limit, finished)
+                .await
+        })
+        .await
+    }
+
+    /// [`ShardStore::put`].
+    pub async fn put(&self, to: &Target, shard: SmallShard) -> Result<(), StoreError> {
+        let limit = self.settings.sync_limit;
+        self.insist(to.group, limit, || async {
+            let ctx = self.disks.context();
+            let put = to.store.put(&ctx, shard.clone());
+            self.call(to.disk, (CallKind::Sync, shard.bytes.len()), limit, put)
+                .await
+        })
+        .await
+    }
+
+    /// [`ShardStore::abort`], once.
+    pub async fn abort(&self, to: &Target, handle: ShardHandle) -> Result<(), StoreError> {
+        let ctx = self.disks.context();
+        let aborted = to.store.abort(&ctx, handle);
+        let limit = self.settings.append_limit;
+        self.call(to.disk, (CallKind::Write, 0), limit, aborted)
+            .await
+    }
+
+    /// [`ShardStore::read`]; a busy disk is asked again.
+    pub async fn read(
+        &self,
+        to: &Target,
+        key: ShardKey,
+        offset: u64,
+        len: u32,
+    ) -> Result<ShardBytes, StoreError> {
+        let limit = self.settings.read_limit;
+        self.insist(to.group, limit, || {
+            let read = to.store.read(key, offset, len);
+            self.call(to.disk, (CallKind::Read, len as usize), limit, read)
+        })
+        .await
+    }
+
+    /// [`ShardStore::delete`].
+    pub async fn delete(&self, to: &Target, keys: &[ShardKey]) -> Result<(), StoreError> {
+        let ctx = self.disks.context();
+        let deleted = to.store.delete(&ctx, keys);
+        let limit = self.settings.sync_limit;
+        self.call(to.disk, (CallKind::Sync, 0), limit, deleted)
+            .await
+    }
+}

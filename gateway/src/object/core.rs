@@ -1,0 +1,104 @@
+//! What all parts of the data path share, built once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use shardgate_catalog::Catalog;
+use shardgate_erasure::{Codec, Layout};
+use shardgate_wire::ids::IdSource;
+use shardgate_wire::{BlobId, VersionUid};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::admission::Room;
+use super::budget::{MemoryBudget, Permit};
+use super::buffers::BlockPool;
+use super::calls::{DiskCalls, Target};
+use super::error::ObjectError;
+use super::hedge::HedgeBudget;
+use super::in_flight::InFlight;
+use super::metrics::ObjectMetrics;
+use super::open_reads::OpenReads;
+use super::ports::{Disks, GroupView};
+use super::repairs::RepairQueue;
+use super::settings::ObjectSettings;
+use crate::seam::Clock;
+
+/// The shared state. Every field is usable from any task.
+pub(super) struct Core {
+    pub catalog: Catalog,
+    pub disks: Arc<dyn Disks>,
+    pub calls: DiskCalls,
+    pub clock: Arc<dyn Clock>,
+    pub settings: ObjectSettings,
+    pub tracker: TaskTracker,
+    pub stop: CancellationToken,
+    pub budget: MemoryBudget,
+    /// Memory for the sources of decodings. Apart from `budget`: a decoding
+    /// needs it while its reader holds some of that, and two readers must
+    /// not wait for each other.
+    pub decode_budget: MemoryBudget,
+    pub blocks: BlockPool,
+    pub ids: IdSource,
+    pub metrics: ObjectMetrics,
+    pub hedges: HedgeBudget,
+    pub open_reads: OpenReads,
+    pub in_flight: InFlight,
+    pub repairs: RepairQueue,
+    pub codecs: RwLock<HashMap<Layout, Codec>>,
+}
+
+impl Core {
+    /// The codec of a layout, made once.
+    pub fn codec(&self, layout: Layout) -> Codec {
+        if let Some(codec) = self.codecs.read().get(&layout) {
+            return codec.clone();
+        }
+        let codec = Codec::new(layout);
+        self.codecs.write().insert(layout, codec.clone());
+        codec
+    }
+
+    /// How full the memory is.
+    pub fn room(&self) -> Room {
+        Room {
+            free: self.budget.free_units(),
+            total: self.budget.total_units(),
+        }
+    }
+
+    /// Waits for memory.
+    pub async fn admit(&self, bytes: u64) -> Result<Permit, ObjectError> {
+        self.budget.admit(bytes).await.map_err(|_slow_down| {
+            self.metrics.slow_downs.one();
+            ObjectError::SlowDown
+        })
+    }
+
+    /// Refuses when this gateway may not answer any more.
+    pub fn check_in_force(&self) -> Result<(), ObjectError> {
+        match self.calls.is_fenced() {
+            true => Err(ObjectError::Fenced),
+            false => Ok(()),
+        }
+    }
+
+    /// A disk to call, if the pool has it.
+    pub fn target(&self, group: &GroupView, slot: u8) -> Option<Target> {
+        let disk = group.row.slots[usize::from(slot)];
+        self.disks.store(disk).map(|store| Target {
+            disk,
+            store,
+            group: group.row.id,
+        })
+    }
+
+    pub fn new_blob(&self) -> BlobId {
+        BlobId(self.ids.next(self.clock.now_ms()))
+    }
+
+    pub fn new_version(&self) -> VersionUid {
+        VersionUid(self.ids.next(self.clock.now_ms()))
+    }
+}

@@ -1,0 +1,480 @@
+//! Sends the blocks of one blob to their disks, up to the quorum.
+//!
+//! Owns [`BlobWriter`]: a lane per shard, the calls that are under way, the
+//! tally. Invariants: what is outstanding is within the caller's permit; a
+//! disk that is slow or dead holds the write up only as long as lateness
+//! allows; a writer that is dropped before [`BlobWriter::published`] has its
+//! handles aborted and its blob condemned. No task is spawned as long as the
+//! write goes on: whoever holds the writer drives it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use shardgate_catalog::WrittenBlob;
+use shardgate_catalog::model::{BlobRef, GroupRow};
+use shardgate_erasure::Layout;
+use shardgate_wire::store::{ShardEnd, ShardHandle, SmallShard};
+use shardgate_wire::{BlobLayout, ObjectRef, ShardHeader, StoreError};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::abandon::Abandoned;
+use super::budget::Permit;
+use super::core::Core;
+use super::error::ObjectError;
+use super::in_flight::InFlightBlob;
+use super::lane::{Lane, Next, Queued};
+use super::ports::{CallReport, GroupView};
+use super::quorum::{ShardState, Tally, Verdict, late_after};
+use super::stripe::CodedBlock;
+use crate::placement::quorum::QuorumRule;
+
+/// How a call of a lane ended.
+pub(super) enum Ended {
+    Opened(Result<ShardHandle, StoreError>),
+    Appended(Result<(), StoreError>),
+    /// Finished or put: durable.
+    Stored(Result<(), StoreError>),
+}
+
+/// A call under way; gives its lane, how it ended, and in what time.
+pub(super) type Call = BoxFuture<'static, (usize, Ended, Duration)>;
+
+/// A block that is queued or under way, for `left` shards.
+struct Outstanding {
+    left: usize,
+    bytes: u64,
+}
+
+/// See the module.
+pub(super) struct BlobWriter {
+    core: Arc<Core>,
+    group: Arc<GroupView>,
+    blob: BlobRef,
+    header: ShardHeader,
+    /// The blob is one stripe: its shards go by put.
+    whole: bool,
+    lanes: Vec<Lane>,
+    calls: FuturesUnordered<Call>,
+    blocks: HashMap<u64, Outstanding>,
+    next_block: u64,
+    outstanding: u64,
+    tally: Tally,
+    end: Option<(ShardEnd, Instant)>,
+    /// Since when a quorum of lanes has nothing left to do.
+    idle_since: Option<Instant>,
+    no_space: bool,
+    /// A disk was called for it.
+    touched: bool,
+    in_flight: Option<InFlightBlob>,
+    published: bool,
+}
+
+impl BlobWriter {
+    /// Begins a blob of `len` bytes (`None`: not known) in a group. Slots
+    /// whose disk is not living are not tried.
+    ///
+    /// # Errors
+    /// The disks that live are no quorum.
+    pub fn begin(
+        core: &Arc<Core>,
+        group: Arc<GroupView>,
+        layout: Layout,
+        len: Option<u64>,
+        object: ObjectRef,
+    ) -> Result<Self, ObjectError> {
+        let blob = BlobRef {
+            group: group.row.id,
+            blob: core.new_blob(),
+            layout: BlobLayout {
+                data: layout.data(),
+                parity: layout.parity(),
+            },
+            len: len.unwrap_or(0),
+        };
+        let slots: Vec<u8> = (0..layout.shards())
+            .map(|shard| group.slot(&blob, shard))
+            .collect();
+        let servers = slots.iter().map(|slot| group.servers[usize::from(*slot)]);
+        let rule = QuorumRule::new(layout, servers.collect());
+        let ctx = core.disks.context();
+        let header = ShardHeader {
+            cluster: ctx.cluster,
+            lineage: ctx.lineage,
+            epoch: ctx.epoch,
+            key: group.key(&blob, 0),
+            slot: 0,
+            generation: group.row.generation,
+            layout: blob.layout,
+            blob_len: len,
+            object,
+        };
+        let stripe = super::stripe::stripe_bytes(layout);
+        let in_flight = core.in_flight.begin(blob.group, blob.blob);
+        let mut writer = Self {
+            core: Arc::clone(core),
+            blob,
+            header,
+            whole: len.is_some_and(|len| len <= stripe),
+            lanes: Vec::new(),
+            calls: FuturesUnordered::new(),
+            blocks: HashMap::new(),
+            next_block: 0,
+            outstanding: 0,
+            tally: Tally::new(rule, slots.len()),
+            end: None,
+            idle_since: None,
+            no_space: false,
+            touched: false,
+            in_flight: Some(in_flight),
+            published: false,
+            group,
+        };
+        for (shard, slot) in slots.into_iter().enumerate() {
+            let disk = writer.group.row.slots[usize::from(slot)];
+            let living = core.disks.is_living(disk);
+            let target = core.target(&writer.group, slot).filter(|_| living);
+            if target.is_none() {
+                writer.tally.failed(shard);
+            }
+            writer.lanes.push(Lane::new(slot, target));
+            writer.proceed(shard);
+        }
+        writer.check_reachable()?;
+        Ok(writer)
+    }
+
+    /// Hands a block to its shards' lanes.
+    pub fn send(&mut self, coded: CodedBlock) {
+        let block = self.next_block;
+        self.next_block += 1;
+        let bytes = coded.bytes.len() as u64;
+        let mut left = 0;
+        for shard in coded.shards.map(usize::from) {
+            let queued = Queued {
+                block,
+                offset: coded.offset,
+                bytes: coded.bytes.clone(),
+                crcs: Arc::clone(&coded.crcs),
+            };
+            left += usize::from(self.lanes[shard].push(queued));
+            self.proceed(shard);
+        }
+        if left > 0 {
+            self.outstanding += bytes;
+            self.blocks.insert(block, Outstanding { left, bytes });
+        }
+    }
+
+    /// Waits for the next call to end; for ever where none is under way.
+    pub async fn event(&mut self) {
+        match self.calls.next().await {
+            Some((lane, ended, took)) => self.ended(lane, ended, took),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether anything is queued or under way.
+    pub fn is_settled(&self) -> bool {
+        self.outstanding == 0
+    }
+
+    /// Waits until `need` bytes fit into the permit beside what the coder
+    /// holds and what is outstanding. The permit grows up to `most` while
+    /// memory is plenty.
+    ///
+    /// # Errors
+    /// The quorum is out of reach.
+    pub async fn room_for(
+        &mut self,
+        (held, need): (u64, u64),
+        permit: &mut Permit,
+        most: u64,
+    ) -> Result<(), ObjectError> {
+        loop {
+            self.check_reachable()?;
+            let wanted = self.outstanding + held + need;
+            if wanted <= permit.bytes() || self.outstanding == 0 {
+                return Ok(());
+            }
+            let may_grow = wanted <= most && self.core.room().lets_writes_grow();
+            if may_grow && permit.try_grow_to(wanted) {
+                return Ok(());
+            }
+            self.progress_or_give_up().await;
+        }
+    }
+
+    /// Waits for a call to end; gives up the lanes that keep a quorum of
+    /// others waiting for too long.
+    async fn progress_or_give_up(&mut self) {
+        let idle: Vec<bool> = self.lanes.iter().map(Lane::is_idle).collect();
+        if !self.tally.would_do(&idle) {
+            self.idle_since = None;
+            return self.event().await;
+        }
+        let since = *self.idle_since.get_or_insert_with(Instant::now);
+        let idle = self.lanes.iter().filter(|lane| lane.is_idle());
+        let took = idle.map(|lane| lane.last_took).max().unwrap_or_default();
+        let late = since + late_after(took);
+        if tokio::time::timeout_at(late, self.event()).await.is_err() {
+            for shard in 0..self.lanes.len() {
+                if self.lanes[shard].is_busy() && !self.lanes[shard].is_over() {
+                    self.late(shard);
+                }
+            }
+            self.idle_since = None;
+        }
+    }
+
+    /// Ends all shards and waits: for all, or for the quorum and no longer
+    /// than lateness allows.
+    ///
+    /// # Errors
+    /// The quorum was not reached.
+    pub async fn finish(&mut self, end: ShardEnd) -> Result<(), ObjectError> {
+        let begun = Instant::now();
+        self.end = Some((end, begun));
+        self.blob.len = end.blob_len;
+        for shard in 0..self.lanes.len() {
+            self.proceed(shard);
+        }
+        loop {
+            match self.tally.verdict(begun.elapsed()) {
+                Verdict::Commit => break,
+                Verdict::Lost => return Err(self.lost()),
+                Verdict::Wait => {
+                    assert!(!self.calls.is_empty(), "a pending shard has a call");
+                    self.event().await;
+                }
+                Verdict::WaitUntil(at) => {
+                    // Past it, the verdict is to commit.
+                    let _past = tokio::time::timeout_at(begun + at, self.event()).await;
+                }
+            }
+        }
+        for shard in 0..self.lanes.len() {
+            if self.tally.state(shard) == ShardState::Pending {
+                // Not ended: it may well become durable, and is looked for
+                // when lists are compared.
+                self.core.metrics.shards_late.one();
+                if let Some(target) = &self.lanes[shard].target {
+                    self.core.disks.report(target.disk, CallReport::Late);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a commit says of the blob.
+    pub fn written(&self) -> WrittenBlob {
+        let lanes = &self.lanes;
+        let lowest = self.in_flight.as_ref().map(InFlightBlob::lowest);
+        WrittenBlob {
+            blob: self.blob,
+            generation: self.header.generation,
+            owed_slots: self
+                .tally
+                .missing()
+                .map(|shard| lanes[shard].slot)
+                .collect(),
+            lowest_in_flight: lowest.unwrap_or(self.blob.blob),
+        }
+    }
+
+    /// The group has another record by now: shards count only on the disks
+    /// that it names. Whether they are a quorum still.
+    pub fn moved_to(&mut self, current: &GroupRow) -> bool {
+        for (shard, lane) in self.lanes.iter().enumerate() {
+            let disk = self.group.row.slots[usize::from(lane.slot)];
+            if current.slots.get(usize::from(lane.slot)) != Some(&disk) {
+                self.tally.failed(shard);
+            }
+        }
+        self.header.generation = current.generation;
+        matches!(self.tally.verdict(Duration::MAX), Verdict::Commit)
+    }
+
+    /// The blob is published, or may be: nothing of it is removed. Calls to
+    /// late disks go on by themselves, within their limits.
+    pub fn published(&mut self) {
+        self.published = true;
+        let owed = self.tally.missing().count() as u64;
+        self.core.metrics.blobs_written.one();
+        self.core.metrics.shards_owed.add(owed);
+        let mut calls = std::mem::take(&mut self.calls);
+        if !calls.is_empty() {
+            let rest = async move { while calls.next().await.is_some() {} };
+            self.core.tracker.spawn(rest);
+        }
+    }
+
+    fn check_reachable(&self) -> Result<(), ObjectError> {
+        match self.tally.reachable() {
+            true => Ok(()),
+            false => Err(self.lost()),
+        }
+    }
+
+    fn lost(&self) -> ObjectError {
+        self.core.metrics.quorums_lost.one();
+        let (acked, needed) = self.tally.counts();
+        match (self.core.calls.is_fenced(), self.no_space) {
+            (true, _) => ObjectError::Fenced,
+            (_, true) => ObjectError::NoSpace,
+            _ => ObjectError::QuorumLost { acked, needed },
+        }
+    }
+
+    fn ended(&mut self, shard: usize, ended: Ended, took: Duration) {
+        self.lanes[shard].answered(took);
+        if self.lanes[shard].is_over() {
+            // Given up meanwhile; an open handle is aborted.
+            if let Ended::Opened(Ok(handle)) = ended {
+                self.abort(shard, handle);
+            }
+            return;
+        }
+        match ended {
+            Ended::Opened(Ok(handle)) => self.lanes[shard].opened(handle),
+            Ended::Appended(Ok(())) => {
+                let stored = self.lanes[shard].stored();
+                self.release(stored);
+            }
+            Ended::Stored(Ok(())) => {
+                let since = self.end.map(|(_, begun)| begun.elapsed());
+                self.tally.durable(shard, since.unwrap_or_default());
+                let blocks = self.lanes[shard].end();
+                self.release(blocks);
+            }
+            Ended::Opened(Err(error)) | Ended::Appended(Err(error)) | Ended::Stored(Err(error)) => {
+                self.failed(shard, &error);
+            }
+        }
+        self.proceed(shard);
+    }
+
+    fn failed(&mut self, shard: usize, error: &StoreError) {
+        let disk = self.lanes[shard].target.as_ref().map(|target| target.disk);
+        warn!(?disk, blob = %self.blob.blob, shard, %error, "shard write failed");
+        self.no_space |= *error == StoreError::NoSpace;
+        self.give_up(shard);
+    }
+
+    fn late(&mut self, shard: usize) {
+        self.core.metrics.shards_late.one();
+        if let Some(target) = &self.lanes[shard].target {
+            warn!(disk = %target.disk, blob = %self.blob.blob, shard, "shard write is late");
+            self.core.disks.report(target.disk, CallReport::Late);
+        }
+        self.give_up(shard);
+    }
+
+    fn give_up(&mut self, shard: usize) {
+        self.tally.failed(shard);
+        if let Some(handle) = self.lanes[shard].handle() {
+            self.abort(shard, handle);
+        }
+        let blocks = self.lanes[shard].end();
+        self.release(blocks);
+    }
+
+    /// Gives up an open shard of a lane that is over, in its own task.
+    fn abort(&self, shard: usize, handle: ShardHandle) {
+        let Some(target) = self.lanes[shard].target.clone() else {
+            return;
+        };
+        let core = Arc::clone(&self.core);
+        self.core.tracker.spawn(async move {
+            // An idle handle ends by itself if this does not reach the disk.
+            let _ended = core.calls.abort(&target, handle).await;
+        });
+    }
+
+    fn release(&mut self, blocks: impl IntoIterator<Item = u64>) {
+        for block in blocks {
+            let Some(outstanding) = self.blocks.get_mut(&block) else {
+                continue;
+            };
+            outstanding.left -= 1;
+            if outstanding.left == 0 {
+                self.outstanding -= outstanding.bytes;
+                self.blocks.remove(&block);
+            }
+        }
+    }
+
+    /// Sends the next call of a lane, if there is one to send.
+    fn proceed(&mut self, shard: usize) {
+        let end = self.end.map(|(end, _)| end);
+        let Some(next) = self.lanes[shard].next(self.whole, end) else {
+            return;
+        };
+        let lane = &self.lanes[shard];
+        let target = lane.target.clone().expect("a lane without a disk is over");
+        let core = Arc::clone(&self.core);
+        self.touched = true;
+        let mut header = None;
+        if matches!(next, Next::Open | Next::Put(_)) {
+            let mut own = self.header.clone();
+            (own.key.index, own.slot) = (shard as u8, lane.slot);
+            header = Some(own);
+        }
+        let len = self.header.blob_len;
+        let layout = Layout::new(self.blob.layout.data, self.blob.layout.parity);
+        let shard_len = len
+            .zip(layout.ok())
+            .map(|(len, layout)| shardgate_erasure::geometry::shard_len(layout, len));
+        self.calls.push(Box::pin(async move {
+            let begun = Instant::now();
+            let calls = &core.calls;
+            let ended = match (next, header) {
+                (Next::Append(handle, it), _) => {
+                    let appended = calls.append(&target, handle, it.offset, it.bytes, &it.crcs);
+                    Ended::Appended(appended.await)
+                }
+                (Next::Finish(handle, end), _) => {
+                    Ended::Stored(calls.finish(&target, handle, end).await)
+                }
+                (Next::Put(it), Some(header)) => {
+                    let small = SmallShard {
+                        header,
+                        blob_len: len.unwrap_or_default(),
+                        bytes: it.bytes,
+                        crcs: it.crcs.to_vec(),
+                    };
+                    Ended::Stored(calls.put(&target, small).await)
+                }
+                (Next::Open | Next::Put(_), header) => {
+                    let header = header.expect("a head was made for it");
+                    Ended::Opened(calls.open(&target, header, shard_len).await)
+                }
+            };
+            (shard, ended, begun.elapsed())
+        }));
+    }
+}
+
+impl Drop for BlobWriter {
+    fn drop(&mut self) {
+        if self.published || !self.touched {
+            return;
+        }
+        let open = self.lanes.iter().filter_map(|lane| {
+            let handle = lane.handle()?;
+            Some((lane.target.clone()?, handle))
+        });
+        let abandoned = Abandoned {
+            blob: self.blob,
+            open: open.collect(),
+            targets: self.lanes.iter().map(|lane| lane.target.clone()).collect(),
+            calls: std::mem::take(&mut self.calls),
+            in_flight: self.in_flight.take(),
+        };
+        abandoned.clear_away(&self.core);
+    }
+}
