@@ -1,5 +1,6 @@
 //! The S3 gateway and the `shardgate` command.
 
+pub mod agents;
 pub mod auth;
 pub mod object;
 pub mod placement;

@@ -1,19 +1,26 @@
 //! The agent of one server: HTTP over its disks.
 //!
 //! Owns connections ([`server`]), what a request must pass ([`gate`]), the
-//! way of a request ([`service`]) to its disk ([`lanes`], [`calls`]) and the
-//! bounds of all that ([`limits`]). The disks themselves are the disk store's,
-//! or any [`ShardStore`](shardgate_wire::ShardStore). What is said is
+//! way of a request ([`service`]) to its disk ([`lanes`], [`calls`]), the
+//! bounds of all that ([`limits`]), the configured [`folders`], and what the
+//! agent is told ([`config`]). The disks themselves are the disk store's, or
+//! any [`ShardStore`](shardgate_wire::ShardStore). What is said is
 //! `docs/agent-protocol.md`. It decides nothing: gateways do.
 
 pub mod body;
 pub mod calls;
+pub mod config;
+pub mod flags;
+pub mod folders;
 pub mod gate;
 pub mod lanes;
 pub mod limits;
 pub mod metrics;
+pub mod operator;
+pub mod run;
 pub mod server;
 pub mod service;
+pub mod state;
 pub mod write_stall;
 
 pub use lanes::Lanes;

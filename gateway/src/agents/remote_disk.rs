@@ -1,0 +1,319 @@
+//! A disk behind an agent, as a [`ShardStore`].
+//!
+//! Owns the disk's share of its agent's connections and its lane of small
+//! shards. Invariant: an answer that does not fit its call is an error, never
+//! passed on. Whether the bytes of a read match their checksums is checked by
+//! who uses them.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use shardgate_wire::bounds::{MAX_BUCKET_BYTES, MAX_KEY_BYTES};
+use shardgate_wire::checksum::CHECK_BLOCK;
+use shardgate_wire::frame::encode_head;
+use shardgate_wire::message::{
+    AbortHead, AppendHead, AssignHead, Call, DeleteHead, FinishHead, HealthHead, ListHead,
+    OpenHead, PutOutcome, RaiseEpochHead, ReadAnswer, ReadHead, StatHead, Target,
+};
+use shardgate_wire::shard::MAX_METADATA_BYTES;
+use shardgate_wire::store::{
+    ListedShard, MAX_APPEND_BYTES, MAX_PUT_BYTES, ShardBytes, ShardEnd, ShardHandle, ShardStat,
+    SmallShard,
+};
+use shardgate_wire::{
+    CallContext, DiskHealth, DiskId, ShardHeader, ShardKey, ShardStore, SlotAssignment, StoreError,
+};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::timeout;
+
+use super::client::{AgentClient, Ask};
+use super::pool::Way;
+use super::put_lane::{Batch, PutLane};
+
+/// One disk of an agent.
+#[derive(Clone)]
+pub struct RemoteDisk {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: Arc<AgentClient>,
+    disk: DiskId,
+    /// The disk's share of the connections for shards.
+    data: Semaphore,
+    /// One call of the other kind at a time: a disk that hangs must not keep
+    /// its neighbours' health from us.
+    control: Semaphore,
+    puts: PutLane,
+}
+
+impl RemoteDisk {
+    pub(super) fn new(client: Arc<AgentClient>, disk: DiskId) -> Self {
+        let settings = client.settings();
+        let inner = Inner {
+            data: Semaphore::new(settings.calls_per_disk.max(1)),
+            control: Semaphore::new(1),
+            puts: PutLane::new(settings.put_queue_bytes, settings.put_queue_shards),
+            client,
+            disk,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// The agent that it is behind.
+    pub fn client(&self) -> &Arc<AgentClient> {
+        &self.inner.client
+    }
+
+    async fn call<H: Serialize, T: DeserializeOwned>(
+        &self,
+        call: Call,
+        head: &H,
+    ) -> Result<T, StoreError> {
+        Ok(self
+            .inner
+            .call(call, encode_head(head), Vec::new())
+            .await?
+            .0)
+    }
+}
+
+impl Inner {
+    async fn call<T: DeserializeOwned>(
+        &self,
+        call: Call,
+        head: Bytes,
+        data: Vec<Bytes>,
+    ) -> Result<(T, Bytes), StoreError> {
+        let settings = self.client.settings();
+        let (way, share, within) = match call {
+            Call::Health | Call::RaiseEpoch => {
+                (Way::Control, &self.control, settings.control_timeout)
+            }
+            _ => (Way::Data, &self.data, settings.call_timeout),
+        };
+        let limits = call.request_limits();
+        let data_len: usize = data.iter().map(Bytes::len).sum();
+        if head.len() > limits.head || data_len > limits.data {
+            return Err(bad(format!("{} call is too long", call.name())));
+        }
+        let permit = timeout(within, share.acquire()).await;
+        let _permit = permit.map_err(|_| StoreError::Busy)?;
+        let ask = Ask {
+            target: Target::Disk(self.disk, call),
+            limits: call.answer_limits(),
+            way,
+            within,
+            head,
+            data,
+        };
+        self.client.call(&ask).await
+    }
+
+    /// Sends what waits, message after message, until nothing does.
+    async fn send_puts(self: Arc<Self>) {
+        let guard = AbandonOnDrop(&self.puts);
+        while let Some(batch) = self.puts.next() {
+            let Batch {
+                head,
+                data,
+                waiters,
+            } = batch;
+            let sent = self.call(Call::Put, encode_head(&head), data).await;
+            let outcomes: Vec<PutOutcome> = match sent {
+                Ok((outcomes, _)) => outcomes,
+                Err(error) => vec![Err(error); waiters.len()],
+            };
+            let fits = outcomes.len() == waiters.len();
+            let mut outcomes = outcomes.into_iter();
+            for waiter in waiters {
+                let outcome = match outcomes.next() {
+                    Some(outcome) if fits => outcome,
+                    _ => Err(self.unfit(Call::Put)),
+                };
+                // A caller that has gone does not want to know.
+                let _ = waiter.send(outcome);
+            }
+        }
+        std::mem::forget(guard);
+    }
+
+    fn unfit(&self, call: Call) -> StoreError {
+        StoreError::Unreachable {
+            why: format!(
+                "{}: the answer does not fit the {} call",
+                self.client.address(),
+                call.name()
+            ),
+        }
+    }
+}
+
+/// Lets the waiters of a lane go if its sender is dropped midway.
+struct AbandonOnDrop<'a>(&'a PutLane);
+
+impl Drop for AbandonOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+fn bad(what: impl Into<String>) -> StoreError {
+    StoreError::BadCall { what: what.into() }
+}
+
+#[async_trait]
+impl ShardStore for RemoteDisk {
+    fn disk(&self) -> DiskId {
+        self.inner.disk
+    }
+
+    async fn raise_epoch(&self, ctx: &CallContext) -> Result<(), StoreError> {
+        let head = RaiseEpochHead { ctx: *ctx };
+        self.call(Call::RaiseEpoch, &head).await
+    }
+
+    async fn assign(&self, ctx: &CallContext, slots: &[SlotAssignment]) -> Result<(), StoreError> {
+        let head = AssignHead {
+            ctx: *ctx,
+            slots: slots.to_vec(),
+        };
+        self.call(Call::Assign, &head).await
+    }
+
+    async fn open(
+        &self,
+        ctx: &CallContext,
+        header: ShardHeader,
+        shard_len: Option<u64>,
+    ) -> Result<ShardHandle, StoreError> {
+        let head = OpenHead {
+            ctx: *ctx,
+            header,
+            shard_len,
+        };
+        self.call(Call::Open, &head).await
+    }
+
+    async fn append(
+        &self,
+        ctx: &CallContext,
+        handle: ShardHandle,
+        offset: u64,
+        bytes: Bytes,
+        crcs: &[u32],
+    ) -> Result<(), StoreError> {
+        if bytes.len() > MAX_APPEND_BYTES {
+            return Err(bad(format!("append of {} bytes", bytes.len())));
+        }
+        let head = encode_head(&AppendHead {
+            ctx: *ctx,
+            handle,
+            offset,
+            crcs: crcs.to_vec(),
+        });
+        let ((), _) = self.inner.call(Call::Append, head, vec![bytes]).await?;
+        Ok(())
+    }
+
+    async fn finish(
+        &self,
+        ctx: &CallContext,
+        handle: ShardHandle,
+        end: ShardEnd,
+    ) -> Result<(), StoreError> {
+        let head = FinishHead {
+            ctx: *ctx,
+            handle,
+            end,
+        };
+        self.call(Call::Finish, &head).await
+    }
+
+    async fn abort(&self, ctx: &CallContext, handle: ShardHandle) -> Result<(), StoreError> {
+        let head = AbortHead { ctx: *ctx, handle };
+        self.call(Call::Abort, &head).await
+    }
+
+    async fn put(&self, ctx: &CallContext, shard: SmallShard) -> Result<(), StoreError> {
+        // In a message with others, one beyond the bounds of a message would
+        // have all of them refused.
+        if shard.bytes.len() > MAX_PUT_BYTES
+            || shard.crcs.len() > MAX_PUT_BYTES / CHECK_BLOCK
+            || shard.header.object.metadata.len() > MAX_METADATA_BYTES
+            || shard.header.object.key.len() > MAX_KEY_BYTES
+            || shard.header.object.bucket.len() > MAX_BUCKET_BYTES
+        {
+            return Err(bad("small shard beyond its bounds"));
+        }
+        let (waiter, answer) = oneshot::channel();
+        if self.inner.puts.push(*ctx, shard, waiter)? {
+            let sending = Arc::clone(&self.inner).send_puts();
+            self.inner.client.tracker().spawn(sending);
+        }
+        let within = self.inner.client.settings().call_timeout;
+        match timeout(within, answer).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(StoreError::Unreachable {
+                why: "the gateway is stopping".to_owned(),
+            }),
+            Err(_) => Err(StoreError::TimedOut(within)),
+        }
+    }
+
+    async fn read(&self, key: ShardKey, offset: u64, len: u32) -> Result<ShardBytes, StoreError> {
+        let head = encode_head(&ReadHead { key, offset, len });
+        let (ReadAnswer { crcs }, bytes) = self.inner.call(Call::Read, head, Vec::new()).await?;
+        if bytes.len() != len as usize || crcs.len() != bytes.len().div_ceil(CHECK_BLOCK) {
+            return Err(self.inner.unfit(Call::Read));
+        }
+        Ok(ShardBytes { bytes, crcs })
+    }
+
+    async fn stat(&self, key: ShardKey) -> Result<ShardStat, StoreError> {
+        let stat: ShardStat = self.call(Call::Stat, &StatHead { key }).await?;
+        if stat.header.key != key {
+            return Err(self.inner.unfit(Call::Stat));
+        }
+        Ok(stat)
+    }
+
+    async fn delete(&self, ctx: &CallContext, keys: &[ShardKey]) -> Result<(), StoreError> {
+        let head = DeleteHead {
+            ctx: *ctx,
+            keys: keys.to_vec(),
+        };
+        self.call(Call::Delete, &head).await
+    }
+
+    async fn list(
+        &self,
+        after: Option<ShardKey>,
+        limit: usize,
+    ) -> Result<Vec<ListedShard>, StoreError> {
+        let head = ListHead {
+            after,
+            limit: u16::try_from(limit).unwrap_or(u16::MAX),
+        };
+        let listed: Vec<ListedShard> = self.call(Call::List, &head).await?;
+        let ascending = listed.windows(2).all(|pair| pair[0].key < pair[1].key);
+        let behind = listed.first().is_none_or(|first| after < Some(first.key));
+        if listed.len() > limit || !ascending || !behind {
+            return Err(self.inner.unfit(Call::List));
+        }
+        Ok(listed)
+    }
+
+    async fn health(&self) -> Result<DiskHealth, StoreError> {
+        let health: DiskHealth = self.call(Call::Health, &HealthHead {}).await?;
+        if health.identity.disk != self.inner.disk {
+            return Err(self.inner.unfit(Call::Health));
+        }
+        Ok(health)
+    }
+}
