@@ -266,3 +266,6 @@ impl Catalog {
 pub(crate) fn fresh_number() -> u64 {
     (shardgate_wire::ids::random_u128() >> 64) as u64
 }
+
+#[cfg(test)]
+mod tests;

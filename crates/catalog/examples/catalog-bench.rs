@@ -1,0 +1,193 @@
+//! What the catalog costs: durable publications by 1, 16 and 64 writers,
+//! reads of one object, and pages of 1,000 entries. Prints figures, decides
+//! nothing.
+//!
+//! `cargo run --release -p shardgate-catalog --example catalog-bench [FOLDER]`
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use shardgate_catalog::model::{
+    BlobRef, Content, DetailRow, ETag, GroupRow, GroupState, VersionRow,
+};
+use shardgate_catalog::{
+    BucketRef, Catalog, CatalogOptions, ListQuery, Publish, PublishBody, Result, WriteCondition,
+    WrittenBlob,
+};
+use shardgate_wire::{BlobId, BlobLayout, DiskId, Generation, GroupId, Medium, VersionUid};
+
+const RUN: Duration = Duration::from_secs(4);
+const GROUP: GroupId = GroupId(1);
+
+fn blob(n: u64) -> PublishBody {
+    PublishBody::Blob(WrittenBlob {
+        blob: BlobRef {
+            group: GROUP,
+            blob: BlobId(n.into()),
+            layout: BlobLayout { data: 4, parity: 2 },
+            len: 1 << 20,
+        },
+        generation: Generation(1),
+        owed_slots: vec![],
+        lowest_in_flight: BlobId(n.into()),
+    })
+}
+
+fn object(bucket: &BucketRef, n: u64, body: PublishBody) -> Publish {
+    Publish {
+        bucket: bucket.clone(),
+        key: format!("folder-{:03}/object-{n:010}", n % 1000),
+        row: VersionRow {
+            uid: VersionUid(n.into()),
+            size: match &body {
+                PublishBody::Inline(bytes) => bytes.len() as u64,
+                PublishBody::Blob(written) => written.blob.len,
+            },
+            modified: n,
+            etag: ETag {
+                md5: [7; 16],
+                parts: 0,
+            },
+            class: 0,
+            content: Content::Inline,
+            checksum: None,
+            null: true,
+            has_detail: true,
+        },
+        detail: DetailRow {
+            content_type: Some("application/octet-stream".to_owned()),
+            ..DetailRow::default()
+        },
+        body,
+        condition: WriteCondition::None,
+    }
+}
+
+/// User and system time of this process so far.
+fn cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(") ").next().unwrap_or_default();
+    let ticks = |field: usize| {
+        let word = after_name.split(' ').nth(field);
+        word.and_then(|word| word.parse::<u64>().ok()).unwrap_or(0)
+    };
+    Duration::from_millis((ticks(11) + ticks(12)) * 10)
+}
+
+/// Runs `work` with numbers from `first` on in so many tasks; prints what an
+/// operation took.
+async fn measure<F, W>(name: &str, tasks: u64, first: u64, work: W) -> Result<u64>
+where
+    F: Future<Output = Result<()>> + Send,
+    W: Fn(u64) -> F + Clone + Send + 'static,
+{
+    let (start, cpu_before) = (Instant::now(), cpu());
+    let mut running = Vec::new();
+    for task in 0..tasks {
+        let work = work.clone();
+        running.push(tokio::spawn(async move {
+            let mut latencies = Vec::new();
+            while start.elapsed() < RUN {
+                let n = first + task + tasks * latencies.len() as u64;
+                let begun = Instant::now();
+                work(n).await?;
+                latencies.push(begun.elapsed());
+            }
+            Ok::<_, shardgate_catalog::CatalogError>(latencies)
+        }));
+    }
+    let mut latencies = Vec::new();
+    for task in running {
+        latencies.extend(task.await.expect("a task does not panic")?);
+    }
+    let (wall, cpu) = (start.elapsed(), cpu().saturating_sub(cpu_before));
+    latencies.sort_unstable();
+    let count = latencies.len();
+    println!(
+        "{name:<28} {tasks:>3} at once {:>9.0}/s  p50 {:>8.1?} p99 {:>8.1?}  CPU {:>6.1} us",
+        count as f64 / wall.as_secs_f64(),
+        latencies[count / 2],
+        latencies[count * 99 / 100],
+        cpu.as_secs_f64() * 1e6 / count as f64,
+    );
+    Ok(count as u64)
+}
+
+async fn run(folder: PathBuf) -> Result<()> {
+    let catalog = Catalog::open_rocksdb(folder, CatalogOptions::default()).await?;
+    let row = catalog.create_bucket("bench", "bench", 0).await?;
+    let bucket = BucketRef {
+        name: "bench".to_owned(),
+        incarnation: row.incarnation,
+    };
+    let group = GroupRow {
+        id: GROUP,
+        generation: Generation(1),
+        data: 4,
+        parity: 2,
+        medium: Medium::Flash,
+        slots: (1..=6).map(DiskId).collect(),
+        state: GroupState::Open,
+        narrow: false,
+        slot_bytes: 0,
+    };
+    catalog.put_group(&group, None).await?;
+    let mut next = 1;
+    for tasks in [1, 16, 64] {
+        let (catalog, bucket) = (catalog.clone(), bucket.clone());
+        let count = measure("publish a blob", tasks, next, move |n| {
+            let (catalog, request) = (catalog.clone(), object(&bucket, n, blob(n)));
+            async move { catalog.publish(request).await.map(drop) }
+        });
+        // Numbers of a task go in steps of `tasks`: leave room.
+        next += count.await? * tasks + tasks;
+    }
+    let first_inline = next;
+    let inline = {
+        let (catalog, bucket) = (catalog.clone(), bucket.clone());
+        measure("publish 1 KiB inline", 64, next, move |n| {
+            let body = PublishBody::Inline(Bytes::from(vec![7; 1024]));
+            let (catalog, request) = (catalog.clone(), object(&bucket, n, body));
+            async move { catalog.publish(request).await.map(drop) }
+        })
+        .await?
+    };
+    let known = inline / 64 * 32;
+    for tasks in [1, 16] {
+        let (catalog, bucket) = (catalog.clone(), bucket.clone());
+        measure("read 1 KiB inline", tasks, 0, move |n| {
+            // Half of those that the slowest writer certainly made.
+            let n = first_inline + n.wrapping_mul(0x9E37_79B9_7F4A_7C15) % known.max(1);
+            let key = format!("folder-{:03}/object-{n:010}", n % 1000);
+            let (catalog, incarnation) = (catalog.clone(), bucket.incarnation);
+            async move { catalog.read_object(incarnation, &key).await.map(drop) }
+        })
+        .await?;
+    }
+    for delimiter in [None, Some("/".to_owned())] {
+        let name = match delimiter {
+            None => "list 1,000 keys",
+            Some(_) => "list 1,000 common prefixes",
+        };
+        let (catalog, incarnation) = (catalog.clone(), bucket.incarnation);
+        measure(name, 1, 0, move |_| {
+            let query = ListQuery {
+                delimiter: delimiter.clone(),
+                limit: 1000,
+                ..ListQuery::default()
+            };
+            let catalog = catalog.clone();
+            async move { catalog.list_objects(incarnation, &query).await.map(drop) }
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let temporary = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = std::env::args_os().nth(1).map(PathBuf::from);
+    run(folder.unwrap_or_else(|| temporary.path().join("catalog"))).await
+}
