@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use shardgate_catalog::model::{
-    BlobRef, Content, DetailRow, ETag, GroupRow, GroupState, VersionRow,
+    BlobRef, Content, DetailRow, ETag, GroupRow, GroupState, UploadPartRow, UploadRow, VersionRow,
 };
 use shardgate_catalog::{
-    BucketRef, Catalog, CatalogOptions, ListQuery, Publish, PublishBody, Result, WriteCondition,
+    BucketRef, Catalog, CatalogError, CatalogOptions, CompleteFinish, CompletePart,
+    CompleteRequest, ListQuery, MIN_PART_BYTES, Publish, PublishBody, Result, WriteCondition,
     WrittenBlob,
 };
 use shardgate_wire::{BlobId, BlobLayout, DiskId, Generation, GroupId, Medium, VersionUid};
@@ -94,7 +95,7 @@ where
                 work(n).await?;
                 latencies.push(begun.elapsed());
             }
-            Ok::<_, shardgate_catalog::CatalogError>(latencies)
+            Ok::<_, CatalogError>(latencies)
         }));
     }
     let mut latencies = Vec::new();
@@ -105,10 +106,11 @@ where
     latencies.sort_unstable();
     let count = latencies.len();
     println!(
-        "{name:<28} {tasks:>3} at once {:>9.0}/s  p50 {:>8.1?} p99 {:>8.1?}  CPU {:>6.1} us",
+        "{name:<28} {tasks:>3} at once {:>9.0}/s  p50 {:>8.1?} p99 {:>8.1?} max {:>8.1?}  CPU {:>6.1} us",
         count as f64 / wall.as_secs_f64(),
         latencies[count / 2],
         latencies[count * 99 / 100],
+        latencies[count - 1],
         cpu.as_secs_f64() * 1e6 / count as f64,
     );
     Ok(count as u64)
@@ -165,6 +167,9 @@ async fn run(folder: PathBuf) -> Result<()> {
         })
         .await?;
     }
+    next += inline * 64 + 64;
+    next = complete_beside_writers(&catalog, &bucket, next).await?;
+    delete_and_list(&catalog, &bucket, next).await?;
     for delimiter in [None, Some("/".to_owned())] {
         let name = match delimiter {
             None => "list 1,000 keys",
@@ -181,6 +186,126 @@ async fn run(folder: PathBuf) -> Result<()> {
             async move { catalog.list_objects(incarnation, &query).await.map(drop) }
         })
         .await?;
+    }
+    Ok(())
+}
+
+/// An upload of 10,000 parts is completed while others publish: what it takes,
+/// and what it takes from them.
+async fn complete_beside_writers(catalog: &Catalog, bucket: &BucketRef, first: u64) -> Result<u64> {
+    let uid = VersionUid(u128::MAX);
+    let upload = UploadRow {
+        uid,
+        initiated: 0,
+        owner: String::new(),
+        class: 0,
+        detail: DetailRow::default(),
+        checksum: None,
+        group: None,
+    };
+    catalog.create_upload(bucket, "large", &upload).await?;
+    let mut lanes = Vec::new();
+    for lane in 0..50u16 {
+        let (catalog, bucket) = (catalog.clone(), bucket.clone());
+        lanes.push(tokio::spawn(async move {
+            for number in (1..=10_000).filter(|number| number % 50 == lane) {
+                let row = UploadPartRow {
+                    number,
+                    blob: None,
+                    len: MIN_PART_BYTES,
+                    md5: [7; 16],
+                    checksum: None,
+                    modified: 0,
+                };
+                let PublishBody::Blob(written) = blob((1 << 60) + u64::from(number)) else {
+                    unreachable!("blob() makes a blob");
+                };
+                let stored = catalog.put_part(&bucket, "large", uid, row, Some(&written));
+                stored.await?;
+            }
+            Ok::<_, CatalogError>(())
+        }));
+    }
+    for lane in lanes {
+        lane.await.expect("a task does not panic")?;
+    }
+    let parts = (1..=10_000).map(|number| CompletePart {
+        number,
+        md5: [7; 16],
+    });
+    let request = CompleteRequest {
+        bucket: bucket.clone(),
+        key: "large".to_owned(),
+        uid,
+        parts: parts.collect(),
+        condition: WriteCondition::None,
+        now: 0,
+    };
+    let complete = {
+        let catalog = catalog.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(RUN / 2).await;
+            let begun = Instant::now();
+            let finish = |_: &_, _: &[_]| {
+                Ok::<_, CatalogError>(CompleteFinish {
+                    etag: ETag {
+                        md5: [7; 16],
+                        parts: 10_000,
+                    },
+                    checksum: None,
+                })
+            };
+            catalog.complete_upload(&request, finish).await?;
+            Ok::<_, CatalogError>(begun.elapsed())
+        })
+    };
+    let (publisher, target) = (catalog.clone(), bucket.clone());
+    let count = measure("publish beside a completion", 16, first, move |n| {
+        let (catalog, request) = (publisher.clone(), object(&target, n, blob(n)));
+        async move { catalog.publish(request).await.map(drop) }
+    });
+    let count = count.await?;
+    let took = complete.await.expect("a task does not panic")?;
+    println!("complete 10,000 parts         {took:.1?}");
+    Ok(first + count * 16 + 16)
+}
+
+/// Lists behind 200,000 keys that were deleted just before.
+async fn delete_and_list(catalog: &Catalog, bucket: &BucketRef, first: u64) -> Result<()> {
+    let name = |n: u64| format!("deleted/{n:010}");
+    let mut lanes = Vec::new();
+    for lane in 0..64u64 {
+        let (catalog, bucket) = (catalog.clone(), bucket.clone());
+        lanes.push(tokio::spawn(async move {
+            for n in (first..first + 200_000).filter(|n| n % 64 == lane) {
+                let mut request = object(&bucket, n, PublishBody::Inline(Bytes::from("x")));
+                request.key = name(n);
+                catalog.publish(request).await?;
+            }
+            Ok::<_, CatalogError>(())
+        }));
+    }
+    for lane in lanes {
+        lane.await.expect("a task does not panic")?;
+    }
+    let keys: Vec<_> = (first..first + 200_000).map(name).collect();
+    let begun = Instant::now();
+    for keys in keys.chunks(1000) {
+        catalog.delete_objects(bucket, keys).await?;
+    }
+    let took = begun.elapsed();
+    println!("delete 1,000 keys             {:.1?}", took / 200);
+    let query = ListQuery {
+        prefix: "deleted/".to_owned(),
+        limit: 1000,
+        ..ListQuery::default()
+    };
+    for wait in [0, 2] {
+        tokio::time::sleep(Duration::from_secs(wait)).await;
+        let begun = Instant::now();
+        let page = catalog.list_objects(bucket.incarnation, &query).await?;
+        assert!(page.entries.is_empty(), "all of them were deleted");
+        println!("list 200,000 deleted keys     {:.1?}", begun.elapsed());
     }
     Ok(())
 }

@@ -38,4 +38,4 @@ pub use listing::{
     ListEntry, ListFrom, ListPage, ListQuery, UploadEntry, UploadsFrom, UploadsPage, UploadsQuery,
 };
 pub use objects::ObjectRead;
-pub use publish::{Publish, PublishBody, Published, WriteCondition, WrittenBlob};
+pub use publish::{MAX_INLINE_BYTES, Publish, PublishBody, Published, WriteCondition, WrittenBlob};

@@ -224,7 +224,7 @@ impl Catalog {
         let scan = Scan {
             range,
             reverse: false,
-            limit: limit + 1,
+            limit: limit.saturating_add(1),
             fold,
         };
         let mut found = self.engine().scan(scan).await?;

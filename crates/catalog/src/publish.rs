@@ -19,6 +19,9 @@ use crate::model::{
 };
 use crate::row::decode;
 
+/// Most bytes of an object that are kept in the catalog.
+pub const MAX_INLINE_BYTES: usize = 16 << 10;
+
 /// A blob whose shards are durable on a quorum of the slots they belong to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrittenBlob {
@@ -105,7 +108,8 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError::GroupMoved`]: a slot of the group moved; say again
     /// which slots are owed. [`CatalogError::Conflict`]: the blob is known
-    /// already, or was condemned.
+    /// already, or was condemned. [`CatalogError::TooLarge`]: more than
+    /// [`MAX_INLINE_BYTES`] inline.
     pub async fn publish(&self, publish: Publish) -> Result<Published> {
         let Publish {
             bucket,
@@ -115,6 +119,12 @@ impl Catalog {
             body,
             condition,
         } = publish;
+        if let PublishBody::Inline(inline) = &body
+            && inline.len() > MAX_INLINE_BYTES
+        {
+            let bytes = inline.len();
+            return Err(CatalogError::TooLarge { bytes });
+        }
         row.has_detail = !detail.is_empty();
         row.content = match &body {
             PublishBody::Inline(_) => Content::Inline,
