@@ -28,6 +28,7 @@ mod list_versions;
 mod metadata;
 mod multipart;
 mod names;
+mod object_path;
 mod object_read;
 mod object_write;
 mod operations;
@@ -44,6 +45,7 @@ pub use build::{S3Parts, S3Settings, build_s3};
 pub(crate) use encode::for_log;
 pub(crate) use error::slow_down;
 pub use front::S3Front;
+pub use object_path::{ClassNames, ServedObjects};
 pub use store::{ObjectStore, OpenedObject, ReadStream};
 pub use telemetry::{Named, Observed};
 

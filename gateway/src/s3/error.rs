@@ -48,7 +48,7 @@ pub(crate) fn s3_error_of(error: ObjectError) -> S3Error {
         E::MetadataTooLarge { .. } => new(S3ErrorCode::MetadataTooLarge),
         E::UnknownClass => new(S3ErrorCode::InvalidStorageClass),
         E::SlowDown => slow_down(),
-        E::Body(error) => body_error(&error),
+        E::Body(error) => body_error(error),
         failed => failure(&failed),
     }
 }
@@ -82,8 +82,13 @@ fn failure(error: &ObjectError) -> S3Error {
     }
 }
 
-fn body_error(error: &BodyError) -> S3Error {
-    match body_error_code(error.0.as_ref()) {
+fn body_error(error: BodyError) -> S3Error {
+    // The body of a copy is a read, which fails under its own name.
+    let error = match error.0.downcast::<ObjectError>() {
+        Ok(of_source) => return s3_error_of(*of_source),
+        Err(other) => other,
+    };
+    match body_error_code(error.as_ref()) {
         S3ErrorCode::Custom(code) => custom(
             code.as_ref(),
             400,

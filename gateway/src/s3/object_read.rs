@@ -11,12 +11,13 @@ use s3s::{Body, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error}
 use shardgate_catalog::model::{DetailRow, PartRow, StoredChecksum, VersionRow};
 
 use super::conditions::{ON_READ, ReadConditions, Verdict, etag_text, http_date, range_stands};
-use super::error::{custom, invalid_range, s3_error_of};
+use super::error::{invalid_range, s3_error_of};
 use super::metadata::{DEFAULT_CONTENT_TYPE, shown_metadata};
+use super::multipart::part_number;
 use super::names::check_key;
 use super::range::{RangeRequest, Selected};
 use super::repair::original_headers;
-use super::service::{Operations, catalog_error, check_version};
+use super::service::{Operations, check_version};
 use super::shown::{etag, put_checksum_and_type, size, timestamp};
 use super::store::{OpenedObject, ReadStream};
 
@@ -69,7 +70,7 @@ async fn choose(
                 "Cannot specify both Range header and partNumber query parameter"
             ));
         }
-        (None, Some(number)) => part_range(operations, row, number).await?,
+        (None, Some(number)) => part_range(&*object, number).await?,
         (Some(value), None) if range_stands(headers, &row.etag, row.modified) => {
             let selected = RangeRequest::parse(value.as_bytes()).select(row.size);
             (selected.map_err(|_| invalid_range(row.size))?, None)
@@ -96,47 +97,19 @@ async fn detail_of(object: &dyn OpenedObject) -> S3Result<DetailRow> {
 
 /// The bytes of a part. An object that was put whole has part 1.
 async fn part_range(
-    operations: &Operations,
-    row: &VersionRow,
+    object: &dyn OpenedObject,
     number: i32,
 ) -> S3Result<(Selected, Option<PartRow>)> {
-    let Some(number) = u16::try_from(number)
-        .ok()
-        .filter(|n| (1..=10_000).contains(n))
-    else {
-        return Err(s3_error!(
-            InvalidArgument,
-            "Part number must be an integer between 1 and 10000, inclusive"
-        ));
+    let part = object
+        .part(part_number(number)?)
+        .await
+        .map_err(s3_error_of)?;
+    let selected = match part.len {
+        0 => Selected::All,
+        len => Selected::Bytes(part.start..part.start + len),
     };
-    if row.etag.parts == 0 {
-        if number != 1 {
-            return Err(no_such_part());
-        }
-        let whole = if row.size == 0 {
-            Selected::All
-        } else {
-            Selected::Bytes(0..row.size)
-        };
-        return Ok((whole, None));
-    }
-    match operations.catalog.part_by_number(row.uid, number).await {
-        Ok(part) if part.len == 0 => Ok((Selected::All, Some(part))),
-        Ok(part) => Ok((
-            Selected::Bytes(part.start..part.start + part.len),
-            Some(part),
-        )),
-        Err(shardgate_catalog::CatalogError::InvalidPart { .. }) => Err(no_such_part()),
-        Err(error) => Err(catalog_error(error)),
-    }
-}
-
-fn no_such_part() -> S3Error {
-    custom(
-        "InvalidPartNumber",
-        416,
-        "The requested partnumber is not satisfiable",
-    )
+    let of_upload = object.row().etag.parts > 0;
+    Ok((selected, of_upload.then_some(part)))
 }
 
 /// 304 with the headers that a 200 would have had.

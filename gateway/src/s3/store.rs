@@ -9,7 +9,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 use futures::Stream;
 use shardgate_catalog::DeleteCondition;
-use shardgate_catalog::model::{DetailRow, VersionRow};
+use shardgate_catalog::model::{DetailRow, PartRow, VersionRow};
 use shardgate_wire::VersionUid;
 
 use crate::object::{
@@ -28,6 +28,8 @@ pub trait OpenedObject: Send + Sync {
     fn row(&self) -> &VersionRow;
     /// What is kept beside its bytes.
     async fn detail(&self) -> Result<DetailRow, ObjectError>;
+    /// A part of it; one that was put whole has part 1.
+    async fn part(&self, number: u16) -> Result<PartRow, ObjectError>;
     /// Bytes of it.
     async fn read(self: Box<Self>, bytes: Range<u64>) -> Result<ReadStream, ObjectError>;
 }

@@ -10,8 +10,7 @@ use md5::{Digest, Md5};
 use parking_lot::Mutex;
 use shardgate_catalog::model::*;
 use shardgate_catalog::{
-    BucketRef, Catalog, CatalogError, CompleteFinish, CompletePart, DeleteCondition, Publish,
-    PublishBody, WriteCondition as StoredCondition,
+    Catalog, CatalogError, CompleteFinish, CompletePart, DeleteCondition, Publish, PublishBody,
 };
 use shardgate_wire::VersionUid;
 use shardgate_wire::ids::IdSource;
@@ -64,25 +63,10 @@ fn error(error: CatalogError) -> ObjectError {
     }
 }
 
-fn at(bucket: &BucketAt) -> BucketRef {
-    BucketRef {
-        name: bucket.name.clone(),
-        incarnation: bucket.incarnation,
-    }
-}
-
 fn class_number(name: Option<&str>) -> Result<u16, ObjectError> {
     let name = name.unwrap_or("STANDARD");
     let found = CLASSES.iter().position(|known| *known == name);
     Ok(found.ok_or(ObjectError::UnknownClass)? as u16)
-}
-
-fn condition(condition: WriteCondition) -> StoredCondition {
-    match condition {
-        WriteCondition::None => StoredCondition::None,
-        WriteCondition::IfNoneMatchAny => StoredCondition::IfNoneMatchAny,
-        WriteCondition::IfMatch(etag) => StoredCondition::IfMatch(etag),
-    }
 }
 
 /// Gathers a body and checks it as the object path does.
@@ -132,6 +116,7 @@ async fn gather(
 }
 
 struct Opened {
+    catalog: Catalog,
     row: VersionRow,
     detail: Option<DetailRow>,
     bytes: Bytes,
@@ -146,6 +131,21 @@ impl OpenedObject for Opened {
 
     async fn detail(&self) -> Result<DetailRow, ObjectError> {
         Ok(self.detail.clone().unwrap_or_default())
+    }
+
+    async fn part(&self, number: u16) -> Result<PartRow, ObjectError> {
+        if self.row.etag.parts == 0 && number == 1 {
+            return Ok(PartRow {
+                number,
+                start: 0,
+                blob: None,
+                len: self.row.size,
+                md5: self.row.etag.md5,
+                checksum: None,
+            });
+        }
+        let part = self.catalog.part_by_number(self.row.uid, number).await;
+        part.map_err(|_| ObjectError::NoSuchPart)
     }
 
     async fn read(self: Box<Self>, bytes: Range<u64>) -> Result<ReadStream, ObjectError> {
@@ -186,12 +186,12 @@ impl MemoryStore {
             has_detail: false,
         };
         let publish = Publish {
-            bucket: at(&request.bucket),
+            bucket: request.bucket.clone(),
             key: request.key,
             row,
             detail: request.detail,
             body: PublishBody::Inline(bytes),
-            condition: condition(request.condition),
+            condition: request.condition,
         };
         let row = self.catalog.publish(publish).await.map_err(error)?.row;
         Ok(PutOutcome {
@@ -218,7 +218,7 @@ impl MemoryStore {
             checksum: checksum.clone(),
             modified: now(),
         };
-        let bucket = at(&request.bucket);
+        let bucket = request.bucket.clone();
         self.catalog
             .put_part(&bucket, &request.key, request.upload, row.clone(), None)
             .await
@@ -284,6 +284,7 @@ impl ObjectStore for MemoryStore {
                 .unwrap_or_default(),
         };
         Ok(Box::new(Opened {
+            catalog: self.catalog.clone(),
             row: read.row,
             detail: read.detail,
             bytes,
@@ -309,10 +310,7 @@ impl ObjectStore for MemoryStore {
         key: &str,
         condition: DeleteCondition,
     ) -> Result<bool, ObjectError> {
-        let deleted = self
-            .catalog
-            .delete_object(&at(bucket), key, condition)
-            .await;
+        let deleted = self.catalog.delete_object(bucket, key, condition).await;
         Ok(deleted.map_err(error)?.is_some())
     }
 
@@ -321,7 +319,7 @@ impl ObjectStore for MemoryStore {
         bucket: &BucketAt,
         keys: Vec<String>,
     ) -> Result<Vec<Result<(), ObjectError>>, ObjectError> {
-        let deleted = self.catalog.delete_objects(&at(bucket), &keys).await;
+        let deleted = self.catalog.delete_objects(bucket, &keys).await;
         let deleted = deleted.map_err(error)?.into_iter();
         Ok(deleted.map(|one| one.map(|_| ()).map_err(error)).collect())
     }
@@ -336,7 +334,7 @@ impl ObjectStore for MemoryStore {
             checksum: request.checksum,
             group: None,
         };
-        let bucket = at(&request.bucket);
+        let bucket = request.bucket.clone();
         let made = self
             .catalog
             .create_upload(&bucket, &request.key, &row)
@@ -376,7 +374,7 @@ impl ObjectStore for MemoryStore {
         request: CompleteRequest,
     ) -> Result<CompleteOutcome, ObjectError> {
         let asked = shardgate_catalog::CompleteRequest {
-            bucket: at(&request.bucket),
+            bucket: request.bucket.clone(),
             key: request.key.clone(),
             uid: request.upload,
             parts: request
@@ -387,7 +385,7 @@ impl ObjectStore for MemoryStore {
                     md5: part.md5,
                 })
                 .collect(),
-            condition: condition(request.condition),
+            condition: request.condition,
             now: now(),
         };
         let finish = |_: &UploadRow, parts: &[UploadPartRow]| -> Result<_, CatalogError> {
@@ -422,7 +420,7 @@ impl ObjectStore for MemoryStore {
         key: &str,
         upload: VersionUid,
     ) -> Result<(), ObjectError> {
-        let ended = self.catalog.abort_upload(&at(bucket), key, upload).await;
+        let ended = self.catalog.abort_upload(bucket, key, upload).await;
         ended.map_err(error)
     }
 
