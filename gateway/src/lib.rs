@@ -1,7 +1,11 @@
 //! The S3 gateway and the `shardgate` command.
 
+pub mod admin;
 pub mod agents;
+pub mod app;
 pub mod auth;
+pub mod cli;
+pub mod config;
 pub mod object;
 pub mod placement;
 pub mod pool;

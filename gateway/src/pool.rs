@@ -29,7 +29,7 @@ pub use latency::{Latencies, SizeClass};
 pub use media::{MEDIA, MediumProfile, medium_profile};
 pub use members::Member;
 pub use place::LocalFolder;
-pub use report::PoolStatus;
+pub use report::{DiskReading, PoolStatus};
 pub use standing::Standing;
 pub use start::StartError;
 pub use state::{Pool, PoolParts, PoolSettings};

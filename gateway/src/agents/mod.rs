@@ -11,6 +11,7 @@
 //! [`ShardStore`]: shardgate_wire::ShardStore
 
 pub mod client;
+pub mod place;
 pub mod pool;
 pub mod put_lane;
 pub mod remote_disk;

@@ -41,6 +41,10 @@ pub enum Action {
     AbortMultipartUpload,
     /// `s3:ListMultipartUploadParts`
     ListMultipartUploadParts,
+    /// Reading the pool's status.
+    AdminStatus,
+    /// Replacing disks and declaring them lost.
+    AdminDisks,
 }
 
 /// What an action is about.

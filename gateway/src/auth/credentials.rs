@@ -11,7 +11,8 @@ use thiserror::Error;
 use super::Principal;
 
 /// A secret that never shows itself.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(transparent)]
 pub struct SecretText(String);
 
 impl SecretText {
@@ -84,7 +85,7 @@ const LEAST_SECRET_CHARS: usize = 16;
 const LEAST_DIFFERENT_CHARS: usize = 6;
 
 /// The operator's own credentials, the only ones a new store has.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RootCredentials {
     access_key: String,
     secret: SecretText,
@@ -119,10 +120,40 @@ impl RootCredentials {
         })
     }
 
+    /// New random ones: 20 and 40 characters, as AWS makes them.
+    pub fn random() -> Self {
+        const UPPER: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+        // No `/` and `+`: they are a nuisance in shells and links.
+        const MIXED: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        Self {
+            access_key: random_text(UPPER, 20),
+            secret: SecretText::new(random_text(MIXED, 40)),
+        }
+    }
+
     /// The access key.
     pub fn access_key(&self) -> &str {
         &self.access_key
     }
+
+    /// The secret key: for signing, and for the one who may see it.
+    pub fn secret(&self) -> &SecretText {
+        &self.secret
+    }
+}
+
+/// `len` characters of an alphabet whose size divides 256.
+fn random_text(alphabet: &[u8], len: usize) -> String {
+    assert!(
+        256 % alphabet.len() == 0,
+        "every character is equally likely"
+    );
+    let mut bytes = vec![0u8; len];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    bytes
+        .into_iter()
+        .map(|byte| char::from(alphabet[usize::from(byte) % alphabet.len()]))
+        .collect()
 }
 
 impl CredentialStore for RootCredentials {
@@ -175,6 +206,14 @@ mod tests {
             );
         }
         assert!(RootCredentials::new("operator", GOOD).is_ok());
+    }
+
+    #[test]
+    fn random_credentials_are_fit_and_differ() {
+        let (one, other) = (RootCredentials::random(), RootCredentials::random());
+        assert_ne!(one, other);
+        let again = RootCredentials::new(one.access_key(), one.secret().expose());
+        assert_eq!(again, Ok(one));
     }
 
     // ATTACKS 95: secrets in Debug output.

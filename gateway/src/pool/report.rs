@@ -117,7 +117,38 @@ pub struct OwedStatus {
     pub slots: usize,
 }
 
+/// What metrics show of a disk.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DiskReading {
+    /// Its id.
+    pub id: DiskId,
+    /// Its server.
+    pub server: String,
+    /// Whether it takes new writes.
+    pub living: bool,
+    /// What shards may still take, bytes.
+    pub free_bytes: u64,
+    /// Size of its file system, bytes.
+    pub capacity_bytes: u64,
+    /// Calls that wait for it or are in it.
+    pub queued: u32,
+}
+
 impl Pool {
+    /// What metrics show of the disks that are not declared lost.
+    pub fn disk_readings(&self) -> Vec<DiskReading> {
+        let snapshot = self.snapshot();
+        let reading = |disk: &DiskView| DiskReading {
+            id: disk.id,
+            server: disk.server.clone(),
+            living: disk.living,
+            free_bytes: disk.free_bytes,
+            capacity_bytes: disk.capacity_bytes,
+            queued: disk.load,
+        };
+        snapshot.view.disks.iter().map(reading).collect()
+    }
+
     /// Whether writes and reads can be served; else why not.
     ///
     /// # Errors

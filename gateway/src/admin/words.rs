@@ -1,0 +1,81 @@
+//! The pool's status as people read it.
+
+use std::fmt::Write;
+
+use crate::config::ByteSize;
+use crate::pool::report::{DiskStatus, PoolStatus};
+
+/// All of it, ready to print.
+pub fn words(status: &PoolStatus) -> String {
+    let mut text = format!("cluster {}, epoch {}\n", status.cluster, status.epoch);
+    line(&mut text, format_args!("\nWhat may be lost now:"));
+    for sentence in &status.loss {
+        line(&mut text, format_args!("  {sentence}"));
+    }
+    for warning in &status.warnings {
+        line(&mut text, format_args!("  ! {warning}"));
+    }
+    line(&mut text, format_args!("\nServers:"));
+    for agent in &status.agents {
+        let server = agent.server.as_deref().unwrap_or("?");
+        let problem = agent.problem.as_deref().unwrap_or("answers");
+        line(
+            &mut text,
+            format_args!("  {:<32} {server:<20} {problem}", agent.place),
+        );
+    }
+    line(&mut text, format_args!("\nDisks:"));
+    status
+        .disks
+        .iter()
+        .for_each(|disk| disk_line(&mut text, disk));
+    line(&mut text, format_args!("\nClasses:"));
+    for class in &status.classes {
+        let scheme = class.scheme.as_deref().unwrap_or("no disks");
+        let bound = class
+            .medium
+            .map_or(String::new(), |medium| format!(" on {medium:?} disks"));
+        line(
+            &mut text,
+            format_args!(
+                "  {:<24} {scheme:<6} ({}{bound}), room for {}",
+                class.name,
+                class.configured,
+                ByteSize(class.free_bytes)
+            ),
+        );
+    }
+    let groups = &status.groups;
+    line(
+        &mut text,
+        format_args!(
+            "\nGroups: {} open, {} sealed, {} narrow, {} degraded; {} slots owed",
+            groups.open, groups.sealed, groups.narrow, groups.degraded, status.owed.slots
+        ),
+    );
+    text
+}
+
+fn disk_line(text: &mut String, disk: &DiskStatus) {
+    let why = disk
+        .why
+        .as_deref()
+        .map_or(String::new(), |why| format!(": {why}"));
+    line(
+        text,
+        format_args!(
+            "  {} {:<14} {:<9} {:>11} free of {:>11}  {} {}{why}",
+            disk.id,
+            disk.server,
+            format!("{:?}", disk.medium).to_lowercase(),
+            ByteSize(disk.free_bytes).to_string(),
+            ByteSize(disk.capacity_bytes).to_string(),
+            disk.path,
+            disk.state,
+        ),
+    );
+}
+
+fn line(text: &mut String, words: std::fmt::Arguments<'_>) {
+    writeln!(text, "{words}").expect("writing to a string does not fail");
+}

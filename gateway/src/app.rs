@@ -1,0 +1,330 @@
+//! The gateway put together: every component is built once, here, and passed
+//! down.
+//!
+//! Owns the order of start and stop. Start: logs, the lock on the gateway's
+//! own folder, catalog, disks, data path, S3, listeners. Stop: listeners,
+//! running requests (with a deadline), background work, disks, catalog.
+
+mod folder;
+
+use std::net::{IpAddr, ToSocketAddrs};
+use std::sync::Arc;
+
+use shardgate_catalog::Catalog;
+use shardgate_disk_store::DiskOptions;
+use shardgate_wire::mac::Secret;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin;
+use crate::agents::place::AgentFolders;
+use crate::agents::{AgentClient, AgentSettings};
+use crate::auth::RootCredentials;
+use crate::config::values::{AgentUrl, LogFormat};
+use crate::config::{SchemeChoice, Settings};
+use crate::object::settings::ObjectSettings;
+use crate::object::{ObjectParts, ObjectService};
+use crate::pool::place::{LocalFolder, LocalFolders, Place};
+use crate::pool::start::{Start, start_at};
+use crate::pool::{ClassSetting, Pool, PoolSettings, SchemeSetting};
+use crate::s3::{S3Parts, S3Settings, ServedObjects, build_s3};
+use crate::seam::{Clock, SystemClock};
+use crate::server::{self, Limits, ServerParts, ServerSettings};
+
+
+/// Serves until the process is told to stop.
+pub fn serve(settings: Settings) -> Result<(), String> {
+    serve_with(settings, || {})
+}
+
+/// Serves; `ready` is called once, when requests are taken.
+pub fn serve_with(settings: Settings, ready: impl FnOnce()) -> Result<(), String> {
+    let format = match settings.log.format {
+        LogFormat::Text => server::LogFormat::Text,
+        LogFormat::Json => server::LogFormat::Json,
+    };
+    server::init_logs(format, &settings.log.level).map_err(|error| chain(&error))?;
+    let root = settings
+        .root_credentials()
+        .map_err(|error| error.to_string())?;
+    let secret = pool_secret(&settings)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("start threads: {error}"))?;
+    runtime.block_on(run(settings, root, secret, ready))
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// The secret of agents; without one every agent must be on loopback.
+fn pool_secret(settings: &Settings) -> Result<Option<Secret>, String> {
+    match settings.pool_secret().map_err(|error| error.to_string())? {
+        Some(text) => Secret::new(text.expose().as_bytes())
+            .map(Some)
+            .map_err(|error| format!("pool.secret: {error}")),
+        None => match settings
+            .pool
+            .agents
+            .iter()
+            .find(|agent| !is_loopback(agent))
+        {
+            Some(AgentUrl(url)) => Err(format!(
+                "pool.secret is missing: it may be only where every agent is on loopback, and {url} is not"
+            )),
+            None => Ok(None),
+        },
+    }
+}
+
+/// Whether every address that the agent's name stands for is loopback.
+fn is_loopback(AgentUrl(url): &AgentUrl) -> bool {
+    let authority = url.trim_start_matches("http://");
+    let addresses = authority.to_socket_addrs().map(Iterator::collect::<Vec<_>>);
+    addresses.is_ok_and(|all| {
+        !all.is_empty()
+            && all
+                .iter()
+                .map(|addr| addr.ip())
+                .all(|ip: IpAddr| ip.is_loopback())
+    })
+}
+
+async fn run(
+    settings: Settings,
+    root: RootCredentials,
+    secret: Option<Secret>,
+    ready: impl FnOnce(),
+) -> Result<(), String> {
+    let path = settings
+        .catalog
+        .path
+        .clone()
+        .ok_or("catalog.path is missing")?;
+    let folder =
+        folder::Own::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let token = admin::token(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+
+    let catalog = open_catalog(&settings, &path).await?;
+    let start = Start {
+        catalog: catalog.clone(),
+        places: places(&settings, secret, &clock, &tracker),
+        settings: PoolSettings {
+            classes: classes(&settings),
+            ..PoolSettings::default()
+        },
+        clock: Arc::clone(&clock),
+        declare_lost: Vec::new(),
+    };
+    let pool = start_at(start).await.map_err(|error| chain(&error))?;
+    pool.spawn_probes(&tracker, stop.clone());
+    let objects = object_service(&settings, &catalog, &pool, &clock, &tracker, &stop);
+
+    let parts = ServerParts {
+        front: build_s3(
+            &s3_settings(&settings),
+            S3Parts {
+                catalog: catalog.clone(),
+                objects: ServedObjects::new(objects.clone(), class_names(&pool)),
+                credentials: Arc::new(root.clone()),
+                clock,
+            },
+        ),
+        routes: admin::Routes::new(pool.clone(), root.access_key()),
+        readings: admin::readings(&pool, &objects),
+    };
+    let server = server_settings(&settings, token);
+    let told = stop_signal()?;
+    let outcome = server::run(server, parts, told, |_, _| ready()).await;
+    tracing::info!("stopping");
+    stop.cancel();
+    tracker.close();
+    if tokio::time::timeout(settings.gateway.shutdown_deadline.0, tracker.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!("background work did not end in time");
+    }
+    pool.close().await;
+    drop((objects, pool, catalog));
+    folder.close();
+    outcome.map_err(|error| chain(&error))
+}
+
+/// Ends with the first SIGTERM or SIGINT.
+fn stop_signal() -> Result<impl Future<Output = ()>, String> {
+    let listen = |kind| signal(kind).map_err(|error| format!("listen for signals: {error}"));
+    let (mut term, mut interrupt) = (
+        listen(SignalKind::terminate())?,
+        listen(SignalKind::interrupt())?,
+    );
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+async fn open_catalog(settings: &Settings, path: &std::path::Path) -> Result<Catalog, String> {
+    let options = shardgate_catalog::CatalogOptions {
+        block_cache_bytes: settings.catalog.cache.0 as usize,
+        ..shardgate_catalog::CatalogOptions::default()
+    };
+    let path = path.join("rocksdb");
+    let opened = Catalog::open_rocksdb(&path, options).await;
+    opened.map_err(|error| format!("open the catalog in {}: {}", path.display(), chain(&error)))
+}
+
+/// The gateway's own folders, then the agents.
+fn places(
+    settings: &Settings,
+    secret: Option<Secret>,
+    clock: &Arc<dyn Clock>,
+    tracker: &TaskTracker,
+) -> Vec<Arc<dyn Place>> {
+    let pool = &settings.pool;
+    let mut places: Vec<Arc<dyn Place>> = Vec::new();
+    if !pool.disks.is_empty() {
+        let folders = pool.disks.iter().map(|folder| LocalFolder {
+            path: folder.path.clone(),
+            medium: folder.medium,
+        });
+        places.push(Arc::new(LocalFolders::new(
+            folders.collect(),
+            pool.server.clone(),
+            pool.site.clone(),
+            DiskOptions::default(),
+        )));
+    }
+    let agents = pool.agents.iter().map(|AgentUrl(url)| {
+        let client = AgentClient::new(
+            url.trim_start_matches("http://"),
+            secret.clone(),
+            AgentSettings {
+                connections: pool.connections_per_agent,
+                ..AgentSettings::default()
+            },
+            Arc::clone(clock),
+            tracker.clone(),
+        );
+        Arc::new(AgentFolders::new(client)) as Arc<dyn Place>
+    });
+    places.extend(agents);
+    places
+}
+
+fn classes(settings: &Settings) -> Vec<ClassSetting> {
+    let own = settings.classes.iter().map(|(name, class)| ClassSetting {
+        name: name.clone(),
+        scheme: match class.scheme {
+            SchemeChoice::Auto => SchemeSetting::Auto,
+            SchemeChoice::Fixed(scheme) => SchemeSetting::Fixed(scheme),
+        },
+        medium: class.medium,
+    });
+    ClassSetting::with_defaults(own.collect())
+}
+
+fn class_names(pool: &Pool) -> Box<dyn Fn(u16) -> String + Send + Sync> {
+    let pool = pool.clone();
+    Box::new(move |number| pool.class_name(number))
+}
+
+fn object_service(
+    settings: &Settings,
+    catalog: &Catalog,
+    pool: &Pool,
+    clock: &Arc<dyn Clock>,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) -> ObjectService {
+    let settings = ObjectSettings {
+        inline_max: settings.catalog.inline_max.0 as usize,
+        memory_bytes: settings.limits.memory_budget.0,
+        memory_wait: settings.limits.memory_wait.0,
+        ..ObjectSettings::default()
+    };
+    ObjectService::start(ObjectParts {
+        catalog: catalog.clone(),
+        disks: Arc::new(pool.clone()),
+        clock: Arc::clone(clock),
+        settings,
+        tracker: tracker.clone(),
+        stop: stop.clone(),
+    })
+}
+
+fn s3_settings(settings: &Settings) -> S3Settings {
+    let gateway = &settings.gateway;
+    S3Settings {
+        region: gateway.region.clone(),
+        host_names: gateway
+            .host_names
+            .iter()
+            .map(|name| name.0.clone())
+            .collect(),
+        signature_v2: gateway.signature_v2,
+        body_idle: settings.limits.body_timeout.0,
+    }
+}
+
+fn server_settings(settings: &Settings, token: crate::auth::SecretText) -> ServerSettings {
+    let limits = &settings.limits;
+    ServerSettings {
+        listen: settings.gateway.listen.0,
+        operator_listen: Some(settings.gateway.operator_listen.0),
+        operator_token: Some(token),
+        limits: Limits {
+            connections: limits.connections,
+            requests: limits.requests,
+            header_time: limits.header_timeout.0,
+            body_idle: limits.body_timeout.0,
+            write_idle: limits.body_timeout.0 * 2,
+            ..Limits::default()
+        },
+        drain: settings.gateway.shutdown_deadline.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_secret_every_agent_is_on_loopback() {
+        let settings = |agents: &[&str], secret: Option<&str>| {
+            let mut settings = Settings::default();
+            settings.pool.agents = agents.iter().map(|url| AgentUrl((*url).into())).collect();
+            settings.pool.secret = secret.map(crate::auth::SecretText::new);
+            settings
+        };
+        let strong = Some("4f8c1d7e90ab35266b1f0c9d8e7a6543");
+        let local = &["http://127.0.0.1:9100", "http://[::1]:9100"];
+        let remote = &["http://127.0.0.1:9100", "http://192.0.2.7:9100"];
+        assert!(
+            pool_secret(&settings(local, None))
+                .expect("loopback")
+                .is_none()
+        );
+        assert!(pool_secret(&settings(remote, None)).is_err());
+        assert!(
+            pool_secret(&settings(remote, strong))
+                .expect("strong")
+                .is_some()
+        );
+        assert!(pool_secret(&settings(local, Some("short"))).is_err());
+    }
+}

@@ -1,0 +1,34 @@
+//! The `shardgate` command.
+//!
+//! Owns: what can be typed, and what is printed for people. Every command
+//! ends with a sentence that says what went wrong and status 1, or 0.
+
+pub mod args;
+pub mod demo;
+pub mod operator;
+pub mod presign;
+pub mod text;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let args = Args::parse();
+    let outcome = match args.command {
+        Command::Serve(serve) => serve.settings().and_then(crate::app::serve),
+        Command::Demo(demo) => demo::run(demo),
+        Command::Status(status) => operator::status(&status),
+        Command::Disk(disk) => operator::disk(&disk),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("shardgate: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Lays file, environment and flags over each other, and refuses what is
+//! wrong with where it stands.
+//!
+//! The environment variable of `section.key` is `SHARDGATE_SECTION_KEY`, the
+//! flag is `--set section.key=VALUE`. Flags win over the environment, which
+//! wins over the file. A value is TOML; a text may stand without quotes.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use thiserror::Error;
+use toml::{Table, Value};
+
+use super::settings::Settings;
+use crate::auth::{RootCredentials, SecretText, UnfitCredentials};
+
+/// Prefix of the environment variables.
+const PREFIX: &str = "SHARDGATE_";
+/// Largest inline object that the design allows.
+const MAX_INLINE: u64 = 16 * 1024;
+/// Least memory with which the widest scheme can still decode and encode.
+const MIN_BUDGET: u64 = 32 << 20;
+
+/// Every key that may be set; `classes` is a table of its own.
+const KEYS: &[&str] = &[
+    "gateway.listen",
+    "gateway.operator_listen",
+    "gateway.host_names",
+    "gateway.region",
+    "gateway.signature_v2",
+    "gateway.shutdown_deadline",
+    "root.access_key",
+    "root.secret_key",
+    "root.secret_key_file",
+    "catalog.path",
+    "catalog.cache",
+    "catalog.inline_max",
+    "pool.disks",
+    "pool.server",
+    "pool.site",
+    "pool.agents",
+    "pool.secret",
+    "pool.secret_file",
+    "pool.connections_per_agent",
+    "classes",
+    "limits.memory_budget",
+    "limits.memory_wait",
+    "limits.connections",
+    "limits.requests",
+    "limits.header_timeout",
+    "limits.body_timeout",
+    "log.format",
+    "log.level",
+];
+
+/// Environment variables with the prefix that are no settings of this file.
+const OTHER_VARIABLES: &[&str] = &["SHARDGATE_CONFIG"];
+/// Prefixes that belong to other programs of the project.
+const OTHER_PREFIXES: &[&str] = &[
+    "SHARDGATE_AGENT_",
+    "SHARDGATE_TEST_",
+    "SHARDGATE_BIN_",
+    "SHARDGATE_CACHE",
+    "SHARDGATE_PHP_",
+];
+
+/// Why settings are refused.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("read {path}: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Something in the file is wrong.
+    #[error("{path}, line {line}: {what}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong, and what is allowed.
+        what: String,
+    },
+    /// An environment variable or a flag is wrong.
+    #[error("{name}: {what}")]
+    Override {
+        /// The variable's or the flag's name.
+        name: String,
+        /// What is wrong, and what is allowed.
+        what: String,
+    },
+    /// Values do not go together.
+    #[error("{0}")]
+    Contradiction(String),
+    /// No root credentials were given.
+    #[error(
+        "root credentials are missing: set root.access_key and root.secret_key (or root.secret_key_file)"
+    )]
+    NoRoot,
+    /// The root credentials are default or weak.
+    #[error(transparent)]
+    Root(#[from] UnfitCredentials),
+}
+
+/// Where settings come from.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The file, if there is one.
+    pub file: Option<PathBuf>,
+    /// Environment variables (all; others are left alone).
+    pub environment: Vec<(String, String)>,
+    /// `section.key=VALUE` of `--set`, and of flags of their own.
+    pub flags: Vec<String>,
+}
+
+/// Reads, lays over, and checks everything but the root credentials.
+pub fn load(sources: &Sources) -> Result<Settings, ConfigError> {
+    let mut merged = match &sources.file {
+        Some(path) => read_file(path)?,
+        None => Table::new(),
+    };
+    for (name, value) in &sources.environment {
+        if let Some(key) = key_of_variable(name)? {
+            apply(&mut merged, name, key, value)?;
+        }
+    }
+    for flag in &sources.flags {
+        let (key, value) = flag.split_once('=').ok_or_else(|| ConfigError::Override {
+            name: format!("--set {flag}"),
+            what: "allowed is --set SECTION.KEY=VALUE".to_owned(),
+        })?;
+        apply(&mut merged, &format!("--set {key}"), key, value)?;
+    }
+    let settings = Settings::deserialize(merged)
+        .map_err(|error| ConfigError::Contradiction(error.message().to_owned()))?;
+    check(&settings)?;
+    Ok(settings)
+}
+
+fn read_file(path: &Path) -> Result<Table, ConfigError> {
+    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let refuse = |error: toml::de::Error| {
+        let start = error.span().map_or(0, |span| span.start);
+        ConfigError::File {
+            path: path.to_owned(),
+            line: text[..start.min(text.len())].matches('\n').count() + 1,
+            what: error.message().to_owned(),
+        }
+    };
+    // Once with its types, so that errors have a line; once as it is.
+    toml::from_str::<Settings>(&text).map_err(refuse)?;
+    toml::from_str(&text).map_err(refuse)
+}
+
+/// The key that a variable sets; `None` if it is none of ours.
+fn key_of_variable(name: &str) -> Result<Option<&'static str>, ConfigError> {
+    let foreign = OTHER_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    if !name.starts_with(PREFIX) || foreign || OTHER_VARIABLES.contains(&name) {
+        return Ok(None);
+    }
+    let variable = |key: &str| format!("{PREFIX}{}", key.replace('.', "_").to_uppercase());
+    let key = KEYS.iter().find(|key| variable(key) == name);
+    key.map(|key| Some(*key))
+        .ok_or_else(|| ConfigError::Override {
+            name: name.to_owned(),
+            what: format!(
+                "unknown setting; allowed are {}",
+                KEYS.iter()
+                    .map(|key| variable(key))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
+        })
+}
+
+/// Sets one value, after it was tried alone, so that its error has its name.
+fn apply(merged: &mut Table, name: &str, key: &str, text: &str) -> Result<(), ConfigError> {
+    let refuse = |what: String| ConfigError::Override {
+        name: name.to_owned(),
+        what,
+    };
+    let known = KEYS.contains(&key) || key.starts_with("classes.");
+    if !known {
+        return Err(refuse(format!(
+            "unknown setting; allowed are {}",
+            KEYS.join(", ")
+        )));
+    }
+    // A text may stand without quotes; what TOML takes is tried second only
+    // where a text is not what the setting wants.
+    let as_text = Value::String(text.to_owned());
+    let as_toml = toml::from_str::<Table>(&format!("value = {text}"))
+        .ok()
+        .and_then(|mut table| table.remove("value"));
+    let mut error = None;
+    for value in as_toml.into_iter().chain([as_text]) {
+        let mut alone = Table::new();
+        insert(&mut alone, key, value.clone());
+        match Settings::deserialize(alone) {
+            Ok(_) => {
+                insert(merged, key, value);
+                return Ok(());
+            }
+            Err(refused) => error = Some(refused),
+        }
+    }
+    let what = error.map_or_else(String::new, |error| error.message().to_owned());
+    Err(refuse(what))
+}
+
+fn insert(table: &mut Table, key: &str, value: Value) {
+    match key.split_once('.') {
+        None => {
+            table.insert(key.to_owned(), value);
+        }
+        Some((section, rest)) => {
+            let entry = table
+                .entry(section)
+                .or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(inner) = entry {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
+/// What no single value can say.
+fn check(settings: &Settings) -> Result<(), ConfigError> {
+    let refuse = |what: &str| Err(ConfigError::Contradiction(what.to_owned()));
+    if settings.pool.secret.is_some() && settings.pool.secret_file.is_some() {
+        return refuse("pool.secret and pool.secret_file: only one of them may be set");
+    }
+    if settings.root.secret_key.is_some() && settings.root.secret_key_file.is_some() {
+        return refuse("root.secret_key and root.secret_key_file: only one of them may be set");
+    }
+    if settings.catalog.inline_max.0 > MAX_INLINE {
+        return refuse("catalog.inline_max: allowed is 0 to 16KiB");
+    }
+    if settings.limits.memory_budget.0 < MIN_BUDGET {
+        return refuse("limits.memory_budget: allowed is 32MiB and more");
+    }
+    for (name, limit) in [
+        (
+            "pool.connections_per_agent",
+            settings.pool.connections_per_agent,
+        ),
+        ("limits.connections", settings.limits.connections),
+        ("limits.requests", settings.limits.requests),
+    ] {
+        if limit == 0 || limit > 1_000_000 {
+            return refuse(&format!("{name}: allowed is 1 to 1000000"));
+        }
+    }
+    for name in settings.classes.keys() {
+        let character =
+            |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_' || c == '-';
+        if name.is_empty() || name.len() > 64 || !name.chars().all(character) {
+            return refuse(&format!(
+                "classes.{name}: a class's name has 1 to 64 upper-case letters, digits, _ or -"
+            ));
+        }
+    }
+    if settings.gateway.region.is_empty() || settings.gateway.region.contains(['/', ' ']) {
+        return refuse("gateway.region: allowed is a name without spaces and slashes");
+    }
+    Ok(())
+}
+
+fn first_line(path: &Path) -> Result<String, ConfigError> {
+    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+impl Settings {
+    /// The root credentials, refused when missing, known or weak.
+    pub fn root_credentials(&self) -> Result<RootCredentials, ConfigError> {
+        let from_file = self
+            .root
+            .secret_key_file
+            .as_deref()
+            .map(first_line)
+            .transpose()?;
+        let secret = self.root.secret_key.as_ref().map(SecretText::expose);
+        let given = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+        let secret = given(secret.or(from_file.as_deref()));
+        let access = given(self.root.access_key.as_deref());
+        let (access, secret) = access.zip(secret).ok_or(ConfigError::NoRoot)?;
+        Ok(RootCredentials::new(&access, &secret)?)
+    }
+
+    /// The secret that agents and gateways share, if one is set.
+    pub fn pool_secret(&self) -> Result<Option<SecretText>, ConfigError> {
+        match (&self.pool.secret, &self.pool.secret_file) {
+            (Some(secret), _) => Ok(Some(secret.clone())),
+            (None, Some(path)) => first_line(path).map(|line| Some(SecretText::new(line))),
+            (None, None) => Ok(None),
+        }
+    }
+}

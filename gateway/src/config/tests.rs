@@ -1,0 +1,191 @@
+use std::io::Write;
+use std::time::Duration;
+
+use super::*;
+
+fn from_text(text: &str) -> Result<Settings, ConfigError> {
+    let mut file = tempfile::NamedTempFile::new().expect("make a file");
+    file.write_all(text.as_bytes()).expect("write it");
+    load(&Sources {
+        file: Some(file.path().to_owned()),
+        ..Sources::default()
+    })
+}
+
+fn refusal(text: &str) -> String {
+    from_text(text).expect_err("is refused").to_string()
+}
+
+#[test]
+fn the_commented_example_is_the_defaults() {
+    let example = include_str!("../../../docs/shardgate.toml.example");
+    from_text(example).expect("the example is valid");
+    // Every commented setting is valid too, and says the default.
+    let uncommented: String = example
+        .lines()
+        .map(|line| match line.strip_prefix("#: ") {
+            Some(setting) => format!("{setting}\n"),
+            None => format!("{line}\n"),
+        })
+        .collect();
+    let settings = from_text(&uncommented).expect("what is commented out is valid");
+    let default = Settings::default();
+    assert_eq!(settings.limits, default.limits);
+    assert_eq!(settings.log, default.log);
+    assert_eq!(settings.catalog.cache, default.catalog.cache);
+    assert_eq!(settings.catalog.inline_max, default.catalog.inline_max);
+    assert_eq!(
+        settings.gateway.shutdown_deadline,
+        default.gateway.shutdown_deadline
+    );
+    assert_eq!(
+        settings.pool.connections_per_agent,
+        default.pool.connections_per_agent
+    );
+}
+
+#[test]
+fn mistakes_are_refused_with_line_and_what_is_allowed() {
+    let cases = [
+        ("[gateway]\nlisen = \"127.0.0.1:1\"", "line 2", "listen"),
+        ("\n[gatway]\n", "line 2", "gateway"),
+        ("[gateway]\nlisten = \"nine\"", "line 2", "ADDR:PORT"),
+        ("[gateway]\nlisten = 9000", "line 2", "string"),
+        ("[limits]\n\nmemory_budget = \"many\"", "line 3", "MiB"),
+        ("[limits]\nbody_timeout = \"10\"", "line 2", "ms, s, m or h"),
+        (
+            "[classes.COLD]\nscheme = \"17+9\"",
+            "line 2",
+            "k of 1 to 16",
+        ),
+        (
+            "[classes.COLD]\nscheme = \"4+2\"\nmedia = \"flash\"",
+            "line 3",
+            "medium",
+        ),
+        (
+            "[pool]\nagents = [\"ftp://x\"]",
+            "line 2",
+            "http://HOST:PORT",
+        ),
+        (
+            "[gateway]\nhost_names = [\"s3.example.com:80\"]",
+            "line 2",
+            "without a port",
+        ),
+        ("[log]\nformat = \"xml\"", "line 2", "json"),
+        ("[gateway\n", "line 1", ""),
+    ];
+    for (text, line, allowed) in cases {
+        let refusal = refusal(text);
+        assert!(refusal.contains(line), "{text:?}: {refusal}");
+        assert!(refusal.contains(allowed), "{text:?}: {refusal}");
+    }
+}
+
+#[test]
+fn contradictions_are_refused() {
+    for (text, part) in [
+        ("[pool]\nsecret = \"a\"\nsecret_file = \"b\"", "only one"),
+        ("[catalog]\ninline_max = \"17KiB\"", "16KiB"),
+        ("[limits]\nmemory_budget = \"1MiB\"", "32MiB"),
+        ("[limits]\nconnections = 0", "1 to 1000000"),
+        ("[classes.cold]\nscheme = \"4+2\"", "upper-case"),
+    ] {
+        assert!(refusal(text).contains(part), "{text}");
+    }
+}
+
+#[test]
+fn flags_win_over_the_environment_which_wins_over_the_file() {
+    let mut file = tempfile::NamedTempFile::new().expect("make a file");
+    file.write_all(
+        b"[gateway]\nregion = \"file\"\nlisten = \"127.0.0.1:1\"\n[limits]\nrequests = 7",
+    )
+    .expect("write it");
+    let sources = Sources {
+        file: Some(file.path().to_owned()),
+        environment: vec![
+            ("SHARDGATE_GATEWAY_REGION".into(), "environment".into()),
+            ("SHARDGATE_GATEWAY_LISTEN".into(), "127.0.0.1:2".into()),
+            ("SHARDGATE_POOL_DISKS".into(), "[\"/a\", \"/b\"]".into()),
+            ("SHARDGATE_AGENT_NAME".into(), "not ours".into()),
+            ("PATH".into(), "/bin".into()),
+        ],
+        flags: vec![
+            "gateway.listen=127.0.0.1:3".into(),
+            "classes.COLD.scheme=8+4".into(),
+            "limits.body_timeout=90s".into(),
+        ],
+    };
+    let settings = load(&sources).expect("valid");
+    assert_eq!(settings.gateway.region, "environment");
+    assert_eq!(settings.gateway.listen.0.port(), 3);
+    assert_eq!(settings.limits.requests, 7);
+    assert_eq!(settings.limits.body_timeout.0, Duration::from_secs(90));
+    assert_eq!(settings.pool.disks.len(), 2);
+    assert!(settings.classes.contains_key("COLD"));
+}
+
+#[test]
+fn wrong_overrides_are_refused_by_name() {
+    let environment = |name: &str, value: &str| Sources {
+        environment: vec![(name.into(), value.into())],
+        ..Sources::default()
+    };
+    let flag = |flag: &str| Sources {
+        flags: vec![flag.into()],
+        ..Sources::default()
+    };
+    let cases = [
+        (
+            environment("SHARDGATE_GATEWAY_LISEN", "x"),
+            "SHARDGATE_GATEWAY_LISTEN",
+        ),
+        (environment("SHARDGATE_GATEWAY_LISTEN", "x"), "ADDR:PORT"),
+        (flag("gateway.listen=x"), "--set gateway.listen: "),
+        (flag("gateway.lisen=x"), "unknown setting"),
+        (flag("gateway.listen"), "SECTION.KEY=VALUE"),
+    ];
+    for (sources, part) in cases {
+        let refusal = load(&sources).expect_err("is refused").to_string();
+        assert!(refusal.contains(part), "{refusal}");
+    }
+}
+
+#[test]
+fn root_credentials_come_whole_or_not_at_all() {
+    let mut file = tempfile::NamedTempFile::new().expect("make a file");
+    file.write_all(b"q7Rw-2mZx_9LtKv4\nnot this line\n")
+        .expect("write it");
+    let path = file.path().display();
+    for (text, expected) in [
+        ("", "missing"),
+        ("[root]\naccess_key = \"operator\"", "missing"),
+        (
+            "[root]\naccess_key = \"\"\nsecret_key = \"q7Rw-2mZx_9LtKv4\"",
+            "missing",
+        ),
+        (
+            "[root]\naccess_key = \"operator\"\nsecret_key = \"weak\"",
+            "16 characters",
+        ),
+        (
+            "[root]\naccess_key = \"operator\"\nsecret_key_file = \"/nowhere\"",
+            "/nowhere",
+        ),
+    ] {
+        let settings = from_text(text).expect("a valid file");
+        let refusal = settings
+            .root_credentials()
+            .expect_err("is refused")
+            .to_string();
+        assert!(refusal.contains(expected), "{text}: {refusal}");
+    }
+    let text = format!("[root]\naccess_key = \"operator\"\nsecret_key_file = \"{path}\"");
+    let keys = from_text(&text)
+        .expect("valid")
+        .root_credentials()
+        .expect("strong");
+    assert_eq!(keys.secret().expose(), "q7Rw-2mZx_9LtKv4");
+}
