@@ -21,6 +21,8 @@ pub mod report;
 mod standing;
 pub mod start;
 mod state;
+#[cfg(test)]
+mod test_pool;
 
 pub use changes::ChangeError;
 pub use classes::{ClassSetting, DEFAULT_CLASS, REDUCED_CLASS, SchemeSetting, UnknownClass};

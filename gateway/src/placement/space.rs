@@ -32,7 +32,7 @@ pub fn storable_bytes(candidates: &[&DiskView], scheme: Scheme, several_servers:
     let mut step = largest / FIRST_STEPS;
     while step > 0 && step >= largest / FINEST {
         while place(candidates, &mut free, scheme, cap, step) {
-            slot_bytes += step;
+            slot_bytes = slot_bytes.saturating_add(step);
         }
         step /= 2;
     }

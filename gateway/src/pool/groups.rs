@@ -466,3 +466,7 @@ fn too_few(view: &PoolView, wanted: &Wanted) -> PlaceError {
         disks: of.disks.len(),
     }
 }
+
+#[cfg(test)]
+#[path = "groups_tests.rs"]
+mod tests;

@@ -439,3 +439,7 @@ pub(crate) async fn join(
     tracing::info!(disk = %row.id, folder = at.folder, server = at.server, "new disk");
     Ok((row, store))
 }
+
+#[cfg(test)]
+#[path = "start_tests.rs"]
+mod tests;

@@ -1,0 +1,307 @@
+//! Tests of starts, replacements and losses, on disks in memory.
+
+use shardgate_catalog::model::DiskState;
+use shardgate_wire::memory_store::MemoryStore;
+use shardgate_wire::{DiskIdentity, Medium, SlotAssignment};
+
+use super::*;
+use crate::object::ports::Disks;
+use crate::pool::ChangeError;
+use crate::pool::test_pool::{Content, MemoryPlace, TestPool};
+
+#[tokio::test]
+async fn a_new_cluster_is_made_of_blank_folders_and_found_again() {
+    let test = TestPool::new(&[6]).await;
+    let disks = test.disks();
+    assert_eq!(disks.len(), 6);
+    let again = test.restart().await.unwrap();
+    assert_eq!(test.disks(), disks);
+    assert_eq!(again.context().cluster, test.pool.context().cluster);
+    assert_eq!(
+        again.context().epoch.number,
+        test.pool.context().epoch.number + 1
+    );
+    assert_eq!(test.catalog.instances().await.unwrap().len(), 2);
+    // The first gateway's disks have learned of the second.
+    test.pool.probe_all().await;
+    assert!(test.pool.is_taken_over());
+}
+
+#[tokio::test]
+async fn swapped_folders_work_and_are_noted() {
+    let test = TestPool::new(&[6]).await;
+    let place = &test.places[0];
+    let one = place.set("s0/disk-1", Content::Blank);
+    let two = place.set("s0/disk-2", one);
+    place.set("s0/disk-1", two);
+    let pool = test.restart().await.unwrap();
+    assert_eq!(
+        pool.snapshot().view.by_server(|disk| disk.living).total(),
+        6
+    );
+    for row in test.catalog.disks().await.unwrap() {
+        assert_eq!(place.store(&row.path).disk(), row.id);
+    }
+}
+
+#[tokio::test]
+async fn a_wiped_folder_is_lost_and_never_formatted_by_itself() {
+    let test = TestPool::new(&[6]).await;
+    let place = &test.places[0];
+    place.set("s0/disk-3", Content::Blank);
+    place.set("s0/disk-4", Content::Missing);
+    let pool = test.restart().await.unwrap();
+    assert_eq!(test.disks().len(), 4);
+    let status = pool.status().await;
+    let why: Vec<_> = status
+        .disks
+        .iter()
+        .filter_map(|disk| disk.why.clone())
+        .collect();
+    assert_eq!(why, ["s0/disk-3 is blank", "there is no folder s0/disk-4"]);
+
+    let new = pool.replace_disk("s0/disk-3").await.unwrap();
+    assert_eq!(place.store("s0/disk-3").disk(), new);
+    assert!(pool.is_living(new));
+    let rows = test.catalog.disks().await.unwrap();
+    assert_eq!(
+        rows.iter()
+            .filter(|row| row.state == DiskState::Lost)
+            .count(),
+        1
+    );
+    assert_eq!(rows.len(), 7);
+}
+
+#[tokio::test]
+async fn only_blank_and_configured_folders_are_replaced() {
+    let test = TestPool::new(&[6]).await;
+    for (folder, expected) in [
+        ("s0/disk-1", "is not blank"),
+        ("/etc", "is not a configured"),
+    ] {
+        let error = test.pool.replace_disk(folder).await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    assert_eq!(test.catalog.disks().await.unwrap().len(), 6);
+}
+
+#[tokio::test]
+async fn without_a_majority_nothing_starts() {
+    let test = TestPool::new(&[6]).await;
+    let disks = test.disks();
+    for folder in ["s0/disk-1", "s0/disk-2", "s0/disk-3"] {
+        test.places[0].set(folder, Content::Missing);
+    }
+    let error = test.restart().await.err().unwrap();
+    let text = error.to_string();
+    assert!(text.contains("3 of 6 disks answer"), "{text}");
+    assert!(text.contains("there is no folder s0/disk-2"), "{text}");
+
+    let lost = Start {
+        catalog: test.catalog.clone(),
+        places: vec![Arc::clone(&test.places[0]) as Arc<dyn Place>],
+        settings: PoolSettings::default(),
+        clock: Arc::new(test.clock.clone()),
+        declare_lost: disks[..1].to_vec(),
+    };
+    let pool = start_at(lost).await.unwrap();
+    assert!(pool.is_lost_for_good(disks[0]));
+    assert!(!pool.is_lost_for_good(disks[1]));
+}
+
+#[tokio::test]
+async fn a_disk_declared_lost_is_never_taken_back() {
+    let test = TestPool::new(&[6]).await;
+    let disk = test.disks()[0];
+    test.pool.declare_lost(disk).await.unwrap();
+    test.pool.declare_lost(disk).await.unwrap();
+    let scheme = test.standard().await.scheme.to_string();
+    assert_eq!(scheme, "3+2", "what auto gives for five");
+    test.pool.look_for_missing().await;
+    assert!(!test.pool.is_living(disk));
+    let pool = test.restart().await.unwrap();
+    assert!(pool.is_lost_for_good(disk) && pool.store(disk).is_none());
+    let unknown = shardgate_wire::DiskId(5);
+    let error = pool.declare_lost(unknown).await.unwrap_err();
+    assert!(matches!(error, ChangeError::NoSuchDisk(_)));
+}
+
+#[tokio::test]
+async fn a_disk_that_returns_while_running_is_taken_back_under_the_epoch() {
+    let test = TestPool::new(&[6]).await;
+    let away = test.places[0].set("s0/disk-1", Content::Missing);
+    let pool = test.restart().await.unwrap();
+    assert_eq!(
+        pool.snapshot().view.by_server(|disk| disk.living).total(),
+        5
+    );
+    pool.look_for_missing().await;
+    assert_eq!(
+        pool.snapshot().view.by_server(|disk| disk.living).total(),
+        5
+    );
+
+    test.places[0].set("s0/disk-7", away);
+    pool.look_for_missing().await;
+    assert_eq!(
+        pool.snapshot().view.by_server(|disk| disk.living).total(),
+        6
+    );
+    let store = test.places[0].store("s0/disk-7");
+    assert_eq!(store.health().await.unwrap().epoch, pool.context().epoch);
+    let row = test.catalog.disk(store.disk()).await.unwrap().unwrap();
+    assert_eq!(row.path, "s0/disk-7");
+}
+
+#[tokio::test]
+async fn an_emptied_catalog_never_begins_anew_over_disks() {
+    let mut test = TestPool::new(&[3]).await;
+    test.catalog = Catalog::in_memory();
+    let error = test.restart().await.err().unwrap();
+    assert!(
+        matches!(error, StartError::Plan(PlanError::CatalogGone { .. })),
+        "{error}"
+    );
+    assert_eq!(test.catalog.cluster().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_older_catalog_is_refused() {
+    let test = TestPool::new(&[3]).await;
+    let ctx = CallContext {
+        committed: shardgate_wire::CommitNumber(test.catalog.committed().0 + 50),
+        ..test.pool.context()
+    };
+    let store = test.places[0].store("s0/disk-2");
+    let slot = SlotAssignment {
+        group: shardgate_wire::GroupId(77),
+        slot: 0,
+        generation: shardgate_wire::Generation(1),
+    };
+    store.assign(&ctx, &[slot]).await.unwrap();
+    let error = test.restart().await.err().unwrap();
+    assert!(matches!(error, StartError::OlderCatalog { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_disk_that_was_formatted_and_not_committed_is_taken_in() {
+    let test = TestPool::new(&[6]).await;
+    let identity = DiskIdentity {
+        cluster: test.pool.context().cluster,
+        disk: shardgate_wire::DiskId(4711),
+        medium: Medium::Flash,
+    };
+    test.places[0].set("s0/disk-7", Content::Disk(MemoryStore::new(identity)));
+    let pool = test.restart().await.unwrap();
+    assert!(pool.is_living(identity.disk));
+    assert!(test.catalog.disk(identity.disk).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_new_folder_joins_and_a_foreign_disk_does_not() {
+    let test = TestPool::new(&[6]).await;
+    let place = &test.places[0];
+    place.set("s0/disk-7", Content::Blank);
+    let foreign = MemoryStore::new(DiskIdentity {
+        cluster: ClusterId(1),
+        disk: shardgate_wire::DiskId(1),
+        medium: Medium::Flash,
+    });
+    place.set("s0/disk-8", Content::Disk(foreign.clone()));
+    test.restart().await.unwrap();
+    assert_eq!(test.catalog.disks().await.unwrap().len(), 7);
+    assert_eq!(
+        foreign.health().await.unwrap().epoch,
+        Epoch::default(),
+        "left untouched"
+    );
+}
+
+#[tokio::test]
+async fn a_silent_server_is_started_without() {
+    let test = TestPool::new(&[2, 2, 2]).await;
+    test.places[1].silence(true);
+    let pool = test.restart().await.unwrap();
+    assert_eq!(
+        pool.snapshot().view.by_server(|disk| disk.living).total(),
+        4
+    );
+    assert_eq!(pool.snapshot().view.servers(), 3);
+    test.places[1].silence(false);
+    pool.look_for_missing().await;
+    assert_eq!(
+        pool.snapshot().view.by_server(|disk| disk.living).total(),
+        6
+    );
+}
+
+#[tokio::test]
+async fn a_new_cluster_waits_for_all_its_servers() {
+    let places = [MemoryPlace::new("a", 2), MemoryPlace::new("b", 2)];
+    places[1].silence(true);
+    let start = Start {
+        catalog: Catalog::in_memory(),
+        places: places
+            .iter()
+            .map(|place| Arc::clone(place) as Arc<dyn Place>)
+            .collect(),
+        settings: PoolSettings::default(),
+        clock: Arc::new(crate::seam::SetClock::at(1)),
+        declare_lost: Vec::new(),
+    };
+    let error = start_at(start).await.err().unwrap();
+    assert!(error.to_string().contains("server b"), "{error}");
+    assert!(places[0].disks().is_empty(), "nothing was formatted");
+}
+
+#[tokio::test]
+async fn status_says_what_may_be_lost() {
+    let test = TestPool::new(&[2, 2, 2]).await;
+    let status = test.pool.status().await;
+    assert_eq!(
+        status.loss,
+        ["any 2 disks, any 1 server"],
+        "before the first group too"
+    );
+    assert_eq!(status.disks.len(), 6);
+    assert_eq!(status.classes[0].scheme.as_deref(), Some("4+2"));
+    assert!(status.classes.iter().all(|class| class.free_bytes > 0));
+    let class = test.standard().await;
+    test.pool.group_for_write(&class, None, None).await.unwrap();
+    test.pull(&test.disks()[..1]).await;
+    let status = test.pool.status().await;
+    assert_eq!(status.loss[0], "any 1 more disk");
+    assert_eq!(status.groups.degraded, 1);
+    assert!(
+        status
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("is failed")),
+        "{status:?}"
+    );
+    let text = serde_json::to_string(&status).unwrap();
+    assert_eq!(
+        serde_json::from_str::<crate::pool::PoolStatus>(&text).unwrap(),
+        status
+    );
+}
+
+#[tokio::test]
+async fn one_disk_keeps_one_copy_and_says_so() {
+    let test = TestPool::new(&[1]).await;
+    assert_eq!(test.standard().await.scheme.to_string(), "1+0");
+    assert_eq!(
+        test.class("REDUCED_REDUNDANCY").await.scheme.to_string(),
+        "1+0"
+    );
+    let status = test.pool.status().await;
+    assert!(
+        status
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("ONE copy"))
+    );
+    let class = test.standard().await;
+    test.pool.group_for_write(&class, None, None).await.unwrap();
+}

@@ -1,0 +1,247 @@
+//! Pools in memory, for the tests of this module.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use shardgate_catalog::Catalog;
+use shardgate_wire::memory_store::{MemoryDisk, MemoryStore};
+use shardgate_wire::{CallContext, DiskId, DiskIdentity, Medium, ShardStore, StoreError};
+
+use super::place::{Found, FoundState, Place, Survey};
+use super::start::{Start, StartError, start_at};
+use super::state::{Pool, PoolSettings};
+use crate::object::ports::{ClassChoice, Disks};
+use crate::seam::SetClock;
+
+/// What a folder of the model holds.
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    Blank,
+    Missing,
+    Disk(MemoryStore),
+}
+
+/// A server whose folders are in memory.
+#[derive(Debug)]
+pub(crate) struct MemoryPlace {
+    pub(crate) server: String,
+    folders: Mutex<BTreeMap<String, Content>>,
+    /// Whether it answers.
+    silent: Mutex<bool>,
+}
+
+impl MemoryPlace {
+    pub(crate) fn new(server: &str, folders: usize) -> Arc<Self> {
+        let names = (1..=folders).map(|n| (format!("{server}/disk-{n}"), Content::Blank));
+        Arc::new(Self {
+            server: server.to_owned(),
+            folders: Mutex::new(names.collect()),
+            silent: Mutex::new(false),
+        })
+    }
+
+    pub(crate) fn set(&self, folder: &str, content: Content) -> Content {
+        let old = self.folders.lock().insert(folder.to_owned(), content);
+        old.unwrap_or(Content::Missing)
+    }
+
+    pub(crate) fn silence(&self, silent: bool) {
+        *self.silent.lock() = silent;
+    }
+
+    pub(crate) fn store(&self, folder: &str) -> MemoryStore {
+        match self.folders.lock().get(folder) {
+            Some(Content::Disk(store)) => store.clone(),
+            other => panic!("{folder} holds {other:?}"),
+        }
+    }
+
+    pub(crate) fn disk(&self, folder: &str) -> MemoryDisk {
+        self.store(folder).handle()
+    }
+
+    pub(crate) fn disks(&self) -> Vec<(DiskId, MemoryDisk)> {
+        let folders = self.folders.lock();
+        let stores = folders.values().filter_map(|content| match content {
+            Content::Disk(store) => Some((store.disk(), store.handle())),
+            _ => None,
+        });
+        stores.collect()
+    }
+}
+
+#[async_trait]
+impl Place for MemoryPlace {
+    fn label(&self) -> String {
+        format!("server {}", self.server)
+    }
+
+    async fn survey(&self, _within: Duration) -> Result<Survey, String> {
+        if *self.silent.lock() {
+            return Err("no answer".into());
+        }
+        let folders = self.folders.lock().clone();
+        let mut found = Vec::new();
+        for (folder, content) in &folders {
+            let state = match content {
+                Content::Blank => FoundState::Blank,
+                Content::Missing => FoundState::Missing,
+                Content::Disk(store) => FoundState::Disk(identity_of(store).await),
+            };
+            found.push(Found {
+                folder: folder.clone(),
+                medium: None,
+                state,
+            });
+        }
+        Ok(Survey {
+            agent: None,
+            name: String::new(),
+            server: self.server.clone(),
+            site: "here".into(),
+            folders: found,
+        })
+    }
+
+    async fn format(
+        &self,
+        ctx: &CallContext,
+        folder: &str,
+        disk: DiskId,
+        medium: Option<Medium>,
+    ) -> Result<DiskIdentity, String> {
+        let identity = DiskIdentity {
+            cluster: ctx.cluster,
+            disk,
+            medium: medium.unwrap_or(Medium::Flash),
+        };
+        let store = MemoryStore::new(identity);
+        match self.set(folder, Content::Disk(store)) {
+            Content::Blank => Ok(identity),
+            other => panic!("formatted {folder}, which holds {other:?}"),
+        }
+    }
+
+    async fn open(
+        &self,
+        folder: &str,
+        identity: &DiskIdentity,
+    ) -> Result<Arc<dyn ShardStore>, String> {
+        let store = self.store(folder);
+        assert_eq!(store.disk(), identity.disk, "opened as another disk");
+        Ok(Arc::new(store))
+    }
+
+    async fn close(&self, _within: Duration) {}
+}
+
+async fn identity_of(store: &MemoryStore) -> DiskIdentity {
+    if let Ok(health) = store.health().await {
+        return health.identity;
+    }
+    // A disk that fails its calls still has its identity in the folder.
+    let handle = store.handle();
+    handle.fail(None);
+    let health = store.health().await;
+    handle.fail(Some(out()));
+    health.expect("a store in memory is well").identity
+}
+
+/// What a disk that is gone answers.
+pub(crate) fn out() -> StoreError {
+    StoreError::Unreachable {
+        why: "pulled".into(),
+    }
+}
+
+/// A pool over servers of so many disks each, with its catalog.
+pub(crate) struct TestPool {
+    pub(crate) catalog: Catalog,
+    pub(crate) clock: SetClock,
+    pub(crate) places: Vec<Arc<MemoryPlace>>,
+    pub(crate) pool: Pool,
+}
+
+impl TestPool {
+    pub(crate) async fn new(servers: &[usize]) -> Self {
+        let places: Vec<_> = servers
+            .iter()
+            .enumerate()
+            .map(|(n, disks)| MemoryPlace::new(&format!("s{n}"), *disks))
+            .collect();
+        let catalog = Catalog::in_memory();
+        let clock = SetClock::at(1_000_000);
+        let pool = start_over(&catalog, &clock, &places)
+            .await
+            .expect("a new cluster starts");
+        Self {
+            catalog,
+            clock,
+            places,
+            pool,
+        }
+    }
+
+    /// Starts a gateway anew over the same catalog and disks.
+    pub(crate) async fn restart(&self) -> Result<Pool, StartError> {
+        start_over(&self.catalog, &self.clock, &self.places).await
+    }
+
+    pub(crate) fn disk(&self, id: DiskId) -> MemoryDisk {
+        let all = self.places.iter().flat_map(|place| place.disks());
+        let found = all.into_iter().find(|(disk, _)| *disk == id);
+        found.expect("the disk is at a place").1
+    }
+
+    /// All disks, by server and folder.
+    pub(crate) fn disks(&self) -> Vec<DiskId> {
+        let all = self.places.iter().flat_map(|place| place.disks());
+        all.map(|(disk, _)| disk).collect()
+    }
+
+    pub(crate) async fn pull(&self, disks: &[DiskId]) {
+        for disk in disks {
+            self.disk(*disk).fail(Some(out()));
+        }
+        self.pool.probe_all().await;
+    }
+
+    pub(crate) async fn put_back(&self, disks: &[DiskId]) {
+        for disk in disks {
+            self.disk(*disk).fail(None);
+        }
+        self.clock.set(self.pool.now_ms() + 120_000);
+        self.pool.probe_all().await;
+    }
+
+    pub(crate) async fn class(&self, name: &str) -> ClassChoice {
+        Disks::class(&self.pool, Some(name))
+            .await
+            .expect("the class is configured")
+    }
+
+    pub(crate) async fn standard(&self) -> ClassChoice {
+        self.class(super::DEFAULT_CLASS).await
+    }
+}
+
+async fn start_over(
+    catalog: &Catalog,
+    clock: &SetClock,
+    places: &[Arc<MemoryPlace>],
+) -> Result<Pool, StartError> {
+    start_at(Start {
+        catalog: catalog.clone(),
+        places: places
+            .iter()
+            .map(|place| Arc::clone(place) as Arc<dyn Place>)
+            .collect(),
+        settings: PoolSettings::default(),
+        clock: Arc::new(clock.clone()),
+        declare_lost: Vec::new(),
+    })
+    .await
+}
