@@ -32,7 +32,6 @@ use crate::s3::{S3Parts, S3Settings, ServedObjects, build_s3};
 use crate::seam::{Clock, SystemClock};
 use crate::server::{self, Limits, ServerParts, ServerSettings};
 
-
 /// Serves until the process is told to stop.
 pub fn serve(settings: Settings) -> Result<(), String> {
     serve_with(settings, || {})
