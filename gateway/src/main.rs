@@ -1,2 +1,5 @@
-//! bench
-fn main() {}
+//! The `shardgate` command.
+
+fn main() -> std::process::ExitCode {
+    shardgate::cli::run()
+}
