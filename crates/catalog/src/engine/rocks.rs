@@ -60,6 +60,7 @@ impl RocksEngine {
         log: impl CommitLog,
     ) -> Result<Self, EngineError> {
         let db = DB::open(&options.database(), path).map_err(engine_error)?;
+        db.set_options(options::BY_NAME).map_err(engine_error)?;
         let applied = applied(&db)?;
         let db = Arc::new(db);
         let committed = Arc::new(AtomicU64::new(applied.number.0));

@@ -18,6 +18,14 @@ pub struct RocksOptions {
     pub create: bool,
 }
 
+/// Settings that this crate's binding has no function for, by name. A scan
+/// that steps over so many deleted rows in memory has them written out, where
+/// the deletion collector sees to them.
+pub(super) const BY_NAME: &[(&str, &str)] = &[
+    ("memtable_op_scan_flush_trigger", "4096"),
+    ("memtable_avg_op_scan_flush_trigger", "64"),
+];
+
 impl Default for RocksOptions {
     fn default() -> Self {
         Self {

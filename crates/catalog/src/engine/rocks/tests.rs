@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rocksdb::perf::{PerfContext, PerfMetric, PerfStatsLevel, set_perf_stats};
 use tempfile::TempDir;
 
 use super::*;
@@ -187,6 +188,51 @@ async fn a_dropped_request_is_committed_all_the_same() {
     assert!(handed.is_err(), "the log takes longer than no time");
     engine.commit(put("l".to_owned())).await.unwrap();
     assert!(engine.get(b"k").await.unwrap().is_some());
+}
+
+/// Rows that a scan of everything below `k` steps over because they were
+/// deleted.
+fn skipped(db: &DB) -> u64 {
+    let mut context = PerfContext::default();
+    set_perf_stats(PerfStatsLevel::EnableCount);
+    context.reset();
+    let scan = Scan::first(KeyRange::prefix(&b"k"[..]), 1);
+    let found = read::scan_rows(&scan, options::reads(), |options| {
+        db.raw_iterator_opt(options)
+    });
+    assert_eq!(found.unwrap(), vec![]);
+    let skipped = context.metric(PerfMetric::InternalDeleteSkippedCount);
+    set_perf_stats(PerfStatsLevel::Disable);
+    skipped
+}
+
+#[tokio::test]
+async fn scans_do_not_crawl_over_deleted_rows_for_long() {
+    const ROWS: usize = 50_000;
+    let folder = tempfile::tempdir().unwrap();
+    let engine = RocksEngine::open(folder.path(), &small()).unwrap();
+    let key = |n: usize| Bytes::from(format!("k{n:06}"));
+    let value = || Bytes::from_static(&[7; 100]);
+    let ops = (0..ROWS).map(|n| Op::Put(key(n), value())).collect();
+    let expect = vec![];
+    engine.commit(Commit { expect, ops }).await.unwrap();
+    engine.db.flush().unwrap();
+    let ops = (0..ROWS).map(|n| Op::Delete(key(n))).collect();
+    let expect = vec![];
+    engine.commit(Commit { expect, ops }).await.unwrap();
+    assert!(skipped(&engine.db) > 10_000, "they are still in memory");
+    // What a store does anyway brings it about: commits and scans.
+    for round in 0..300 {
+        engine.commit(put(format!("other{round}"))).await.unwrap();
+        if skipped(&engine.db) < 1000 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!(
+        "{} deleted rows are still stepped over",
+        skipped(&engine.db)
+    );
 }
 
 const CHILD: &str = "SHARDGATE_TEST_COMMIT_FOLDER";
