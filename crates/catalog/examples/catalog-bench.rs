@@ -168,6 +168,19 @@ async fn run(folder: PathBuf) -> Result<()> {
         .await?;
     }
     next += inline * 64 + 64;
+    list(&catalog, &bucket).await?;
+    next = complete_beside_writers(&catalog, &bucket, next).await?;
+    delete_and_list(&catalog, &bucket, next).await?;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find(|line| line.starts_with("VmHWM"));
+    println!(
+        "memory at its peak            {}",
+        peak.unwrap_or("unknown")
+    );
+    Ok(())
+}
+
+async fn list(catalog: &Catalog, bucket: &BucketRef) -> Result<()> {
     for delimiter in [None, Some("/".to_owned())] {
         let name = match delimiter {
             None => "list 1,000 keys",
@@ -185,14 +198,11 @@ async fn run(folder: PathBuf) -> Result<()> {
         })
         .await?;
     }
-    next = complete_beside_writers(&catalog, &bucket, next).await?;
-    delete_and_list(&catalog, &bucket, next).await
+    Ok(())
 }
 
-/// An upload of 10,000 parts is completed while others publish: what it takes,
-/// and what it takes from them.
-async fn complete_beside_writers(catalog: &Catalog, bucket: &BucketRef, first: u64) -> Result<u64> {
-    let uid = VersionUid(u128::MAX);
+/// An upload with 10,000 parts.
+async fn begin_upload(catalog: &Catalog, bucket: &BucketRef, uid: VersionUid) -> Result<()> {
     let upload = UploadRow {
         uid,
         initiated: 0,
@@ -228,6 +238,14 @@ async fn complete_beside_writers(catalog: &Catalog, bucket: &BucketRef, first: u
     for lane in lanes {
         lane.await.expect("a task does not panic")?;
     }
+    Ok(())
+}
+
+/// An upload of 10,000 parts is completed while others publish: what it takes,
+/// and what it takes from them.
+async fn complete_beside_writers(catalog: &Catalog, bucket: &BucketRef, first: u64) -> Result<u64> {
+    let uid = VersionUid(u128::MAX);
+    begin_upload(catalog, bucket, uid).await?;
     let parts = (1..=10_000).map(|number| CompletePart {
         number,
         md5: [7; 16],

@@ -36,6 +36,7 @@ pub(crate) mod space {
 pub(crate) const TERMINATOR: [u8; 2] = [0x00, 0x01];
 
 /// The engine's own row: highest applied commit and chain hash.
+#[cfg(feature = "rocksdb")]
 pub(crate) const APPLIED: &[u8] = b"\x01applied";
 /// The cluster row.
 pub(crate) const CLUSTER: &[u8] = b"\x01cluster";

@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -181,11 +182,15 @@ async fn the_log_comes_first_in_batches_and_its_failure_ends_all_commits() {
 async fn a_dropped_request_is_committed_all_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let log = TestLog::default();
-    let engine = RocksEngine::open_with_log(folder.path(), &small(), log).unwrap();
-    let commit = engine.commit(put("k".to_owned()));
-    // Polled once: handed over.
-    let handed = tokio::time::timeout(Duration::ZERO, commit).await;
-    assert!(handed.is_err(), "the log takes longer than no time");
+    let engine = RocksEngine::open_with_log(folder.path(), &small(), log.clone()).unwrap();
+    // While this is held, nothing is durable.
+    let gate = log.0.lock();
+    let mut commit = Box::pin(engine.commit(put("k".to_owned())));
+    let mut context = Context::from_waker(Waker::noop());
+    let handed = commit.as_mut().poll(&mut context);
+    assert!(handed.is_pending());
+    drop(commit);
+    drop(gate);
     engine.commit(put("l".to_owned())).await.unwrap();
     assert!(engine.get(b"k").await.unwrap().is_some());
 }
@@ -233,6 +238,112 @@ async fn scans_do_not_crawl_over_deleted_rows_for_long() {
         "{} deleted rows are still stepped over",
         skipped(&engine.db)
     );
+}
+
+/// The files of a closed database with this ending.
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_string_lossy().ends_with(ending))
+        .filter(|path| std::fs::metadata(path).unwrap().len() > 0)
+        .collect()
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= 0x10;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn flipped_bits_of_table_files_are_damage_and_never_absence() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = RocksEngine::open(folder.path(), &small()).unwrap();
+    let keys: Vec<_> = (0..500).map(|n| format!("k{n:03}")).collect();
+    for key in &keys {
+        engine.commit(put(key.clone())).await.unwrap();
+    }
+    engine.db.flush().unwrap();
+    drop(engine);
+    let [table] = &files(folder.path(), ".sst")[..] else {
+        panic!("one table file");
+    };
+    let len = std::fs::read(table).unwrap().len();
+    let mut refused = 0;
+    for at in (0..len).step_by(len / 40) {
+        flip(table, at);
+        let engine = match RocksEngine::open(folder.path(), &small()) {
+            Ok(engine) => engine,
+            Err(error) => {
+                assert!(
+                    matches!(error, EngineError::Damaged(_)),
+                    "byte {at}: {error}"
+                );
+                refused += 1;
+                flip(table, at);
+                continue;
+            }
+        };
+        for key in &keys {
+            match engine.get(key.as_bytes()).await {
+                Ok(found) => assert_eq!(found.as_deref(), Some(&b"v"[..]), "byte {at}, {key}"),
+                Err(EngineError::Damaged(_)) => {
+                    refused += 1;
+                    break;
+                }
+                Err(error) => panic!("byte {at}, {key}: {error}"),
+            }
+        }
+        drop(engine);
+        flip(table, at);
+    }
+    assert!(refused > 20, "only {refused} flips were seen");
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_the_engines_log_refuses_to_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = RocksEngine::open(folder.path(), &small()).unwrap();
+    for n in 0..500 {
+        engine.commit(put(format!("k{n}"))).await.unwrap();
+    }
+    drop(engine);
+    let [log] = &files(folder.path(), ".log")[..] else {
+        panic!("one log with records");
+    };
+    let len = std::fs::read(log).unwrap().len();
+    for tenth in 1..9 {
+        flip(log, len * tenth / 10);
+        let opened = RocksEngine::open(folder.path(), &small());
+        assert!(
+            matches!(opened, Err(EngineError::Damaged(_))),
+            "{tenth}: {opened:?}"
+        );
+        flip(log, len * tenth / 10);
+    }
+    let engine = RocksEngine::open(folder.path(), &small()).unwrap();
+    assert_eq!(engine.committed(), CommitNumber(500));
+}
+
+#[tokio::test]
+async fn a_log_cut_at_its_end_opens_with_all_before_the_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = RocksEngine::open(folder.path(), &small()).unwrap();
+    for n in 0..100 {
+        engine.commit(put(format!("k{n}"))).await.unwrap();
+    }
+    drop(engine);
+    let [log] = &files(folder.path(), ".log")[..] else {
+        panic!("one log with records");
+    };
+    let bytes = std::fs::read(log).unwrap();
+    // As a power failure may leave a write that nobody was told of.
+    std::fs::write(log, &bytes[..bytes.len() - 5]).unwrap();
+    let engine = RocksEngine::open(folder.path(), &small()).unwrap();
+    assert_eq!(engine.committed(), CommitNumber(99));
+    assert!(engine.get(b"k98").await.unwrap().is_some());
+    assert_eq!(engine.get(b"k99").await.unwrap(), None);
 }
 
 const CHILD: &str = "SHARDGATE_TEST_COMMIT_FOLDER";
