@@ -7,7 +7,6 @@
 //! gateway's epoch and with its own identity. Which disks and groups to take
 //! is decided by `placement`; shards are written and read by `object`.
 
-mod agent_place;
 mod changes;
 mod classes;
 mod disks;
@@ -19,7 +18,6 @@ mod open_set;
 pub mod place;
 mod probe;
 pub mod report;
-mod request;
 mod standing;
 pub mod start;
 mod state;
@@ -34,7 +32,6 @@ pub use media::{MEDIA, MediumProfile, medium_profile};
 pub use members::Member;
 pub use place::LocalFolder;
 pub use report::{DiskReading, PoolStatus};
-pub use request::{AgentAddress, StartRequest, start};
 pub use standing::Standing;
 pub use start::StartError;
 pub use state::{Pool, PoolParts, PoolSettings};
