@@ -222,9 +222,8 @@ mod tests {
                     }
                     Step::Decode { column, pieces } => {
                         prop_assert_eq!(column.start % CHECK_BLOCK, 0);
-                        prop_assert!(pieces.iter().all(|(_, of)| {
-                            of.start >= column.start && of.end <= column.end
-                        }));
+                        let inside = |of: &Range<u64>| column.start <= of.start && of.end <= column.end;
+                        prop_assert!(pieces.iter().all(|(_, of)| inside(of)));
                         pieces.clone()
                     }
                 };

@@ -59,10 +59,6 @@ impl MemoryPlace {
         }
     }
 
-    pub(crate) fn disk(&self, folder: &str) -> MemoryDisk {
-        self.store(folder).handle()
-    }
-
     pub(crate) fn disks(&self) -> Vec<(DiskId, MemoryDisk)> {
         let folders = self.folders.lock();
         let stores = folders.values().filter_map(|content| match content {
