@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use rustix::fs::{AtFlags, OFlags};
@@ -36,7 +37,7 @@ impl Core {
         self.handles.has_room()?;
         let key = header.key;
         let _guard = self.keys.lock(key);
-        self.handles.end(key);
+        self.handles.end_open(key);
         match self.examine_locked(key, buffer)? {
             Found::Absent => {}
             Found::Unfinished(_) => self.unlink(key)?,
@@ -111,8 +112,9 @@ impl Core {
         let gate = self.enter(ctx)?;
         let shard = self.handles.get(handle)?;
         let mut writing = shard.writing.lock();
-        let repeat = writing.check_append(offset, bytes, crcs)?;
+        bounds::check_append(writing.announced(), offset, bytes, crcs)?;
         gate.slots.check(writing.header())?;
+        let repeat = writing.check_append(offset, bytes, crcs)?;
         if repeat {
             return Ok(());
         }
@@ -152,10 +154,11 @@ impl Core {
         let gate = self.enter(ctx)?;
         let shard = self.handles.get(handle)?;
         let mut writing = shard.writing.lock();
-        if writing.check_finish(end)? {
+        if writing.has_ended(end)? {
             return Ok(());
         }
         gate.slots.check(writing.header())?;
+        writing.check_end(end)?;
         self.reopen(&mut writing)?;
         // The folder first: it was mostly synced while the body came.
         let key = writing.key();
@@ -174,7 +177,7 @@ impl Core {
             return Err(gone);
         }
         shard_file::mark(&file);
-        self.handles.finished(&shard);
+        shard.open.store(false, Ordering::SeqCst);
         Ok(())
     }
 

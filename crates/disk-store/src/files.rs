@@ -22,9 +22,11 @@ pub(crate) fn open_folder_at(folder: &OwnedFd, name: &str) -> Result<OwnedFd, Er
     rustix::fs::openat(folder, name, flags, Mode::empty())
 }
 
-/// Opens a file for reading; a link is refused.
+/// Opens a file for reading; a link is refused, and nothing waits for a
+/// writer where the name is a pipe's.
 pub(crate) fn open_file_at(folder: &OwnedFd, path: &str) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NOATIME | OFlags::CLOEXEC;
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NOATIME | OFlags::NONBLOCK | OFlags::CLOEXEC;
     match rustix::fs::openat(folder, path, flags, Mode::empty()) {
         // Only the owner of a file may ask for that.
         Err(Errno::PERM) => {

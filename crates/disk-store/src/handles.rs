@@ -1,12 +1,13 @@
 //! The shards that are being written, by handle and by key.
 //!
-//! Invariant: a key has at most one handle whose shard is open. Handles are
+//! Invariant: a key has at most one handle, of an open shard or of one that
+//! was finished and may be finished again by a repeat. Handles are
 //! bounded in number, and so are their files: a slow client's handle costs a
 //! few hundred bytes, and its file is closed when others need one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -22,6 +23,8 @@ pub(crate) struct OpenShard {
     pub(crate) handle: ShardHandle,
     pub(crate) key: ShardKey,
     pub(crate) writing: Mutex<Writing>,
+    /// Falls when the shard is finished and marked.
+    pub(crate) open: AtomicBool,
     used: Mutex<Instant>,
 }
 
@@ -73,6 +76,7 @@ impl Handles {
             handle,
             key,
             writing: Mutex::new(writing),
+            open: AtomicBool::new(true),
             used: Mutex::new(Instant::now()),
         });
         let mut table = self.table.lock();
@@ -90,22 +94,29 @@ impl Handles {
 
     /// Whether the shard is being written under a handle.
     pub(crate) fn is_open(&self, key: ShardKey) -> bool {
-        self.table.lock().by_key.contains_key(&key)
+        let table = self.table.lock();
+        let shard = table.by_key.get(&key);
+        shard.is_some_and(|shard| shard.open.load(Ordering::SeqCst))
     }
 
-    /// The shard is finished: its key has no open handle any more, and its
-    /// handle stays for repeats.
-    pub(crate) fn finished(&self, shard: &OpenShard) {
-        let mut table = self.table.lock();
-        forget_key(&mut table, shard);
-    }
-
-    /// Ends the open handle of a key, if there is one. Waits for a call that
+    /// Ends the handle of a key if its shard is open. Waits for a call that
     /// is in it. The file is left as it is.
+    pub(crate) fn end_open(&self, key: ShardKey) {
+        self.end_if(key, |phase| phase == Phase::Open);
+    }
+
+    /// The same, of a finished shard too: it is about to go.
     pub(crate) fn end(&self, key: ShardKey) {
+        self.end_if(key, |_| true);
+    }
+
+    fn end_if(&self, key: ShardKey, ends: impl Fn(Phase) -> bool) {
         let shard = self.table.lock().by_key.get(&key).cloned();
         if let Some(shard) = shard {
-            self.end_shard(&shard, &mut shard.writing.lock());
+            let mut writing = shard.writing.lock();
+            if ends(writing.phase) {
+                self.end_shard(&shard, &mut writing);
+            }
         }
     }
 
@@ -120,9 +131,12 @@ impl Handles {
         forget_key(&mut table, shard);
     }
 
-    /// Ends all of them.
+    /// Ends all of them. Waits for a call that is in one.
     pub(crate) fn end_all(&self) {
-        self.sweep(|_, _| true);
+        let all: Vec<_> = self.table.lock().by_handle.values().cloned().collect();
+        for shard in all {
+            self.end_shard(&shard, &mut shard.writing.lock());
+        }
     }
 
     /// Ends what nobody used for so long.
@@ -146,7 +160,8 @@ impl Handles {
     pub(crate) fn make_room_for_file(&self, condition: &Condition) -> Result<(), StoreError> {
         let mut open: Vec<_> = {
             let table = self.table.lock();
-            table.by_key.values().cloned().collect()
+            let open = |shard: &&Arc<OpenShard>| shard.open.load(Ordering::SeqCst);
+            table.by_key.values().filter(open).cloned().collect()
         };
         if open.len() < self.most_files {
             return Ok(());

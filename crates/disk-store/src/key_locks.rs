@@ -31,7 +31,8 @@ impl KeyLocks {
 
     pub(crate) fn try_lock(&self, key: ShardKey) -> Option<KeyGuard<'_>> {
         let free = self.held.lock().insert(key);
-        free.then_some(KeyGuard { locks: self, key })
+        // Lazily: a guard that is made and dropped would free another's lock.
+        free.then(|| KeyGuard { locks: self, key })
     }
 }
 
@@ -39,5 +40,27 @@ impl Drop for KeyGuard<'_> {
     fn drop(&mut self) {
         self.locks.held.lock().remove(&self.key);
         self.locks.freed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shardgate_wire::ids::{BlobId, GroupId};
+
+    #[test]
+    fn a_lock_that_was_only_tried_stays_the_holders() {
+        let key = ShardKey {
+            group: GroupId(1),
+            blob: BlobId(1),
+            index: 0,
+        };
+        let locks = KeyLocks::default();
+        let guard = locks.try_lock(key);
+        assert!(guard.is_some());
+        assert!(locks.try_lock(key).is_none());
+        assert!(locks.try_lock(key).is_none());
+        drop(guard);
+        assert!(locks.try_lock(key).is_some());
     }
 }

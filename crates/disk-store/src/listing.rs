@@ -2,7 +2,8 @@
 //!
 //! Names sort as keys do. A folder is scanned for the smallest names after
 //! where the page begins; what a page leaves over of a scan is kept for the
-//! next page, so that a large folder is not scanned for each page.
+//! page that goes on where it ended, so that a large folder is not scanned for
+//! each page. Invariant: a list that begins sees every name made before.
 
 use std::collections::BinaryHeap;
 use std::os::fd::OwnedFd;
@@ -32,22 +33,21 @@ type FileId = (BlobId, u8);
 #[derive(Debug)]
 pub(crate) struct Cursor {
     folder: FolderName,
-    /// The names behind this one, in order.
-    after: Option<FileId>,
     names: Vec<FileId>,
     /// Whether the folder has no more names behind these.
     complete: bool,
     since: Instant,
+    /// The last name that went into a page.
+    listed: Option<FileId>,
 }
 
 impl Cursor {
-    /// Whether the names behind `after` are in it.
+    /// Whether a page that begins behind `after` goes on with this scan.
     fn serves(&self, folder: FolderName, after: Option<FileId>) -> bool {
         self.folder == folder
-            && self.since.elapsed() < KEPT_FOR
             && after.is_some()
-            && after >= self.after
-            && (self.complete || after < self.names.last().copied())
+            && self.listed == after
+            && self.since.elapsed() < KEPT_FOR
     }
 
     fn behind(&self, after: Option<FileId>) -> &[FileId] {
@@ -145,6 +145,7 @@ impl Core {
                 let entry = self.entry(ShardKey { group, blob, index }, buffer)?;
                 page.extend(entry);
                 if page.len() == limit {
+                    cursor.listed = after;
                     *self.cursor.lock() = Some(cursor);
                     return Ok(());
                 }
@@ -185,14 +186,15 @@ impl Core {
         }
         Ok(Cursor {
             folder,
-            after,
             names: smallest.into_sorted_vec(),
             complete,
             since,
+            listed: None,
         })
     }
 
-    /// A listed shard; `None` if it went meanwhile.
+    /// A listed shard; `None` if it went meanwhile. One that cannot be looked
+    /// at is there, and listed as damaged ones are.
     fn entry(
         &self,
         key: ShardKey,
@@ -200,21 +202,26 @@ impl Core {
     ) -> Result<Option<ListedShard>, StoreError> {
         let path = names::file_path(&key);
         let stat = rustix::fs::statat(&self.folders.shards, path, AtFlags::SYMLINK_NOFOLLOW);
-        let stat = match stat {
-            Ok(stat) => stat,
+        let (mode, blocks) = match stat {
+            Ok(stat) => (stat.st_mode, u64::try_from(stat.st_blocks).unwrap_or(0)),
             Err(Errno::NOENT) => return Ok(None),
-            Err(errno) => return Err(self.unlisted(errno)),
+            Err(errno) => {
+                let _ = self.unlisted(errno);
+                (0, 0)
+            }
         };
-        let finished = shard_file::is_marked(stat.st_mode)
-            || match self.examine(key, buffer)? {
-                Found::Absent => return Ok(None),
-                Found::Unfinished(_) => false,
-                Found::Finished { .. } | Found::Damaged(_) => true,
+        let finished = shard_file::is_marked(mode)
+            || match self.examine(key, buffer) {
+                Ok(Found::Absent) => return Ok(None),
+                Ok(Found::Unfinished(_)) => false,
+                Ok(Found::Finished { .. } | Found::Damaged(_)) => true,
+                Err(StoreError::Io { .. }) => true,
+                Err(error) => return Err(error),
             };
-        let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
+        let disk_bytes = blocks * 512;
         Ok(Some(ListedShard {
             key,
-            disk_bytes: blocks * 512,
+            disk_bytes,
             finished,
         }))
     }

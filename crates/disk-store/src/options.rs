@@ -43,7 +43,7 @@ impl Default for DiskOptions {
             handle_idle: Duration::from_secs(600),
             max_queued_calls: 1024,
             max_queued_bytes: 64 * 1024 * 1024,
-            max_cached_files: 128,
+            max_cached_files: 64,
             max_cached_bytes: 4 * 1024 * 1024,
             check_every: Duration::from_secs(1),
             save_told_every: Duration::from_secs(10),

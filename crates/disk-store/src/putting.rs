@@ -116,7 +116,7 @@ impl Core {
     ) -> Result<Option<(OwnedFd, Arc<Folder>, u64)>, StoreError> {
         gate.slots.check(&shard.header)?;
         let key = shard.header.key;
-        self.handles.end(key);
+        self.handles.end_open(key);
         self.space
             .reserve(&self.condition, put_space(shard.bytes.len()))?;
         let (file, folder) = match self.create(key) {

@@ -278,8 +278,8 @@ impl Rules {
 
 fn twin_refused(condition: &Condition, what: &str, error: TwinError) -> StoreError {
     match error {
-        // Half a write may be durable: nobody knows which record is.
-        TwinError::Refused(errno) => condition.refused(Doing::Syncing, what, errno),
+        TwinError::Unwritten(errno) => condition.refused(Doing::Writing, what, errno),
+        TwinError::Unsynced(errno) => condition.refused(Doing::Syncing, what, errno),
         TwinError::Nameless => condition.lose(format!("{what}: the file has no name any more")),
     }
 }

@@ -13,7 +13,7 @@ use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{Advice, Mode, OFlags};
+use rustix::fs::{Advice, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use shardgate_wire::checksum::{CHECK_BLOCK, first_bad_block};
 use shardgate_wire::store::MAX_APPEND_BYTES;
@@ -111,10 +111,13 @@ impl Core {
         let file = match files::open_file_at(&self.folders.shards, &names::file_path(&key)) {
             Ok(file) => file,
             Err(Errno::NOENT) => return sure(Found::Absent),
-            Err(Errno::LOOP) => return sure(Found::Damaged("not a file".into())),
+            Err(Errno::LOOP | Errno::NXIO) => return sure(Found::Damaged("not a file".into())),
             Err(errno) => return Err(self.unreadable(errno)),
         };
         let stat = rustix::fs::fstat(&file).map_err(|errno| self.unreadable(errno))?;
+        if !FileType::from_raw_mode(stat.st_mode).is_file() {
+            return sure(Found::Damaged("not a file".into()));
+        }
         let file_len = u64::try_from(stat.st_size).unwrap_or(0);
         let marked = is_marked(stat.st_mode);
         let small = file_len <= SMALL_FILE_BYTES;

@@ -24,16 +24,12 @@ pub(crate) struct Twin {
 /// Why a write did not come to its end.
 #[derive(Debug)]
 pub(crate) enum TwinError {
-    /// The system refused.
-    Refused(Errno),
+    /// The system refused to write: the other file is as it was.
+    Unwritten(Errno),
+    /// The system refused to sync: nobody knows what is durable.
+    Unsynced(Errno),
     /// A file has no name any more: the folder was wiped.
     Nameless,
-}
-
-impl From<Errno> for TwinError {
-    fn from(errno: Errno) -> Self {
-        Self::Refused(errno)
-    }
 }
 
 /// What the two files held.
@@ -109,9 +105,10 @@ impl Twin {
     /// other, durably.
     pub(crate) fn write(&self, record: &[u8]) -> Result<(), TwinError> {
         for file in &self.files {
-            files::write_all(file, record, 0)?;
-            rustix::fs::fdatasync(file)?;
-            if rustix::fs::fstat(file)?.st_nlink == 0 {
+            files::write_all(file, record, 0).map_err(TwinError::Unwritten)?;
+            rustix::fs::fdatasync(file).map_err(TwinError::Unsynced)?;
+            let stat = rustix::fs::fstat(file).map_err(TwinError::Unsynced)?;
+            if stat.st_nlink == 0 {
                 return Err(TwinError::Nameless);
             }
         }

@@ -151,14 +151,17 @@ impl Writing {
         Some((self.folder.upgrade()?, self.ticket))
     }
 
-    /// Judges an append. True if it is a repeat of the last.
+    pub(crate) fn announced(&self) -> Option<u64> {
+        self.announced
+    }
+
+    /// Judges an append within its bounds. True if it repeats the last.
     pub(crate) fn check_append(
         &self,
         offset: u64,
         bytes: &bytes::Bytes,
         crcs: &[u32],
     ) -> Result<bool, StoreError> {
-        bounds::check_append(self.announced, offset, bytes, crcs)?;
         match self.phase {
             Phase::Open => {}
             Phase::Ended => return Err(StoreError::NoHandle),
@@ -222,10 +225,15 @@ impl Writing {
         Ok(())
     }
 
-    /// Judges an end. True if the shard has that end already.
-    pub(crate) fn check_finish(&self, end: ShardEnd) -> Result<bool, StoreError> {
+    /// Whether an end is what all appends make.
+    pub(crate) fn check_end(&self, end: ShardEnd) -> Result<(), StoreError> {
+        bounds::check_end(&self.header, self.len, end)
+    }
+
+    /// Whether the shard has that end already.
+    pub(crate) fn has_ended(&self, end: ShardEnd) -> Result<bool, StoreError> {
         match self.phase {
-            Phase::Open => bounds::check_end(&self.header, self.len, end).map(|()| false),
+            Phase::Open => Ok(false),
             Phase::Finished(done) if done == end => Ok(true),
             Phase::Finished(_) => Err(StoreError::BadCall {
                 what: "shard was finished with another end".into(),

@@ -248,3 +248,27 @@ async fn an_unfinished_shard_without_a_header_is_corrupt_and_listed() {
     disk.delete(&ctx, &[sample::key(1)]).await.unwrap();
     assert_eq!(disk.list(None, 10).await, Ok(vec![]));
 }
+
+#[tokio::test]
+async fn what_is_no_file_under_a_shards_name_is_corrupt() {
+    let folder = Folder::new();
+    let disk = forgetful(&folder).await;
+    let ctx = sample::context(1);
+    disk.put(&ctx, sample::small(&ctx, 1, 500)).await.unwrap();
+    std::fs::create_dir(folder.shard_path(sample::key(2))).unwrap();
+    let pipe = folder.shard_path(sample::key(3));
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    let none = rustix::fs::makedev(0, 0);
+    let kind = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, pipe, kind, mode, none).unwrap();
+    for blob in [2, 3] {
+        let key = sample::key(blob);
+        assert!(is_corrupt(&disk.read(key, 0, 500).await), "{blob}");
+        assert!(is_corrupt(&disk.stat(key).await), "{blob}");
+        let put = disk.put(&ctx, sample::small(&ctx, blob, 10)).await;
+        assert!(is_corrupt(&put), "{put:?}");
+    }
+    let listed = disk.list(None, 10).await.unwrap();
+    assert_eq!(listed.len(), 3);
+    assert!(listed.iter().all(|entry| entry.finished));
+}

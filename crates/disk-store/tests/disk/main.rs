@@ -8,3 +8,4 @@ mod faults;
 mod fixture;
 mod folder;
 mod lifetimes;
+mod model;
