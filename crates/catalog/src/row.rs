@@ -95,4 +95,6 @@ pub(crate) fn decode<R: Row>(bytes: &[u8]) -> Result<R, Damaged> {
 }
 
 #[cfg(test)]
+mod fixtures;
+#[cfg(test)]
 mod tests;
