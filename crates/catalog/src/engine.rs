@@ -24,7 +24,7 @@ pub use memory::MemoryEngine;
 pub use rocks::{RocksEngine, RocksOptions};
 
 /// Largest sum of keys and values in one commit, bytes.
-pub const MAX_COMMIT_BYTES: usize = 64 << 20;
+pub const MAX_COMMIT_BYTES: usize = 16 << 20;
 
 /// Keeps rows in byte order of their keys. See the module for the contract.
 #[async_trait]

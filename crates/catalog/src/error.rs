@@ -73,7 +73,8 @@ pub enum CatalogError {
         /// What it said.
         why: String,
     },
-    /// A record is not readable. Never the same as absent.
+    /// A record is not readable, and a write that needed it did not happen.
+    /// Never the same as absent.
     #[error("{why}")]
     Damaged {
         /// Which, and how.

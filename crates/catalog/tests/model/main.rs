@@ -6,6 +6,8 @@
 mod build;
 mod check;
 mod concurrent;
+#[cfg(feature = "rocksdb")]
+mod killed;
 mod random;
 mod reference;
 mod steps;
@@ -28,14 +30,18 @@ pub(crate) fn in_memory() -> Opened {
 #[cfg(feature = "rocksdb")]
 pub(crate) async fn on_rocksdb() -> Opened {
     let folder = tempfile::tempdir().unwrap();
+    Opened {
+        catalog: open_in(folder.path()).await,
+        _folder: Some(folder),
+    }
+}
+
+#[cfg(feature = "rocksdb")]
+pub(crate) async fn open_in(folder: &std::path::Path) -> Catalog {
     let options = shardgate_catalog::CatalogOptions {
         block_cache_bytes: 8 << 20,
         memtable_bytes: 8 << 20,
         create: true,
     };
-    let catalog = Catalog::open_rocksdb(folder.path(), options).await.unwrap();
-    Opened {
-        catalog,
-        _folder: Some(folder),
-    }
+    Catalog::open_rocksdb(folder, options).await.unwrap()
 }

@@ -159,6 +159,9 @@ impl<L: CommitLog> Work<L> {
         let changes = overlay.into_changes();
         if let Err(error) = self.make_durable(&records, changes, last) {
             tracing::error!(%error, "the catalog takes no more commits");
+            // Whatever it was, the outcome is not known: never `Damaged`,
+            // which says that a commit was refused.
+            let error = EngineError::Unavailable(error.to_string());
             outcomes.fill(Err(error.clone().into()));
             self.broken = Some(error);
         }
