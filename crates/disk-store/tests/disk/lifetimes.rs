@@ -397,3 +397,38 @@ async fn handles_are_bounded() {
     open(5).await.unwrap();
     assert_eq!(open(6).await, Err(StoreError::Busy));
 }
+
+#[tokio::test]
+async fn what_waits_is_bounded() {
+    let folder = Folder::new();
+    let options = DiskOptions {
+        max_queued_bytes: 1000,
+        ..options()
+    };
+    let disk = LocalDisk::open(folder.path(), &expected(), options).unwrap();
+    let ctx = sample::context(1);
+    disk.assign(&ctx, &[sample::slot()]).await.unwrap();
+    let put = disk.put(&ctx, sample::small(&ctx, 1, 1001)).await;
+    assert_eq!(put, Err(StoreError::Busy));
+    // The bytes of calls that ended do not count, soon after their answer.
+    for blob in 1..5 {
+        let put = || disk.put(&ctx, sample::small(&ctx, blob, 1000));
+        let mut answer = put().await;
+        while answer == Err(StoreError::Busy) {
+            tokio::task::yield_now().await;
+            answer = put().await;
+        }
+        assert_eq!(answer, Ok(()));
+    }
+    let none = DiskOptions {
+        max_queued_calls: 0,
+        ..crate::folder::options()
+    };
+    disk.close().await;
+    let disk = LocalDisk::open(folder.path(), &expected(), none).unwrap();
+    assert_eq!(disk.stat(sample::key(1)).await, Err(StoreError::Busy));
+    assert!(
+        disk.health().await.is_ok(),
+        "a full queue can be asked about"
+    );
+}

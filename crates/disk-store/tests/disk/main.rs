@@ -7,5 +7,6 @@ mod damage;
 mod faults;
 mod fixture;
 mod folder;
+mod kills;
 mod lifetimes;
 mod model;

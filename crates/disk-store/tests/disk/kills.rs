@@ -1,0 +1,195 @@
+//! Killed at any moment, a disk has what it answered, and damages nothing.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use shardgate_disk_store::LocalDisk;
+use shardgate_wire::checksum::block_crcs;
+use shardgate_wire::conformance::sample;
+use shardgate_wire::ids::CommitNumber;
+use shardgate_wire::store::{MAX_APPEND_BYTES, ShardEnd};
+use shardgate_wire::{CallContext, ShardStore, StoreError};
+
+use crate::folder::{Folder, expected, options};
+
+const CHILD_FOLDER: &str = "SHARDGATE_KILLED_DISK";
+const SMALL_LEN: usize = 3000;
+const LONG_LEN: usize = MAX_APPEND_BYTES + 5000;
+/// Blobs that one run may use.
+const RUN: u64 = 1_000_000;
+
+/// Even blobs are put, odd ones appended; every fifth is deleted again.
+fn len(blob: u64) -> usize {
+    if blob.is_multiple_of(2) {
+        SMALL_LEN
+    } else {
+        LONG_LEN
+    }
+}
+
+/// Stores one blob after the other until the kill, or a failure.
+async fn caller(
+    disk: Arc<LocalDisk>,
+    ctx: CallContext,
+    next: Arc<AtomicU64>,
+) -> Result<(), StoreError> {
+    loop {
+        let blob = next.fetch_add(1, Ordering::SeqCst);
+        store(&disk, &ctx, blob).await?;
+        say(&format!("stored {blob}"));
+        if blob.is_multiple_of(5) {
+            say(&format!("deleting {blob}"));
+            let key = sample::key(u128::from(blob));
+            disk.delete(&ctx, &[key]).await?;
+            say(&format!("deleted {blob}"));
+        }
+    }
+}
+
+async fn store(disk: &LocalDisk, ctx: &CallContext, blob: u64) -> Result<(), StoreError> {
+    let blob_id = u128::from(blob);
+    if blob.is_multiple_of(2) {
+        return disk.put(ctx, sample::small(ctx, blob_id, SMALL_LEN)).await;
+    }
+    let bytes = sample::bytes(blob_id, LONG_LEN);
+    let opened = disk.open(ctx, sample::header(ctx, blob_id), None).await;
+    let handle = opened?;
+    for start in (0..LONG_LEN).step_by(MAX_APPEND_BYTES) {
+        let block = bytes.slice(start..LONG_LEN.min(start + MAX_APPEND_BYTES));
+        let crcs = block_crcs(&block);
+        disk.append(ctx, handle, start as u64, block, &crcs).await?;
+    }
+    let end = ShardEnd {
+        shard_len: LONG_LEN as u64,
+        blob_len: 4 * LONG_LEN as u64,
+    };
+    disk.finish(ctx, handle, end).await
+}
+
+/// What [`acknowledged_shards_outlive_kills`] runs and kills: says on its
+/// standard output what was answered.
+#[tokio::test]
+#[ignore = "is killed by the test that starts it"]
+async fn child_that_is_killed() {
+    let Ok(told) = std::env::var(CHILD_FOLDER) else {
+        return;
+    };
+    let (run, path) = told.split_once(':').unwrap();
+    let run: u64 = run.parse().unwrap();
+    let disk = LocalDisk::open(Path::new(path), &expected(), options()).unwrap();
+    let disk = Arc::new(disk);
+    let mut ctx = sample::context(run + 1);
+    ctx.committed = CommitNumber(run);
+    disk.assign(&ctx, &[sample::slot()]).await.unwrap();
+    let next = Arc::new(AtomicU64::new(run * RUN));
+    let callers: Vec<_> = (0..8)
+        .map(|_| tokio::spawn(caller(Arc::clone(&disk), ctx, Arc::clone(&next))))
+        .collect();
+    for caller in callers {
+        caller.await.unwrap().unwrap();
+    }
+}
+
+/// One write, so that a kill leaves whole lines; unlike `println`, not kept
+/// by the test harness.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    out.write_all(format!("\n{line}\n").as_bytes()).unwrap();
+    out.flush().unwrap();
+}
+
+/// What the runs said so far.
+#[derive(Default)]
+struct Said {
+    stored: BTreeSet<u64>,
+    deleting: BTreeSet<u64>,
+    deleted: BTreeSet<u64>,
+}
+
+impl Said {
+    fn hear(&mut self, output: &str) {
+        for line in output.lines() {
+            let Some((what, blob)) = line.split_once(' ') else {
+                continue;
+            };
+            let set = match what {
+                "stored" => &mut self.stored,
+                "deleting" => &mut self.deleting,
+                "deleted" => &mut self.deleted,
+                _ => continue,
+            };
+            set.extend(blob.parse::<u64>());
+        }
+    }
+}
+
+#[tokio::test]
+async fn acknowledged_shards_outlive_kills() {
+    let folder = Folder::new();
+    let mut said = Said::default();
+    for run in 0..6u64 {
+        let output = tempfile::NamedTempFile::new().unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--ignored", "--nocapture"])
+            .arg("kills::child_that_is_killed")
+            .env(CHILD_FOLDER, format!("{run}:{}", folder.path().display()))
+            .stdout(Stdio::from(output.reopen().unwrap()))
+            .spawn()
+            .unwrap();
+        // Long enough that something was stored, then at no moment in
+        // particular.
+        let text = || std::fs::read_to_string(output.path()).unwrap();
+        while !text().contains("deleted") {
+            assert!(child.try_wait().unwrap().is_none(), "{}", text());
+            tokio::time::sleep(Duration::from_millis(7 + run)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(37 * run)).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        said.hear(&text());
+        verify(&folder, &said, run).await;
+    }
+    assert!(said.stored.len() > 50, "{} were stored", said.stored.len());
+}
+
+async fn verify(folder: &Folder, said: &Said, run: u64) {
+    let disk = folder.open();
+    let health = disk.health().await.unwrap();
+    assert_eq!(health.epoch, sample::context(run + 1).epoch);
+    for blob in &said.stored {
+        let key = sample::key(u128::from(*blob));
+        if said.deleted.contains(blob) {
+            let stat = disk.stat(key).await;
+            assert_eq!(stat, Err(StoreError::NotFound), "blob {blob} was deleted");
+        } else if !said.deleting.contains(blob) {
+            let len = len(*blob);
+            let read = disk.read(key, 0, len as u32).await;
+            let read = read.unwrap_or_else(|error| panic!("blob {blob} was stored: {error}"));
+            assert_eq!(read.bytes, sample::bytes(u128::from(*blob), len));
+        }
+    }
+    // What was not answered is whole or not there, and never corrupt.
+    let mut after = None;
+    loop {
+        let page = disk.list(after, 1000).await.unwrap();
+        for entry in &page {
+            let blob = u64::try_from(entry.key.blob.0).unwrap();
+            let read = disk.read(entry.key, 0, len(blob) as u32).await;
+            if entry.finished {
+                assert!(read.is_ok(), "blob {blob}: {read:?}");
+            } else {
+                assert_eq!(read, Err(StoreError::NotFound), "blob {blob}");
+            }
+        }
+        if page.len() < 1000 {
+            break;
+        }
+        after = page.last().map(|entry| entry.key);
+    }
+    disk.close().await;
+}
