@@ -67,10 +67,10 @@ test: test-unit test-clients
 test-unit: build
 	cargo test $(CARGO_FLAGS) --workspace --exclude shardgate-s3-compat-tests --no-fail-fast
 
-# Real clients, one pool after the other: they share the machine's two cores with the server.
+# Real clients, two pools at a time: each case is mostly a client's own work.
 test-clients: build
 	@scripts/setup.sh test
-	cargo test $(CARGO_FLAGS) -p shardgate-s3-compat-tests --no-fail-fast -- --test-threads=1
+	cargo test $(CARGO_FLAGS) -p shardgate-s3-compat-tests --no-fail-fast -- --test-threads=2
 
 bench: build
 	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- data-path
