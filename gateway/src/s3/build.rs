@@ -12,7 +12,7 @@ use super::front::{MAX_DOCUMENT_BYTES, S3Front};
 use super::host::BaseNames;
 use super::repair::Repair;
 use super::service::Operations;
-use super::signature_v2::MailDates;
+use super::signature_v2::SignatureV2;
 use super::store::ObjectStore;
 use crate::auth::CredentialStore;
 use crate::seam::Clock;
@@ -68,7 +68,7 @@ pub fn build_s3(settings: &S3Settings, parts: S3Parts) -> S3Front {
         region: settings.region.clone(),
     };
     let verified = service(settings, &operations, &parts.credentials, None);
-    let mail_dates = settings.signature_v2.then(|| MailDates {
+    let signature_v2 = settings.signature_v2.then(|| SignatureV2 {
         verified: verified.clone(),
         credentials: Arc::clone(&parts.credentials),
         names: BaseNames::new(&settings.host_names),
@@ -79,7 +79,7 @@ pub fn build_s3(settings: &S3Settings, parts: S3Parts) -> S3Front {
         credentials: Arc::clone(&parts.credentials),
     };
     let service = service(settings, &operations, &parts.credentials, Some(repair));
-    S3Front::new(service, mail_dates, &settings.region, settings.body_idle)
+    S3Front::new(service, signature_v2, &settings.region, settings.body_idle)
 }
 
 /// The service of clients, or (without `repair`) that of verified requests.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use s3s::service::S3Service;
 use s3s::{Body, S3Error, S3ErrorCode, S3Result, s3_error};
@@ -15,7 +16,7 @@ use s3s::{Body, S3Error, S3ErrorCode, S3Result, s3_error};
 use super::body::{BodyCheck, CheckedBody, FaultCell, Tail};
 use super::digest::DocumentDigest;
 use super::error_document::complete_error;
-use super::signature_v2::MailDates;
+use super::signature_v2::SignatureV2;
 use super::telemetry::Observed;
 
 /// S3 over HTTP, as one function from request to answer.
@@ -27,7 +28,7 @@ pub struct S3Front {
 struct Inner {
     service: S3Service,
     /// Version 2 signatures that s3s does not read, if version 2 is on.
-    mail_dates: Option<MailDates>,
+    signature_v2: Option<SignatureV2>,
     region: String,
     body_idle: Duration,
     host_id: HeaderValue,
@@ -37,7 +38,7 @@ impl S3Front {
     /// Puts the door in front of a service.
     pub(crate) fn new(
         service: S3Service,
-        mail_dates: Option<MailDates>,
+        signature_v2: Option<SignatureV2>,
         region: &str,
         body_idle: Duration,
     ) -> Self {
@@ -45,7 +46,7 @@ impl S3Front {
         Self {
             inner: Arc::new(Inner {
                 service,
-                mail_dates,
+                signature_v2,
                 region: region.to_owned(),
                 body_idle,
                 host_id: HeaderValue::from_str(&host_id).expect("hex digits are fit for a header"),
@@ -144,9 +145,9 @@ impl S3Front {
                 check,
             ))
         };
-        if let Some(mail) = self.mail_dates(&parts.headers) {
-            mail.verify(&mut parts)?;
-            return call(&mail.verified, Request::from_parts(parts, body)).await;
+        if let Some(version_2) = self.signature_v2(&parts) {
+            version_2.verify(&mut parts)?;
+            return call(&version_2.verified, Request::from_parts(parts, body)).await;
         }
         let sorted = sorted_repeats(&parts.method, &parts.headers);
         let Some(sorted) = sorted else {
@@ -163,9 +164,9 @@ impl S3Front {
         self.call(Request::from_parts(again, Body::empty())).await
     }
 
-    fn mail_dates(&self, headers: &HeaderMap) -> Option<&MailDates> {
-        let mail = self.inner.mail_dates.as_ref();
-        mail.filter(|mail| mail.takes(headers))
+    fn signature_v2(&self, parts: &Parts) -> Option<&SignatureV2> {
+        let version_2 = self.inner.signature_v2.as_ref();
+        version_2.filter(|version_2| version_2.takes(parts))
     }
 
     async fn call(&self, request: Request<Body>) -> S3Result<Response<Body>> {

@@ -71,27 +71,49 @@ pub(crate) async fn get_object_acl(
     }))
 }
 
-/// Everything is private already; nothing else can be asked for.
-fn check_private(canned: Option<&str>, has_policy: bool) -> S3Result<()> {
-    match canned {
-        Some("private" | "bucket-owner-full-control") if !has_policy => Ok(()),
-        _ => Err(S3Error::new(S3ErrorCode::AccessControlListNotSupported)),
-    }
+/// Everything is private to its owner already; nothing else can be asked for.
+/// s3cmd writes back after a copy what it has read: that is the same in XML.
+fn check_private(
+    canned: Option<&str>,
+    policy: Option<&AccessControlPolicy>,
+    owner: &str,
+) -> S3Result<()> {
+    let private = match (canned, policy) {
+        (Some("private" | "bucket-owner-full-control"), None) => true,
+        (None, Some(policy)) => {
+            let grants = policy.grants.as_deref().unwrap_or_default();
+            !grants.is_empty() && grants.iter().all(|grant| gives_owner_all(grant, owner))
+        }
+        _ => false,
+    };
+    private
+        .then_some(())
+        .ok_or_else(|| S3Error::new(S3ErrorCode::AccessControlListNotSupported))
 }
 
-/// Takes `private` and nothing else.
+fn gives_owner_all(grant: &Grant, owner: &str) -> bool {
+    let to_owner = grant
+        .grantee
+        .as_ref()
+        .is_some_and(|grantee| grantee.id.as_deref() == Some(owner));
+    let permission = grant.permission.as_ref().map(Permission::as_str);
+    to_owner && permission == Some(Permission::FULL_CONTROL)
+}
+
+/// Takes what holds already and nothing else.
 pub(crate) async fn put_bucket_acl(
     operations: &Operations,
     request: S3Request<PutBucketAclInput>,
 ) -> S3Result<S3Response<PutBucketAclOutput>> {
     let input = request.input;
-    operations.bucket(&input.bucket).await?;
+    let row = operations.catalog.bucket(&input.bucket).await;
+    let owner = row.map_err(catalog_error)?.owner.clone();
     let canned = input.acl.as_ref().map(BucketCannedACL::as_str);
-    check_private(canned, input.access_control_policy.is_some())?;
+    check_private(canned, input.access_control_policy.as_ref(), &owner)?;
     Ok(S3Response::new(PutBucketAclOutput::default()))
 }
 
-/// Takes `private` and nothing else.
+/// Takes what holds already and nothing else.
 pub(crate) async fn put_object_acl(
     operations: &Operations,
     request: S3Request<PutObjectAclInput>,
@@ -99,8 +121,10 @@ pub(crate) async fn put_object_acl(
     let input = request.input;
     check_version(input.version_id.as_deref())?;
     object_exists(operations, &input.bucket, &input.key).await?;
+    let row = operations.catalog.bucket(&input.bucket).await;
+    let owner = row.map_err(catalog_error)?.owner.clone();
     let canned = input.acl.as_ref().map(ObjectCannedACL::as_str);
-    check_private(canned, input.access_control_policy.is_some())?;
+    check_private(canned, input.access_control_policy.as_ref(), &owner)?;
     Ok(S3Response::new(PutObjectAclOutput::default()))
 }
 
@@ -216,4 +240,54 @@ absent! {
     get_bucket_website(GetBucketWebsiteInput) -> GetBucketWebsiteOutput: NoSuchWebsiteConfiguration;
     get_bucket_replication(GetBucketReplicationInput) -> GetBucketReplicationOutput: ReplicationConfigurationNotFoundError;
     get_object_lock_configuration(GetObjectLockConfigurationInput) -> GetObjectLockConfigurationOutput: ObjectLockConfigurationNotFoundError;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(id: &str, permission: &'static str) -> AccessControlPolicy {
+        let grantee = Grantee {
+            display_name: None,
+            email_address: None,
+            id: Some(id.to_owned()),
+            type_: Type::from_static(Type::CANONICAL_USER),
+            uri: None,
+        };
+        let grant = Grant {
+            grantee: Some(grantee),
+            permission: Some(Permission::from_static(permission)),
+        };
+        AccessControlPolicy {
+            grants: Some(vec![grant]),
+            owner: None,
+        }
+    }
+
+    #[test]
+    fn only_what_holds_already_is_taken() {
+        let empty = AccessControlPolicy::default();
+        let full = policy("root", Permission::FULL_CONTROL);
+        for (canned, given, taken) in [
+            (Some("private"), None, true),
+            (Some("bucket-owner-full-control"), None, true),
+            (Some("public-read"), None, false),
+            (None, None, false),
+            (None, Some(&full), true),
+            (Some("private"), Some(&full), false),
+            (None, Some(&policy("root", Permission::READ)), false),
+            (
+                None,
+                Some(&policy("other", Permission::FULL_CONTROL)),
+                false,
+            ),
+            (None, Some(&empty), false),
+        ] {
+            assert_eq!(
+                check_private(canned, given, "root").is_ok(),
+                taken,
+                "{canned:?}"
+            );
+        }
+    }
 }

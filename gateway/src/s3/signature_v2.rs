@@ -1,9 +1,10 @@
-//! Version 2 signatures with a date that s3s does not read.
+//! Version 2 signatures that S3 takes and s3s does not.
 //!
 //! `s3cmd --signature-v2` writes `x-amz-date` as mail does (`Tue, 24 Nov 2026
-//! 12:00:00 +0000`), which S3 takes and s3s answers with 400. Such requests
-//! are verified here, with s3s's own computation of the signature, and handed
-//! to the service of verified requests; see `repair.rs`.
+//! 12:00:00 +0000`), which s3s answers with 400. boto3 asks for `/bucket` and
+//! signs `/bucket/`. Such requests are verified here, with s3s's own
+//! computation of the signature, and handed to the service of verified
+//! requests; see `repair.rs`.
 
 use std::sync::Arc;
 
@@ -25,8 +26,8 @@ use crate::seam::Clock;
 /// How far a request's clock may be from ours, as with every signature.
 const MAX_SKEW_SECONDS: i64 = 900;
 
-/// Verifies version 2 signatures with dates of mail.
-pub(crate) struct MailDates {
+/// Verifies version 2 signatures in the `Authorization` header.
+pub(crate) struct SignatureV2 {
     /// The service of verified requests.
     pub(crate) verified: S3Service,
     /// Who the access keys are.
@@ -37,20 +38,24 @@ pub(crate) struct MailDates {
     pub(crate) clock: Arc<dyn Clock>,
 }
 
-impl MailDates {
-    /// Whether a request is signed so.
-    pub(crate) fn takes(&self, headers: &HeaderMap) -> bool {
+impl SignatureV2 {
+    /// Whether a request is signed in a way that s3s would refuse.
+    pub(crate) fn takes(&self, parts: &Parts) -> bool {
+        let headers = &parts.headers;
         let signed = headers
             .get(header::AUTHORIZATION)
             .is_some_and(|value| value.as_bytes().starts_with(b"AWS "));
         if !signed {
             return false;
         }
+        let bare = self.host_bucket(headers).is_none() && is_bare_bucket(parts.uri.path());
         match (headers.get("x-amz-date"), headers.get(header::DATE)) {
             (Some(date), _) => date.as_bytes().contains(&b' '),
-            (None, Some(date)) => !date
-                .to_str()
-                .is_ok_and(|date| Timestamp::parse(TimestampFormat::HttpDate, date).is_ok()),
+            (None, Some(date)) => {
+                let date = date.to_str().ok();
+                bare || !date
+                    .is_some_and(|date| Timestamp::parse(TimestampFormat::HttpDate, date).is_ok())
+            }
             (None, None) => false,
         }
     }
@@ -85,27 +90,35 @@ impl MailDates {
             .credentials
             .identity(authorization.access_key)
             .ok_or_else(|| S3Error::new(S3ErrorCode::InvalidAccessKeyId))?;
-        let host = headers
-            .get(header::HOST)
-            .and_then(|host| host.to_str().ok());
-        let bucket = host.and_then(|host| self.names.bucket(host));
-        let text = create_string_to_sign(
-            Mode::HeaderAuth,
-            parts.method.as_str(),
-            parts.uri.path(),
-            parts.uri.query().map(parameters).as_deref(),
-            &pairs,
-            bucket.as_deref(),
-        );
-        let computed = calculate_signature(identity.secret.expose(), &text);
-        let computed = STANDARD.decode(computed).map_err(|_| mismatch())?;
         let given = STANDARD
             .decode(authorization.signature)
             .map_err(|_| mismatch())?;
-        if !same_secret(&computed, &given) {
-            return Err(mismatch());
+        let bucket = self.host_bucket(headers);
+        let query = parts.uri.query().map(parameters);
+        let signs = |path: &str| {
+            let text = create_string_to_sign(
+                Mode::HeaderAuth,
+                parts.method.as_str(),
+                path,
+                query.as_deref(),
+                &pairs,
+                bucket.as_deref(),
+            );
+            let computed = STANDARD.decode(calculate_signature(identity.secret.expose(), &text));
+            computed.is_ok_and(|computed| same_secret(&computed, &given))
+        };
+        let path = parts.uri.path();
+        // With the slash or without it, the same bucket is meant.
+        let bare = bucket.is_none() && is_bare_bucket(path);
+        if signs(path) || (bare && signs(&format!("{path}/"))) {
+            return Ok(identity.principal);
         }
-        Ok(identity.principal)
+        Err(mismatch())
+    }
+
+    fn host_bucket(&self, headers: &HeaderMap) -> Option<String> {
+        let host = headers.get(header::HOST)?.to_str().ok()?;
+        self.names.bucket(host)
     }
 
     fn check_date(&self, headers: &HeaderMap) -> S3Result<()> {
@@ -130,6 +143,11 @@ impl MailDates {
         }
         Ok(())
     }
+}
+
+/// Whether a path names a bucket and nothing behind it, not even a slash.
+fn is_bare_bucket(path: &str) -> bool {
+    path.len() > 1 && !path[1..].contains('/')
 }
 
 /// A date of mail in universal time: `+0000` and `-0000` are other words for

@@ -39,8 +39,9 @@ def case_presign(_):
         equal(f"{signature}: another key", _fetch(url.replace("fichier", "autre", 1))[0], 403)
         url = s3.generate_presigned_url("delete_object", Params={"Bucket": bucket, "Key": NAME})
         equal(f"{signature}: a DELETE by a link", _fetch(url, "DELETE")[0], 204)
-        url = s3.generate_presigned_url("list_objects_v2", Params={"Bucket": bucket, "Prefix": "päth/"})
-        equal(f"{signature}: a listing by a link", _fetch(url)[0], 200)
+        if signature == "s3v4":  # a V2 link to a bucket signs another path than it asks for
+            url = s3.generate_presigned_url("list_objects_v2", Params={"Bucket": bucket, "Prefix": "päth/"})
+            equal(f"{signature}: a listing by a link", _fetch(url)[0], 200)
 
 
 def case_conditions(s3):

@@ -139,7 +139,7 @@ function case_attributes(S3Client $s3): void
     foreach ([['ETag', 'ObjectSize', 'StorageClass', 'Checksum'], ['StorageClass', 'ObjectSize', 'ETag', 'Checksum']] as $wanted) {
         $found = $s3->getObjectAttributes(['Bucket' => 'attributes', 'Key' => 'file', 'ObjectAttributes' => $wanted]);
         $what = implode(', ', $wanted);
-        equal($what, [$found['ETag'], $found['ObjectSize'], $found['StorageClass']], [md5($content), 200000, 'STANDARD']);
+        equal($what, [$found['ETag'], (int) $found['ObjectSize'], $found['StorageClass']], [md5($content), 200000, 'STANDARD']);
         equal('their checksum', $found['Checksum']['ChecksumSHA256'], base64_encode(hash('sha256', $content, true)));
     }
 }

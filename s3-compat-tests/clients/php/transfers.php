@@ -52,7 +52,7 @@ function case_multipart(S3Client $s3): void
     $where['UploadId'] = $s3->createMultipartUpload($where)['UploadId'];
     $first = $s3->uploadPart($where + ['PartNumber' => 1, 'Body' => piece(0, 5 * MIB)]);
     $second = $s3->uploadPart($where + ['PartNumber' => 2, 'Body' => 'end']);
-    equal('the parts are listed', array_column($s3->listParts($where)['Parts'], 'Size'), [5 * MIB, 3]);
+    equal('the parts are listed', array_map('intval', array_column($s3->listParts($where)['Parts'], 'Size')), [5 * MIB, 3]);
     $parts = [['PartNumber' => 1, 'ETag' => $first['ETag']], ['PartNumber' => 2, 'ETag' => $second['ETag']]];
     refused('parts out of order', 'InvalidPartOrder', fn () => $s3->completeMultipartUpload(
         $where + ['MultipartUpload' => ['Parts' => array_reverse($parts)]],
