@@ -1,3 +1,6 @@
+//! Settings from all three sources: what is taken, and what is refused in
+//! which words.
+
 use std::io::Write;
 use std::time::Duration;
 

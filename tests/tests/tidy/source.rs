@@ -156,7 +156,7 @@ fn function_name(line: &str) -> Option<String> {
     }
     let name = rest.strip_prefix("fn ")?;
     let end = name.find(|letter: char| !letter.is_alphanumeric() && letter != '_')?;
-    Some(name[..end].to_owned())
+    (end > 0).then(|| name[..end].to_owned())
 }
 
 fn source_of(text: &str) -> Source {
