@@ -254,6 +254,10 @@ pub(crate) fn open(
     options: DiskOptions,
 ) -> Result<Arc<Core>, OpenError> {
     let at = At(path);
+    // It is looked at through its path as long as it is open.
+    let absolute = std::path::absolute(path).map_err(|_| OpenError::Missing {
+        path: path.to_owned(),
+    })?;
     let folder = at.folder()?;
     let (identity_record, identity) = at.identity(&folder)?;
     check_expected(path, expected, identity)?;
@@ -276,7 +280,7 @@ pub(crate) fn open(
     let first_handle = (shardgate_wire::ids::random_u128() as u64) >> 1;
     let core = Core {
         identity,
-        path: path.to_owned(),
+        path: absolute,
         identity_record,
         device,
         figures,

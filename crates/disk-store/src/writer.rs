@@ -19,8 +19,11 @@ use crate::files;
 use crate::folders::Folder;
 use crate::format::{Footer, PAGE, encode_header, footer_bytes};
 
-/// Space that is taken at once for a shard of unknown length.
-const STEP_BYTES: u64 = 4 * 1024 * 1024;
+/// Space that is taken at once for a shard of unknown length: as much as came
+/// already, within these bounds, so that many slow short uploads take little
+/// and a long one lies in long runs.
+const LEAST_STEP_BYTES: u64 = 256 * 1024;
+const MOST_STEP_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Whether writes may go past the page cache: the medium's figure, until the
 /// file system refuses.
@@ -88,6 +91,7 @@ pub(crate) struct Writing {
     pub(crate) file: Option<OwnedFd>,
     /// Written through the page cache and not synced.
     pub(crate) dirty: bool,
+    /// Without the object's names.
     header: ShardHeader,
     header_crc: u32,
     data_offset: u64,
@@ -106,7 +110,7 @@ impl Writing {
     pub(crate) fn begin(
         condition: &Condition,
         file: OwnedFd,
-        header: ShardHeader,
+        mut header: ShardHeader,
         announced: Option<u64>,
         folder: &Arc<Folder>,
     ) -> Result<Self, StoreError> {
@@ -120,6 +124,10 @@ impl Writing {
         let mut page = record;
         page.resize(usize::try_from(data_offset).expect("a header is short"), 0);
         files::write_all(&file, &page, 0).map_err(refused)?;
+        // Names and metadata are in the file; thousands of handles may rest.
+        header.object.bucket = String::new();
+        header.object.key = String::new();
+        header.object.metadata = Vec::new();
         Ok(Self {
             phase: Phase::Open,
             file: Some(file),
@@ -190,7 +198,9 @@ impl Writing {
         if self.announced.is_some() || end <= self.allocated {
             return 0;
         }
-        (end - self.allocated).next_multiple_of(STEP_BYTES)
+        let came = self.len.next_power_of_two();
+        let step = came.clamp(LEAST_STEP_BYTES, MOST_STEP_BYTES);
+        (end - self.allocated).next_multiple_of(step)
     }
 
     /// Writes an append that was judged and is no repeat.
