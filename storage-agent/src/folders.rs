@@ -11,9 +11,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::join_all;
 use parking_lot::Mutex;
-use shardgate_disk_store::{DiskOptions, Expected, LocalDisk, NewDisk, OpenError};
+use shardgate_disk_store::{DiskOptions, Expected, LocalDisk, NewDisk, OpenError, medium_of};
 use shardgate_wire::message::{FolderReport, FolderState, FormatHead};
-use shardgate_wire::{ClusterId, DiskHealth, DiskIdentity, ShardStore, StoreError};
+use shardgate_wire::{ClusterId, DiskHealth, DiskIdentity, Medium, ShardStore, StoreError};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -44,6 +44,8 @@ struct Shared {
 struct Folder {
     config: DiskConfig,
     shown: Mutex<Shown>,
+    /// What the kernel said of the folder when it was last looked at.
+    medium: Mutex<Option<Medium>>,
     /// Held while the folder is opened, formatted or closed.
     changing: tokio::sync::Mutex<()>,
 }
@@ -63,6 +65,7 @@ impl Folders {
             Arc::new(Folder {
                 config: config.clone(),
                 shown: Mutex::new(Shown::Closed(FolderState::Failed { identity, why })),
+                medium: Mutex::new(None),
                 changing: tokio::sync::Mutex::new(()),
             })
         };
@@ -145,8 +148,11 @@ impl Folder {
     async fn open(&self, shared: &Shared) {
         let config = self.config.clone();
         let cluster = *shared.cluster.lock();
-        let opened = spawn_blocking(move || open_disk(&config, cluster)).await;
-        let opened = opened.unwrap_or_else(|panic| Err((None, panic.to_string()).into()));
+        let looked = spawn_blocking(move || (medium_of(&config.path), open_disk(&config, cluster)));
+        let (medium, opened) = looked
+            .await
+            .unwrap_or_else(|panic| (None, Err((None, panic.to_string()).into())));
+        *self.medium.lock() = medium;
         match opened {
             Ok(disk) => self.opened(disk, shared),
             Err(Unopened(state)) => {
@@ -229,16 +235,14 @@ impl Folder {
 
     async fn report(&self) -> FolderReport {
         let shown = self.shown.lock().clone();
-        let (identity, state) = match shown {
+        let (written, state) = match shown {
             Shown::Closed(state) => (None, state),
-            Shown::Open(disk) => (Some(disk.identity()), health_of(&disk).await),
+            Shown::Open(disk) => (Some(disk.identity().medium), health_of(&disk).await),
         };
+        let medium = self.config.medium.or(written).or(*self.medium.lock());
         FolderReport {
             folder: self.config.path.display().to_string(),
-            medium: self
-                .config
-                .medium
-                .or(identity.map(|identity| identity.medium)),
+            medium,
             state,
         }
     }

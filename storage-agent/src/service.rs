@@ -164,7 +164,11 @@ impl Agent {
         known: &AtomicBool,
     ) -> Result<Admitted, Stop> {
         let room = self.gate.body_room(claim, limits)?;
-        let judge = |head: &[u8], _| self.gate.admit(claim, head);
+        let judge = |head: &[u8], _| -> Result<(), Refusal> {
+            self.gate.admit(claim, head)?;
+            known.store(true, Ordering::Relaxed);
+            Ok(())
+        };
         let reading = read_frame(body, claim.body_len, limits, judge);
         let frame = match timeout(self.limits.body, reading).await {
             Err(_) => return Err(Refusal::TooSlow.into()),
@@ -175,7 +179,6 @@ impl Agent {
             }
             Ok(Ok(frame)) => frame,
         };
-        known.store(true, Ordering::Relaxed);
         Ok(Admitted { frame, room })
     }
 

@@ -44,7 +44,7 @@ mod writer;
 
 pub use error::OpenError;
 pub use local_disk::LocalDisk;
-pub use medium::MediumFigures;
+pub use medium::{MediumFigures, medium_of};
 pub use opening::{Expected, NewDisk};
 pub use options::DiskOptions;
 pub use rules::{MAX_CHECKPOINT_BYTES, MAX_MAP_BYTES};

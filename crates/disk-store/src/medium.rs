@@ -43,6 +43,13 @@ impl MediumFigures {
     }
 }
 
+/// The medium of a folder's device, as far as the kernel knows it; flash where
+/// it does not. `None` if there is no folder.
+pub fn medium_of(folder: &Path) -> Option<Medium> {
+    let stat = rustix::fs::stat(folder).ok()?;
+    Some(detect(stat.st_dev))
+}
+
 /// The medium of a device, as far as the kernel knows it; flash where it
 /// does not (no block device, or a virtual one, whose flag says nothing).
 pub(crate) fn detect(device: u64) -> Medium {

@@ -143,9 +143,10 @@ impl AgentClient {
     }
 
     async fn attempts<T: DeserializeOwned>(&self, ask: &Ask) -> Result<(T, Bytes), StoreError> {
-        let mut restamped = false;
+        let (mut restamped, mut broken) = (false, false);
         loop {
-            let (connection, idled) = match self.pool.take_idle() {
+            let idle = if broken { None } else { self.pool.take_idle() };
+            let (connection, idled) = match idle {
                 Some(connection) => (connection, true),
                 None => (self.pool.connect().await?, false),
             };
@@ -154,6 +155,7 @@ impl AgentClient {
                 Err(Failed::Connection(_)) if idled => {
                     // The others were left at the same time.
                     self.pool.drop_idle();
+                    broken = true;
                 }
                 Err(Failed::Restamp) if !restamped => restamped = true,
                 Err(Failed::Restamp) => {

@@ -35,7 +35,7 @@ pub struct AgentSettings {
     pub connect_timeout: Duration,
     /// Until a call is answered, from when it has its connection.
     pub call_timeout: Duration,
-    /// The same for health, epochs and reports.
+    /// The same for health and reports.
     pub control_timeout: Duration,
     /// How long a connection may idle before it is not used again; shorter
     /// than the agent's own.

@@ -92,9 +92,9 @@ impl Inner {
     ) -> Result<(T, Bytes), StoreError> {
         let settings = self.client.settings();
         let (way, share, within) = match call {
-            Call::Health | Call::RaiseEpoch => {
-                (Way::Control, &self.control, settings.control_timeout)
-            }
+            Call::Health => (Way::Control, &self.control, settings.control_timeout),
+            // It waits for an fsync.
+            Call::RaiseEpoch => (Way::Control, &self.control, settings.call_timeout),
             _ => (Way::Data, &self.data, settings.call_timeout),
         };
         let limits = call.request_limits();

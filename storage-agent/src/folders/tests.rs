@@ -65,6 +65,8 @@ async fn only_an_order_makes_a_disk() {
     let agent = Agent::of(&[dir.path()], None);
     assert_eq!(agent.look().await, [FolderState::Blank]);
     assert_eq!(agent.look().await, [FolderState::Blank]);
+    let report = agent.folders.report().await;
+    assert!(report[0].medium.is_some(), "the kernel is asked");
     let health = agent.format(dir.path(), 1).await.unwrap();
     assert_eq!(health.epoch, sample::context(1).epoch);
     assert!(is_open(&agent.look().await[0], 1));

@@ -1,0 +1,179 @@
+//! A disk behind an agent keeps every rule of a disk.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use shardgate_disk_store::{DiskOptions, Expected, LocalDisk, NewDisk};
+use shardgate_wire::conformance::{self, Subject};
+use shardgate_wire::memory_store::{MemoryDisk, MemoryStore};
+use shardgate_wire::{DiskIdentity, ShardKey, ShardStore};
+
+use crate::agent::TestAgent;
+
+/// What lies behind the agent.
+#[async_trait]
+trait Behind: Send + Sync {
+    fn store(&self) -> Arc<dyn ShardStore>;
+    async fn damage(&self, key: ShardKey, offset: u64);
+    async fn restart(&mut self);
+}
+
+struct Remote<B> {
+    behind: B,
+    agent: Option<TestAgent>,
+    disk: Arc<dyn ShardStore>,
+}
+
+impl<B: Behind> Remote<B> {
+    async fn new(behind: B) -> Self {
+        let agent = TestAgent::start(vec![behind.store()]).await;
+        let disk = agent.client().disk(behind.store().disk());
+        Self {
+            behind,
+            agent: Some(agent),
+            disk: Arc::new(disk),
+        }
+    }
+}
+
+#[async_trait]
+impl<B: Behind> Subject for Remote<B> {
+    fn store(&self) -> Arc<dyn ShardStore> {
+        Arc::clone(&self.disk)
+    }
+
+    async fn damage(&self, key: ShardKey, offset: u64) {
+        self.behind.damage(key, offset).await;
+    }
+
+    /// The agent restarts, and the client stays: its connections are gone and
+    /// its stamps are for another run.
+    async fn restart(&mut self) {
+        let agent = self.agent.take().expect("it runs");
+        self.behind.restart().await;
+        self.agent = Some(agent.restart(vec![self.behind.store()]).await);
+    }
+}
+
+struct InMemory(MemoryStore);
+
+#[async_trait]
+impl Behind for InMemory {
+    fn store(&self) -> Arc<dyn ShardStore> {
+        Arc::new(self.0.clone())
+    }
+
+    async fn damage(&self, key: ShardKey, offset: u64) {
+        let disk: MemoryDisk = self.0.handle();
+        assert!(disk.flip(key, offset), "no such byte");
+    }
+
+    async fn restart(&mut self) {
+        self.0.handle().restart();
+    }
+}
+
+async fn in_memory(identity: DiskIdentity) -> Remote<InMemory> {
+    Remote::new(InMemory(MemoryStore::new(identity))).await
+}
+
+struct OnDisk {
+    identity: DiskIdentity,
+    disk: Arc<LocalDisk>,
+    folder: tempfile::TempDir,
+}
+
+impl OnDisk {
+    fn open(folder: &tempfile::TempDir, identity: DiskIdentity) -> Arc<LocalDisk> {
+        let expected = Expected {
+            cluster: identity.cluster,
+            disk: Some(identity.disk),
+        };
+        let options = DiskOptions {
+            // The file system may be small where tests run.
+            reserve_bytes: Some(0),
+            ..DiskOptions::default()
+        };
+        Arc::new(LocalDisk::open(folder.path(), &expected, options).unwrap())
+    }
+}
+
+#[async_trait]
+impl Behind for OnDisk {
+    fn store(&self) -> Arc<dyn ShardStore> {
+        Arc::clone(&self.disk) as Arc<dyn ShardStore>
+    }
+
+    /// The shard's data as read, found in its file and changed there.
+    async fn damage(&self, key: ShardKey, offset: u64) {
+        let blob = key.blob.to_string();
+        let path = files(self.folder.path().to_path_buf())
+            .into_iter()
+            .find(|path| {
+                path.file_name()
+                    .is_some_and(|name| name.to_string_lossy().contains(&blob))
+            })
+            .expect("the shard has a file");
+        let stat = self.disk.stat(key).await.unwrap();
+        let len = stat.end.expect("it is finished").shard_len.min(64 * 1024);
+        let first = self.disk.read(key, 0, len as u32).await.unwrap().bytes;
+        let mut file = std::fs::read(&path).unwrap();
+        let probe = &first[..first.len().min(512)];
+        let at = file.windows(probe.len()).position(|window| window == probe);
+        file[at.expect("the data lie in the file") + offset as usize] ^= 1;
+        std::fs::write(&path, file).unwrap();
+    }
+
+    async fn restart(&mut self) {
+        self.disk.close().await;
+        self.disk = Self::open(&self.folder, self.identity);
+    }
+}
+
+fn files(folder: PathBuf) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+async fn on_disk(identity: DiskIdentity) -> Remote<OnDisk> {
+    let folder = tempfile::tempdir().unwrap();
+    let new = NewDisk {
+        cluster: identity.cluster,
+        disk: identity.disk,
+        medium: Some(identity.medium),
+        create_folder: false,
+    };
+    LocalDisk::format(folder.path(), &new).unwrap();
+    let disk = OnDisk::open(&folder, identity);
+    Remote::new(OnDisk {
+        identity,
+        disk,
+        folder,
+    })
+    .await
+}
+
+/// The suite's futures are large.
+fn boxed<F: Future>(future: F) -> std::pin::Pin<Box<F>> {
+    Box::pin(future)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_in_memory_behind_an_agent_conforms() {
+    conformance::run(|identity| boxed(in_memory(identity))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_on_files_behind_an_agent_conforms() {
+    conformance::run(|identity| boxed(on_disk(identity))).await;
+}

@@ -1,0 +1,10 @@
+//! Gateway's client and agent's server, over loopback: the suite of every
+//! store, the bounds of both, and what attackers on the wire try.
+
+mod abuse;
+mod agent;
+mod bounds;
+mod configured;
+mod conforms;
+mod proxy;
+mod tampering;
