@@ -7,6 +7,7 @@
 //! internal error.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -66,18 +67,30 @@ impl Fault {
     }
 }
 
-/// Where the first fault of a body is kept.
+/// What became of a body: its first fault, and whether it was read.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct FaultCell(Arc<OnceLock<Fault>>);
+pub(crate) struct FaultCell(Arc<Fate>);
+
+#[derive(Debug, Default)]
+struct Fate {
+    fault: OnceLock<Fault>,
+    unread: AtomicBool,
+}
 
 impl FaultCell {
     /// The fault, if there was one.
     pub(crate) fn get(&self) -> Option<Fault> {
-        self.0.get().copied()
+        self.0.fault.get().copied()
+    }
+
+    /// Whether bytes of the body are still to come: the connection cannot be
+    /// used again.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.0.unread.load(Ordering::Relaxed)
     }
 
     fn keep(&self, fault: Fault) -> s3s::StdError {
-        let _ = self.0.set(fault);
+        let _ = self.0.fault.set(fault);
         Box::new(fault)
     }
 }
@@ -117,6 +130,7 @@ impl<B> CheckedBody<B> {
         fault: FaultCell,
         check: BodyCheck,
     ) -> Self {
+        fault.0.unread.store(true, Ordering::Relaxed);
         Self {
             inner,
             idle,
@@ -157,6 +171,7 @@ impl<B> CheckedBody<B> {
 
     fn ended(&mut self) -> Result<(), s3s::StdError> {
         self.done = true;
+        self.fault.0.unread.store(false, Ordering::Relaxed);
         let (whole, fault) = match &mut self.check {
             BodyCheck::Nothing => return Ok(()),
             BodyCheck::FinalChunk(tail) => (tail.has_final_chunk(), Fault::FinalChunkMissing),
@@ -199,6 +214,9 @@ where
         match frame {
             Some(Ok(frame)) => {
                 let seen = frame.data_ref().map_or(Ok(()), |bytes| this.saw(bytes));
+                if this.inner.is_end_stream() {
+                    this.fault.0.unread.store(false, Ordering::Relaxed);
+                }
                 Poll::Ready(Some(seen.map(|()| frame)))
             }
             Some(Err(_)) => {

@@ -67,6 +67,7 @@ impl S3Front {
         let method = request.method().clone();
         let resource = request.uri().path().to_owned();
         let fault = FaultCell::default();
+        let version = request.version();
         let outcome = self.serve(request, observed, &fault).await;
         let mut response = outcome.unwrap_or_else(|error| error_response(&method, error));
         if response.status().is_client_error() || response.status().is_server_error() {
@@ -87,6 +88,12 @@ impl S3Front {
             if response.status() == StatusCode::OK {
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             }
+        }
+        if fault.is_unread() && version <= http::Version::HTTP_11 {
+            // Answered before the body was read: say that the connection ends,
+            // or the client would send its next request on it.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
         }
         self.mark(response.headers_mut(), request_id);
         response
@@ -132,6 +139,9 @@ impl S3Front {
         refuse_what_s3s_takes(request.method(), request.headers(), request.uri().query())?;
         let (mut parts, body) = request.into_parts();
         parts.extensions.insert(observed.clone());
+        if body.is_end_stream() {
+            name_empty_payload(&mut parts.headers);
+        }
         let query = parts.uri.query().unwrap_or_default();
         let check = body_check(&parts.method, query, &parts.headers)?;
         let body = if body.is_end_stream() && matches!(check, BodyCheck::Nothing) {
@@ -181,12 +191,36 @@ async fn call(service: &S3Service, request: Request<Body>) -> S3Result<Response<
     })
 }
 
+/// Older clients (curl before 8) do not name the hash of a body that they do
+/// not send. Named here, it is what they signed, and s3s verifies it.
+fn name_empty_payload(headers: &mut HeaderMap) {
+    const NAME: &str = "x-amz-content-sha256";
+    const OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let signed = headers
+        .get(header::AUTHORIZATION)
+        .is_some_and(|value| value.as_bytes().starts_with(b"AWS4-HMAC-SHA256"));
+    if signed && !headers.contains_key(NAME) {
+        headers.insert(NAME, HeaderValue::from_static(OF_NOTHING));
+    }
+}
+
 /// What s3s would take and must not be taken.
 fn refuse_what_s3s_takes(
     method: &Method,
     headers: &HeaderMap,
     query: Option<&str>,
 ) -> S3Result<()> {
+    let known = [
+        Method::GET,
+        Method::HEAD,
+        Method::PUT,
+        Method::POST,
+        Method::DELETE,
+        Method::OPTIONS,
+    ];
+    if !known.contains(method) {
+        return Err(S3Error::new(S3ErrorCode::MethodNotAllowed));
+    }
     let query = query.unwrap_or_default();
     let signs = |pair: &str| pair.starts_with("X-Amz-Signature=") || pair.starts_with("Signature=");
     if headers.contains_key(header::AUTHORIZATION) && query.split('&').any(signs) {

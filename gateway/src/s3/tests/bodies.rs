@@ -301,3 +301,41 @@ async fn forms_are_taken_within_their_policy() {
     assert_eq!(listed.elements("Key"), ["in/up.txt"]);
     assert_eq!(encode("a b", true), "a%20b");
 }
+
+// A client that was answered before it sent its body must not think that the
+// connection can be used again.
+#[tokio::test]
+async fn an_early_answer_ends_the_connection() {
+    let server = Server::with_bucket().await;
+    let call = server
+        .request("PUT", "/bucket/key")
+        .query("partNumber", "0")
+        .query("uploadId", "0");
+    let (call, _) = call
+        .payload(UNSIGNED)
+        .body("x")
+        .header("expect", "100-continue")
+        .sign();
+    let bytes = String::from_utf8(call.bytes()).unwrap();
+    let head = bytes.replace("connection: close\r\n", "");
+    let head = head.strip_suffix('x').unwrap();
+    let answer = server.raw(head.as_bytes()).await;
+    assert_eq!(
+        (answer.status, answer.header("connection")),
+        (400, Some("close"))
+    );
+    let read = server.put("/bucket/key", b"x").await;
+    assert_eq!(read.status, 200);
+}
+
+#[tokio::test]
+async fn a_request_without_a_body_needs_no_hash() {
+    let server = Server::with_bucket().await;
+    let get = server.request("GET", "/bucket").without_hash();
+    assert_eq!(get.send_as_is().await.status, 200);
+    let put = server
+        .request("PUT", "/bucket/key")
+        .body("x")
+        .without_hash();
+    put.send_as_is().await.refused(400, "InvalidRequest");
+}

@@ -244,6 +244,25 @@ impl Call {
         (self.unsigned("authorization", &value), signature)
     }
 
+    /// Signs in the header a payload of nothing, and does not say so.
+    pub(crate) fn without_hash(mut self) -> Self {
+        let date = self.signer.date.clone();
+        self = self.header("x-amz-date", &date);
+        let signed = self.signed();
+        let (path, query) = (self.path.clone(), self.query.clone());
+        let signature = self
+            .signer
+            .signature(&self.method, &path, &query, &signed, EMPTY);
+        let names: Vec<&str> = signed.iter().map(|(name, _)| name.as_str()).collect();
+        let value = format!(
+            "AWS4-HMAC-SHA256 Credential={}/{}, SignedHeaders={}, Signature={signature}",
+            self.signer.access,
+            self.signer.scope(),
+            names.join(";")
+        );
+        self.unsigned("authorization", &value)
+    }
+
     /// Signs in the query.
     pub(crate) fn presign(mut self, expires: &str) -> Self {
         let signed = self.signed();
