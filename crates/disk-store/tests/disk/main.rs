@@ -10,3 +10,4 @@ mod folder;
 mod kills;
 mod lifetimes;
 mod model;
+mod power;
