@@ -87,7 +87,7 @@ fn run(program: &str, args: &[&str], paths: &[&Path]) {
 fn key(number: u128) -> ShardKey {
     ShardKey {
         group: GroupId(1 + (number % 2) as u64),
-        blob: BlobId(number % 3 << 100 | number),
+        blob: BlobId(((number % 3) << 100) | number),
         index: 0,
     }
 }
