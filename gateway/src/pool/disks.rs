@@ -9,7 +9,6 @@ use shardgate_wire::{CallContext, DiskId, GroupId, Medium, ShardStore};
 use super::groups::PlaceError;
 use super::latency::SizeClass;
 use super::media::medium_profile;
-use super::standing::Standing;
 use super::state::Pool;
 use crate::object::error::ObjectError;
 use crate::object::ports::{CallKind, CallReport, ClassChoice, Disks, GroupView};
@@ -45,7 +44,7 @@ impl Disks for Pool {
                 }
             }
             CallReport::Failed(error) => self.note_error(disk, error),
-            CallReport::Late => self.lapse(disk, Standing::Late),
+            CallReport::Late => self.note_late(disk),
         }
     }
 

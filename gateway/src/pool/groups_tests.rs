@@ -119,8 +119,12 @@ async fn a_disk_that_does_not_take_its_slot_is_out_and_the_group_drawn_again() {
 async fn a_late_disk_is_out_until_a_probe_is_answered() {
     let test = TestPool::new(&[6]).await;
     let disk = test.disks()[0];
+    for _ in 0..3 {
+        test.pool.report(disk, CallReport::Late);
+    }
+    assert!(test.pool.is_living(disk), "may be the load");
     test.pool.report(disk, CallReport::Late);
-    assert!(!test.pool.is_living(disk));
+    assert!(!test.pool.is_living(disk), "its peers are not late");
     test.pool.probe_all().await;
     assert!(test.pool.is_living(disk));
     test.pool
@@ -131,6 +135,18 @@ async fn a_late_disk_is_out_until_a_probe_is_answered() {
     );
     test.pool.report(disk, CallReport::Failed(&out()));
     assert!(!test.pool.is_living(disk));
+}
+
+#[tokio::test]
+async fn disks_that_are_late_in_turns_stay() {
+    let test = TestPool::new(&[6]).await;
+    for _ in 0..50 {
+        for disk in test.disks() {
+            test.pool.report(disk, CallReport::Late);
+        }
+    }
+    assert!(test.disks().iter().all(|disk| test.pool.is_living(*disk)));
+    assert_eq!(write(&test).await.unwrap().scheme.to_string(), "4+2");
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use shardgate_catalog::model::{DiskRow, DiskState};
 use shardgate_wire::{DiskHealth, DiskId, Medium, ShardStore};
 
-use super::standing::{Record, Standing};
+use super::standing::{Lates, Record, Standing};
 use crate::placement::DiskView;
 
 /// A disk of the catalog.
@@ -30,6 +30,9 @@ struct Live {
     /// Errors since `errors_ms`, halved each minute.
     errors: u32,
     errors_ms: u64,
+    lates: Lates,
+    /// Late since its last probe.
+    suspect: bool,
 }
 
 impl std::fmt::Debug for Live {
@@ -61,6 +64,8 @@ impl Member {
                 health: None,
                 errors: 0,
                 errors_ms: 0,
+                lates: Lates::default(),
+                suspect: false,
             }),
         }
     }
@@ -115,6 +120,25 @@ impl Member {
         live.store = None;
         live.record
             .lapse(Standing::Lost { why: why.into() }, now_ms);
+    }
+
+    /// A call was not answered in time; how many that makes lately.
+    pub fn note_late(&self, now_ms: u64) -> u32 {
+        let mut live = self.live.write();
+        live.suspect = true;
+        live.lates.note(now_ms);
+        live.lates.recent(now_ms)
+    }
+
+    /// Calls that were not answered in time lately.
+    pub fn lates(&self, now_ms: u64) -> u32 {
+        self.live.read().lates.recent(now_ms)
+    }
+
+    /// Whether it must be asked how it is before its turn; once.
+    pub fn take_suspicion(&self) -> bool {
+        let mut live = self.live.write();
+        std::mem::take(&mut live.suspect) || !live.record.is_living()
     }
 
     /// A call showed that it is out. True if its standing changed.

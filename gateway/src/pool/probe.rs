@@ -43,7 +43,7 @@ impl Pool {
                 () = self.inner.nudge.notified() => true,
             };
             if nudged {
-                self.probe(|member| !member.is_living()).await;
+                self.probe(Member::take_suspicion).await;
                 tokio::time::sleep(LEAST_PAUSE).await;
                 continue;
             }

@@ -14,7 +14,7 @@ use super::classes::SchemeSetting;
 use super::standing::Standing;
 use super::state::{Pool, Snapshot};
 use crate::placement::loss::counted;
-use crate::placement::{DiskView, GroupFacts, draw, loss, storable_bytes};
+use crate::placement::{DiskView, GroupFacts, draw, fits, loss, narrow_scheme, storable_bytes};
 
 /// Until a disk has finished what it does.
 const CLOSE_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
@@ -374,7 +374,14 @@ fn free_bytes(snapshot: &Snapshot, scheme: Scheme, medium: Option<Medium>) -> u6
     let free = media.map(|medium| {
         let of = view.of_medium(Some(medium));
         let living: Vec<&DiskView> = of.disks.iter().filter(|disk| disk.living).collect();
-        storable_bytes(&living, scheme, of.servers() > 1)
+        let count = of.living_by_server();
+        // What a write would get now, where too few disks live for the whole.
+        let scheme = if fits(&count, scheme) {
+            Some(scheme)
+        } else {
+            narrow_scheme(&count, scheme)
+        };
+        scheme.map_or(0, |scheme| storable_bytes(&living, scheme, count.several))
     });
     free.fold(0, u64::saturating_add)
 }

@@ -39,6 +39,52 @@ impl Standing {
     }
 }
 
+/// Late calls within this time count together.
+const LATES_FADE_MS: u64 = 10_000;
+/// Fewer late calls never put a disk out.
+const LEAST_LATES: u32 = 4;
+
+/// The late calls of a disk in the last seconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lates {
+    since_ms: u64,
+    count: u32,
+}
+
+impl Lates {
+    /// One more.
+    pub fn note(&mut self, now_ms: u64) {
+        *self = Self {
+            since_ms: if self.recent(now_ms) == 0 {
+                now_ms
+            } else {
+                self.since_ms
+            },
+            count: self.recent(now_ms).saturating_add(1),
+        };
+    }
+
+    /// How many there were lately.
+    pub fn recent(&self, now_ms: u64) -> u32 {
+        let is_recent = now_ms.saturating_sub(self.since_ms) <= LATES_FADE_MS;
+        if is_recent { self.count } else { 0 }
+    }
+}
+
+/// Whether a disk with `own` late calls is itself the cause, `peers` being
+/// those of the other disks of its medium.
+///
+/// A machine or a device with too much to do makes its disks late in turns.
+/// Were each put out for it, two would soon be out at once, and new blobs
+/// would go to narrow groups or lack slots though nothing is broken; so a
+/// disk goes out only if it is late far more often than half of the others.
+/// One that does not answer at all is found by its probe at once.
+pub fn is_the_late_one(own: u32, peers: &mut [u32]) -> bool {
+    peers.sort_unstable();
+    let usual = peers.get(peers.len() / 2).copied().unwrap_or(0);
+    own >= LEAST_LATES && own > usual.saturating_mul(3).saturating_add(1)
+}
+
 /// Lapses within this time of each other count together.
 const LAPSES_FADE_MS: u64 = 60_000;
 /// The first lapses cost no more than a probe.
@@ -144,6 +190,37 @@ mod tests {
         }
         assert_eq!(outs[..3], [0, 0, 0]);
         assert_eq!(outs[3..9], [2, 4, 8, 16, 32, 60]);
+    }
+
+    #[test]
+    fn only_a_disk_that_is_late_more_than_its_peers_is_to_blame() {
+        for (own, peers, is) in [
+            (1, &[0, 0, 0, 0, 0][..], false),
+            (4, &[0, 0, 0, 0, 0], true),
+            (4, &[], true),
+            (4, &[0, 0, 0, 9, 9], true),
+            (6, &[5, 7, 6, 4, 8], false),
+            (40, &[5, 7, 6, 4, 8], true),
+            (4, &[4], false),
+        ] {
+            assert_eq!(
+                is_the_late_one(own, &mut peers.to_vec()),
+                is,
+                "{own} of {peers:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn late_calls_fade() {
+        let mut lates = Lates::default();
+        for now in 0..5 {
+            lates.note(now);
+        }
+        assert_eq!(lates.recent(LATES_FADE_MS), 5);
+        assert_eq!(lates.recent(LATES_FADE_MS + 1), 0);
+        lates.note(LATES_FADE_MS + 2);
+        assert_eq!(lates.recent(LATES_FADE_MS + 2), 1);
     }
 
     #[test]

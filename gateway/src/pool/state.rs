@@ -22,7 +22,7 @@ use super::latency::Latencies;
 use super::members::Member;
 use super::open_set::{Entry, OpenSet};
 use super::place::Place;
-use super::standing::Standing;
+use super::standing::{Standing, is_the_late_one};
 use crate::object::ports::GroupView;
 use crate::placement::scheme::class_scheme;
 use crate::placement::{PoolView, seal_at_bytes};
@@ -285,6 +285,31 @@ impl Pool {
                 _ => tracing::warn!(%disk, standing = standing.word(), "disk is out"),
             }
             self.refresh();
+            self.inner.nudge.notify_one();
+        }
+    }
+
+    /// A call to a disk is not waited for any longer. It is asked at once how
+    /// it is; it is out if that says so, or if it is late far more often than
+    /// its peers.
+    pub(crate) fn note_late(&self, disk: DiskId) {
+        let Some(member) = self.member(disk) else {
+            return;
+        };
+        let now_ms = self.now_ms();
+        let own = member.note_late(now_ms);
+        let members = self.members();
+        let is_peer = |of: &&Arc<Member>| {
+            of.medium == member.medium && of.is_living() && !Arc::ptr_eq(of, &member)
+        };
+        let mut peers: Vec<u32> = members
+            .iter()
+            .filter(is_peer)
+            .map(|peer| peer.lates(now_ms))
+            .collect();
+        if is_the_late_one(own, &mut peers) {
+            self.lapse(disk, Standing::Late);
+        } else {
             self.inner.nudge.notify_one();
         }
     }
