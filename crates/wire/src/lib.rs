@@ -1,7 +1,7 @@
 //! What gateways and agents say to each other, and the words both use.
 //!
 //! Owns: ids ([`ids`]), the header that makes a shard self-describing
-//! ([`shard`]), the [`ShardStore`](store::ShardStore) trait that a local disk
+//! ([`shard`]), the [`ShardStore`] trait that a local disk
 //! and a disk behind an agent both implement, its errors, the bounds of its
 //! calls ([`bounds`]), the checksum of a block ([`checksum`]); the calls
 //! between gateways and agents ([`message`]), how those lie in bodies
