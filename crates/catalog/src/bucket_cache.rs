@@ -57,6 +57,12 @@ impl BucketCache {
         state.rows.insert(name.to_owned(), bucket);
     }
 
+    /// Drops a row that a failed expectation showed to be doubtful: another
+    /// gateway may have changed it.
+    pub(crate) fn forget(&self, name: &str) {
+        self.state.lock().rows.remove(name);
+    }
+
     /// Marks a name until the returned value is dropped. Its caller has the
     /// turn of that name.
     pub(crate) fn change(&self, name: &str) -> Change<'_> {

@@ -93,9 +93,9 @@ impl Catalog {
         } = request;
         let turn = (bucket.incarnation, key);
         let _turn = self.inner.key_turns.one(&turn).await;
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
             let mut draft = Draft::new();
-            self.expect_writable(&mut draft, bucket).await?;
+            self.expect_writable(&mut draft, bucket, attempt).await?;
             let stored = self.stored_upload(bucket.incarnation, key, *uid).await?;
             let Some(stored) = stored else {
                 return Ok(self.completed_before(request).await?);

@@ -54,9 +54,9 @@ impl Catalog {
         key: &str,
         condition: DeleteCondition,
     ) -> Result<Option<VersionRow>> {
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
             let mut draft = Draft::new();
-            self.expect_writable(&mut draft, bucket).await?;
+            self.expect_writable(&mut draft, bucket, attempt).await?;
             let held = self.stored_version(bucket.incarnation, key).await?;
             condition.check(held.as_ref().map(|held| &held.row))?;
             let Some(held) = held else { return Ok(None) };
@@ -107,7 +107,7 @@ impl Catalog {
             .collect();
         let found = self.engine().get_many(&wanted).await?;
         let mut draft = Draft::new();
-        self.expect_writable(&mut draft, bucket).await?;
+        self.expect_writable(&mut draft, bucket, 0).await?;
         let mut rows = Vec::new();
         for (key, raw) in keys.iter().zip(found) {
             if draft.ops() >= OPS_PER_COMMIT {

@@ -132,9 +132,9 @@ impl Catalog {
         };
         let turn = (bucket.incarnation, &key);
         let _turn = self.inner.key_turns.one(&turn).await;
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
             let mut draft = Draft::new();
-            self.expect_writable(&mut draft, &bucket).await?;
+            self.expect_writable(&mut draft, &bucket, attempt).await?;
             let replaced = self
                 .replace_version(&mut draft, &bucket, &key, &row, &condition)
                 .await?;
@@ -166,12 +166,17 @@ impl Catalog {
         Err(CatalogError::Conflict)
     }
 
-    /// Expects the row of a bucket that takes writes.
+    /// Expects the row of a bucket that takes writes. A second attempt reads
+    /// it anew.
     pub(crate) async fn expect_writable(
         &self,
         draft: &mut Draft,
         bucket: &BucketRef,
+        attempt: usize,
     ) -> Result<()> {
+        if attempt > 0 {
+            self.inner.bucket_cache.forget(&bucket.name);
+        }
         let found = self.writable_bucket(bucket).await?;
         draft.expect(keys::bucket(&bucket.name), Some(found.raw.clone()));
         Ok(())

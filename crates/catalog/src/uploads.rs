@@ -49,9 +49,9 @@ impl Catalog {
         row: &UploadRow,
     ) -> Result<CommitNumber> {
         let upload = keys::upload(bucket.incarnation, key, row.uid);
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
             let mut draft = Draft::new();
-            self.expect_writable(&mut draft, bucket).await?;
+            self.expect_writable(&mut draft, bucket, attempt).await?;
             draft.expect(upload.clone(), None);
             draft.put(upload.clone(), row);
             match self.commit(draft).await {

@@ -6,10 +6,12 @@
 mod build;
 mod check;
 mod concurrent;
+mod interleaved;
 #[cfg(feature = "rocksdb")]
 mod killed;
 mod random;
 mod reference;
+mod size;
 mod steps;
 
 use shardgate_catalog::Catalog;
