@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use shardgate_catalog::Catalog;
 use shardgate_disk_store::DiskOptions;
+use shardgate_wire::DiskId;
 use shardgate_wire::mac::Secret;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -32,13 +33,18 @@ use crate::s3::{S3Parts, S3Settings, ServedObjects, build_s3};
 use crate::seam::{Clock, SystemClock};
 use crate::server::{self, Limits, ServerParts, ServerSettings};
 
-/// Serves until the process is told to stop.
-pub fn serve(settings: Settings) -> Result<(), String> {
-    serve_with(settings, || {})
+/// Serves until the process is told to stop. The disks `lost` are declared
+/// lost for good first.
+pub fn serve(settings: Settings, lost: Vec<DiskId>) -> Result<(), String> {
+    serve_with(settings, lost, || {})
 }
 
 /// Serves; `ready` is called once, when requests are taken.
-pub fn serve_with(settings: Settings, ready: impl FnOnce()) -> Result<(), String> {
+pub fn serve_with(
+    settings: Settings,
+    lost: Vec<DiskId>,
+    ready: impl FnOnce(),
+) -> Result<(), String> {
     let format = match settings.log.format {
         LogFormat::Text => server::LogFormat::Text,
         LogFormat::Json => server::LogFormat::Json,
@@ -52,7 +58,7 @@ pub fn serve_with(settings: Settings, ready: impl FnOnce()) -> Result<(), String
         .enable_all()
         .build()
         .map_err(|error| format!("start threads: {error}"))?;
-    runtime.block_on(run(settings, root, secret, ready))
+    runtime.block_on(run(settings, root, secret, lost, ready))
 }
 
 /// An error with its causes.
@@ -103,6 +109,7 @@ async fn run(
     settings: Settings,
     root: RootCredentials,
     secret: Option<Secret>,
+    lost: Vec<DiskId>,
     ready: impl FnOnce(),
 ) -> Result<(), String> {
     let path = settings
@@ -125,7 +132,7 @@ async fn run(
             ..PoolSettings::default()
         },
         clock: Arc::clone(&clock),
-        declare_lost: Vec::new(),
+        declare_lost: lost,
     };
     let pool = start_at(start).await.map_err(|error| chain(&error))?;
     pool.spawn_probes(&tracker, stop.clone());
@@ -146,7 +153,14 @@ async fn run(
     };
     let server = server_settings(&settings, token);
     let told = stop_signal()?;
-    let outcome = server::run(server, parts, told, |_, _| ready()).await;
+    let ends = async {
+        tokio::select! {
+            () = told => {}
+            () = pool.taken_over() => {}
+        }
+    };
+    let outcome = server::run(server, parts, ends, |_, _| ready()).await;
+    let taken_over = pool.is_taken_over();
     tracing::info!("stopping");
     stop.cancel();
     tracker.close();
@@ -159,6 +173,9 @@ async fn run(
     pool.close().await;
     drop((objects, pool, catalog));
     folder.close();
+    if taken_over {
+        return Err("another gateway has taken over the disks".to_owned());
+    }
     outcome.map_err(|error| chain(&error))
 }
 

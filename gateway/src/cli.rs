@@ -19,7 +19,12 @@ use args::{Args, Command};
 pub fn run() -> ExitCode {
     let args = Args::parse();
     let outcome = match args.command {
-        Command::Serve(serve) => serve.settings().and_then(crate::app::serve),
+        Command::Serve(serve) => {
+            let lost = serve.lost.clone();
+            serve
+                .settings()
+                .and_then(|settings| crate::app::serve(settings, lost))
+        }
         Command::Demo(demo) => demo::run(demo),
         Command::Status(status) => operator::status(&status),
         Command::Disk(disk) => operator::disk(&disk),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args as Arguments, Parser, Subcommand};
+use shardgate_wire::DiskId;
 
 use crate::config::{ConfigError, Settings, Sources, load};
 
@@ -44,6 +45,10 @@ pub struct Serve {
     /// Sets any value of the configuration file.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     pub sets: Vec<String>,
+    /// A disk that is lost for good, where without it too few answer to
+    /// start; it is never taken back.
+    #[arg(long = "lost", value_name = "ID")]
+    pub lost: Vec<DiskId>,
 }
 
 /// The one-command pool.
@@ -68,6 +73,10 @@ pub struct Demo {
     /// Sets any value of the configuration file.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     pub sets: Vec<String>,
+    /// A disk that is lost for good, where without it too few answer to
+    /// start; it is never taken back.
+    #[arg(long = "lost", value_name = "ID")]
+    pub lost: Vec<DiskId>,
 }
 
 /// Which running gateway is meant.

@@ -39,7 +39,7 @@ pub fn run(demo: Demo) -> Result<(), String> {
     make_folders(&made)?;
     let addr = shown_addr(settings.gateway.listen.0);
     let banner = text::banner(&keys, &source, addr, &settings, &data);
-    crate::app::serve_with(settings, move || println!("{banner}"))
+    crate::app::serve_with(settings, demo.lost, move || println!("{banner}"))
 }
 
 /// The data folder, absolute; only its owner may look into a new one.

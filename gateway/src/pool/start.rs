@@ -8,6 +8,7 @@
 
 pub mod plan;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use shardgate_wire::{
 };
 use thiserror::Error;
 
-use super::place::{Place, Survey, health_of};
+use super::place::{FoundState, Place, Survey, health_of};
 use super::state::{Opened, Pool, PoolParts, PoolSettings};
 use crate::seam::Clock;
 use plan::{At, Plan, PlanError, plan};
@@ -97,6 +98,9 @@ pub enum StartError {
     Catalog(#[from] CatalogError),
 }
 
+/// Between two looks at places that do not answer yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
 /// A disk that was opened.
 struct OpenDisk {
     row: DiskRow,
@@ -112,9 +116,9 @@ struct OpenDisk {
 pub async fn start_at(start: Start) -> Result<Pool, StartError> {
     let catalog = &start.catalog;
     declare_lost(catalog, &start.declare_lost).await?;
-    let surveys = survey_all(&start.places, start.settings.survey_timeout).await;
     let rows = catalog.disks().await?;
     let cluster = catalog.cluster().await?;
+    let surveys = look(&start, cluster.is_none(), &rows).await;
     let plan = plan(cluster.map(|row| row.cluster), &rows, &surveys)?;
     for warning in &plan.warnings {
         tracing::warn!("{warning}");
@@ -148,6 +152,41 @@ pub async fn start_at(start: Start) -> Result<Pool, StartError> {
     opening.raise(&ctx).await?;
     opening.join(&plan, &ctx).await?;
     opening.build(&rows, &cluster, epoch).await
+}
+
+/// Looks at every place; again for a while where places that do not answer
+/// are needed to start.
+async fn look(start: &Start, is_new: bool, rows: &[DiskRow]) -> Vec<Result<Survey, String>> {
+    let give_up = tokio::time::Instant::now() + start.settings.start_patience;
+    loop {
+        let surveys = survey_all(&start.places, start.settings.survey_timeout).await;
+        let silent: Vec<&String> = surveys
+            .iter()
+            .filter_map(|survey| survey.as_ref().err())
+            .collect();
+        let needed = is_new || !has_majority(rows, &surveys);
+        if silent.is_empty() || !needed || tokio::time::Instant::now() >= give_up {
+            return surveys;
+        }
+        tracing::info!(?silent, "waiting for places that do not answer yet");
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Whether more than half of the pool's disks are seen.
+fn has_majority(rows: &[DiskRow], surveys: &[Result<Survey, String>]) -> bool {
+    let folders = surveys.iter().flatten().flat_map(|survey| &survey.folders);
+    let seen: BTreeSet<DiskId> = folders
+        .filter_map(|found| match &found.state {
+            FoundState::Disk(identity) => Some(identity.disk),
+            _ => None,
+        })
+        .collect();
+    let members: Vec<_> = rows
+        .iter()
+        .filter(|row| row.state == DiskState::Member)
+        .collect();
+    members.iter().filter(|row| seen.contains(&row.id)).count() * 2 > members.len()
 }
 
 async fn survey_all(places: &[Arc<dyn Place>], within: Duration) -> Vec<Result<Survey, String>> {

@@ -236,7 +236,24 @@ async fn a_silent_server_is_started_without() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
+async fn agents_may_start_later_than_the_gateway() {
+    let test = TestPool::new(&[2, 2, 2]).await;
+    test.places[0].silence(true);
+    test.places[1].silence(true);
+    let late = Arc::clone(&test.places[1]);
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        late.silence(false);
+    });
+    let pool = test.restart().await.unwrap();
+    assert_eq!(
+        pool.snapshot().view.by_server(|disk| disk.living).total(),
+        4
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_cluster_waits_for_all_its_servers() {
     let places = [MemoryPlace::new("a", 2), MemoryPlace::new("b", 2)];
     places[1].silence(true);

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -16,6 +15,7 @@ use shardgate_wire::{
     CallContext, ClusterId, DiskId, Epoch, GroupId, LineageId, Medium, ShardStore, StoreError,
 };
 use tokio::sync::{Mutex, Notify};
+use tokio_util::sync::CancellationToken;
 
 use super::classes::{ClassSetting, Classes};
 use super::latency::Latencies;
@@ -43,6 +43,9 @@ pub struct PoolSettings {
     pub look_every: Duration,
     /// Until a server's folders or an agent have said what they have.
     pub survey_timeout: Duration,
+    /// How long a start waits for agents without which it cannot go on: they
+    /// may be starting too.
+    pub start_patience: Duration,
 }
 
 impl Default for PoolSettings {
@@ -54,6 +57,7 @@ impl Default for PoolSettings {
             assign_timeout: Duration::from_secs(5),
             look_every: Duration::from_secs(5),
             survey_timeout: Duration::from_secs(5),
+            start_patience: Duration::from_secs(15),
         }
     }
 }
@@ -112,7 +116,7 @@ pub(crate) struct Inner {
     pub changing: Mutex<()>,
     /// Wakes the prober.
     pub nudge: Notify,
-    taken_over: AtomicBool,
+    taken_over: CancellationToken,
 }
 
 /// The pool. Cheap to clone; all clones are one.
@@ -148,7 +152,7 @@ impl Pool {
                 making: Mutex::new(()),
                 changing: Mutex::new(()),
                 nudge: Notify::new(),
-                taken_over: AtomicBool::new(false),
+                taken_over: CancellationToken::new(),
             }),
         };
         for (row, opened) in parts.disks {
@@ -174,11 +178,17 @@ impl Pool {
     /// Whether another gateway has taken the disks: nothing may be answered
     /// any more.
     pub fn is_taken_over(&self) -> bool {
-        self.inner.taken_over.load(Ordering::Acquire)
+        self.inner.taken_over.is_cancelled()
+    }
+
+    /// Ends when another gateway has taken the disks.
+    pub async fn taken_over(&self) {
+        self.inner.taken_over.cancelled().await;
     }
 
     pub(crate) fn take_over_seen(&self, held: Epoch) {
-        if !self.inner.taken_over.swap(true, Ordering::AcqRel) {
+        if !self.is_taken_over() {
+            self.inner.taken_over.cancel();
             tracing::error!(
                 epoch = held.number,
                 instance = %held.instance,
