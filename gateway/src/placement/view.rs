@@ -27,6 +27,8 @@ pub struct DiskView {
     pub free_bytes: u64,
     /// Calls that wait for it or are in it.
     pub load: u32,
+    /// Median latency of its recent calls, microseconds; 0 if not known.
+    pub p50_us: u32,
     /// Calls that failed by its fault lately.
     pub errors: u32,
     /// Whether it takes new writes now.
@@ -52,6 +54,13 @@ pub enum DeviceKey {
     /// Of a disk that was not seen yet.
     Unknown(DiskId),
 }
+
+/// A disk so many times slower than its peers is slow.
+const SLOW_TIMES: u32 = 4;
+/// Among fewer peers nobody can be called slow.
+const SLOW_NEEDS_PEERS: usize = 3;
+/// Faster than this, differences are the cache's.
+const SLOW_LEAST_US: u32 = 2_000;
 
 /// Disks by server: all that scheme questions need.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,6 +90,19 @@ impl PoolView {
     /// The disk of that id.
     pub fn disk(&self, id: DiskId) -> Option<&DiskView> {
         self.disks.iter().find(|disk| disk.id == id)
+    }
+
+    /// Whether a disk is several times slower than half of the other living
+    /// disks of its medium: it takes no new groups where there are others.
+    pub fn is_slow(&self, disk: &DiskView) -> bool {
+        let peers = self.disks.iter().filter(|of| {
+            of.id != disk.id && of.living && of.medium == disk.medium && of.p50_us > 0
+        });
+        let mut peers: Vec<u32> = peers.map(|of| of.p50_us).collect();
+        peers.sort_unstable();
+        let usual = peers.get(peers.len() / 2).copied();
+        peers.len() >= SLOW_NEEDS_PEERS
+            && usual.is_some_and(|usual| disk.p50_us > usual.max(SLOW_LEAST_US) * SLOW_TIMES)
     }
 
     /// The media that the pool has.
@@ -128,6 +150,28 @@ impl PoolView {
 }
 
 #[cfg(test)]
+mod tests {
+    use super::samples::pool;
+    use super::*;
+
+    #[test]
+    fn a_disk_is_slow_beside_its_peers_only() {
+        let mut view = pool(&[6]);
+        view.disks[0].p50_us = 20_000;
+        let slow = |view: &PoolView| view.disks.iter().filter(|disk| view.is_slow(disk)).count();
+        assert_eq!(slow(&view), 1);
+        assert!(view.is_slow(&view.disks[0]));
+        for disk in &mut view.disks[1..] {
+            disk.p50_us = 15_000;
+        }
+        assert_eq!(slow(&view), 0, "all are");
+        view.disks[0].p50_us = 90_000;
+        view.disks[0].medium = Medium::Rotating;
+        assert_eq!(slow(&view), 0, "another medium has no peers");
+    }
+}
+
+#[cfg(test)]
 pub(crate) mod samples {
     //! Pools for the tests of this module.
 
@@ -146,6 +190,7 @@ pub(crate) mod samples {
             capacity_bytes: TB,
             free_bytes: TB / 2,
             load: 0,
+            p50_us: 500,
             errors: 0,
             living: true,
         }

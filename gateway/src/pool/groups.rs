@@ -301,9 +301,17 @@ impl Pool {
         spare: bool,
     ) -> Result<(Medium, Vec<shardgate_wire::DiskId>), PlaceError> {
         for medium in self.media_for(wanted.medium, view) {
-            let candidates = candidates(view, wanted, Some(medium));
+            let mut candidates = candidates(view, wanted, Some(medium));
             let several = view.of_medium(Some(medium)).living_by_server().several
                 || view.of_medium(Some(medium)).servers() > 1 && !wanted.narrow;
+            let quick: Vec<&DiskView> = candidates
+                .iter()
+                .filter(|disk| !view.is_slow(disk))
+                .copied()
+                .collect();
+            if draw(&quick, wanted.scheme, several, &mut rand::rng()).is_ok() {
+                candidates = quick;
+            }
             loop {
                 let open = self.inner.open.facts(self.now_ms());
                 let room = with_room(&candidates, &open);

@@ -176,6 +176,7 @@ impl Member {
             capacity_bytes: health.map_or(0, |health| health.capacity_bytes),
             free_bytes: health.map_or(0, |health| health.free_bytes),
             load: health.map_or(0, |health| health.queued),
+            p50_us: health.map_or(0, |health| health.p50_us),
             errors: live.errors,
             living: live.record.is_living(),
         }
