@@ -113,6 +113,13 @@ impl Member {
         live.record = Record::new(Standing::Late);
     }
 
+    /// It could not be opened anew, and what was open is closed.
+    pub fn not_opened(&self, why: String) {
+        let mut live = self.live.write();
+        live.store = None;
+        live.record = Record::new(Standing::Lost { why });
+    }
+
     /// The operator declared it lost: nothing is asked of it any more.
     pub fn declared_lost(&self, row: DiskRow, why: &str, now_ms: u64) {
         let mut live = self.live.write();

@@ -163,6 +163,8 @@ impl Pool {
                     }
                     Err(why) => {
                         tracing::warn!(disk = %identity.disk, why, "disk is there and cannot be opened");
+                        member.not_opened(why);
+                        self.refresh();
                     }
                 }
             }

@@ -52,10 +52,10 @@ impl Default for PoolSettings {
     fn default() -> Self {
         Self {
             classes: ClassSetting::defaults(),
-            probe_every: Duration::from_secs(2),
+            probe_every: Duration::from_secs(1),
             probe_timeout: Duration::from_secs(2),
             assign_timeout: Duration::from_secs(5),
-            look_every: Duration::from_secs(5),
+            look_every: Duration::from_secs(1),
             survey_timeout: Duration::from_secs(5),
             start_patience: Duration::from_secs(15),
         }
