@@ -153,12 +153,7 @@ async fn run(
     };
     let server = server_settings(&settings, token);
     let told = stop_signal()?;
-    let ends = async {
-        tokio::select! {
-            () = told => {}
-            () = pool.taken_over() => {}
-        }
-    };
+    let ends = told_or_taken_over(told, pool.clone());
     let outcome = server::run(server, parts, ends, |_, _| ready()).await;
     let taken_over = pool.is_taken_over();
     tracing::info!("stopping");
@@ -177,6 +172,14 @@ async fn run(
         return Err("another gateway has taken over the disks".to_owned());
     }
     outcome.map_err(|error| chain(&error))
+}
+
+/// Ends when the process is told to stop, or may not answer any more.
+async fn told_or_taken_over(told: impl Future<Output = ()>, pool: Pool) {
+    tokio::select! {
+        () = told => {}
+        () = pool.taken_over() => {}
+    }
 }
 
 /// Ends with the first SIGTERM or SIGINT.

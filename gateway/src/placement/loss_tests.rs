@@ -18,77 +18,58 @@ fn kill(view: &mut PoolView, ids: &[u128]) {
     }
 }
 
+/// The words for `groups` on servers of so many disks, some of them dead.
+fn words(servers: &[usize], dead: &[u128], groups: &[GroupFacts]) -> Vec<String> {
+    let mut view = pool(servers);
+    kill(&mut view, dead);
+    loss(&view, groups).in_words()
+}
+
 #[test]
-fn words_of_usual_pools() {
+fn words_of_whole_pools() {
     let six = group("4+2", &[1, 2, 3, 4, 5, 6]);
-    for (servers, dead, groups, expected) in [
-        (&[6][..], &[][..], vec![six.clone()], &["any 2 disks"][..]),
+    let pair = group("1+1", &[1, 2]);
+    let one = group("1+0", &[1]);
+    for (servers, groups, expected) in [
+        (&[6][..], vec![six.clone()], "any 2 disks"),
+        (&[2, 2, 2], vec![six.clone()], "any 2 disks, any 1 server"),
+        (&[1; 6], vec![six.clone()], "any 2 disks, any 2 servers"),
+        (&[6], vec![six, pair], "any 1 disk"),
         (
-            &[2, 2, 2],
-            &[],
-            vec![six.clone()],
-            &["any 2 disks, any 1 server"],
+            &[1],
+            vec![one],
+            "nothing may be lost: there is one copy of everything",
         ),
+    ] {
+        assert_eq!(words(servers, &[], &groups), [expected], "{servers:?}");
+    }
+}
+
+#[test]
+fn words_of_pools_with_missing_disks() {
+    let six = [group("4+2", &[1, 2, 3, 4, 5, 6])];
+    for (servers, dead, expected) in [
         (
-            &[1; 6],
-            &[],
-            vec![six.clone()],
-            &["any 2 disks, any 2 servers"],
+            &[1; 6][..],
+            &[3][..],
+            "any 1 more disk, any 1 more server; 1 disk missing",
         ),
-        (
-            &[1; 6],
-            &[3],
-            vec![six.clone()],
-            &[
-                "any 1 more disk, any 1 more server",
-                "1 disk missing now: this is already taken off",
-            ],
-        ),
-        (
-            &[2, 2, 2],
-            &[3],
-            vec![six.clone()],
-            &[
-                "any 1 more disk",
-                "1 disk missing now: this is already taken off",
-            ],
-        ),
+        (&[2, 2, 2], &[3], "any 1 more disk; 1 disk missing"),
         (
             &[6],
             &[3, 4],
-            vec![six.clone()],
-            &[
-                "no further disk may be lost",
-                "2 disks missing now: this is already taken off",
-            ],
+            "no further disk may be lost; 2 disks missing",
         ),
         (
             &[6],
             &[3, 4, 5],
-            vec![six.clone()],
-            &[
-                "1 group cannot be read: too many of its disks are missing",
-                "no further disk may be lost",
-                "3 disks missing now: this is already taken off",
-            ],
-        ),
-        (
-            &[6],
-            &[],
-            vec![six.clone(), group("1+1", &[1, 2])],
-            &["any 1 disk"],
-        ),
-        (
-            &[1],
-            &[],
-            vec![group("1+0", &[1])],
-            &["nothing may be lost: there is one copy of everything"],
+            "1 group cannot be read: too many of its disks are missing; \
+             no further disk may be lost; 3 disks missing",
         ),
     ] {
-        let mut view = pool(servers);
-        kill(&mut view, dead);
+        let expected = format!("{expected} now: this is already taken off");
         assert_eq!(
-            loss(&view, &groups).in_words(),
+            words(servers, dead, &six).join("; "),
             expected,
             "{servers:?} without {dead:?}"
         );
