@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use super::members::Member;
 use super::place::{Found, FoundState, Survey};
+use super::report::DECLARED_LOST;
 use super::start::plan::At;
 use super::start::{JoinError, join};
 use super::state::Pool;
@@ -121,7 +122,7 @@ impl Pool {
         if others.count() == 0 {
             return Err(ChangeError::LastDisk(disk));
         }
-        self.commit_lost(&member, "declared lost").await?;
+        self.commit_lost(&member, DECLARED_LOST).await?;
         self.warn_of_schemes();
         Ok(())
     }

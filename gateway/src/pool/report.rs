@@ -19,6 +19,9 @@ use crate::placement::{DiskView, GroupFacts, draw, fits, loss, narrow_scheme, st
 /// Until a disk has finished what it does.
 const CLOSE_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// The state of a disk that the operator gave up.
+pub(crate) const DECLARED_LOST: &str = "declared lost";
+
 /// Everything.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PoolStatus {
@@ -244,6 +247,7 @@ impl Pool {
                 Standing::Late => Some("it did not answer in time".into()),
                 Standing::Living => None,
             };
+            let why = why.filter(|why| !declared || why != DECLARED_LOST);
             DiskStatus {
                 id: row.id.to_string(),
                 path: row.path,
@@ -252,7 +256,7 @@ impl Pool {
                 capacity_bytes: view.capacity_bytes,
                 free_bytes: view.free_bytes,
                 state: if declared {
-                    "declared lost"
+                    DECLARED_LOST
                 } else {
                     standing.word()
                 }

@@ -21,6 +21,7 @@ use shardgate_wire::{
 use thiserror::Error;
 
 use super::place::{FoundState, Place, Survey, health_of};
+use super::report::DECLARED_LOST;
 use super::state::{Opened, Pool, PoolParts, PoolSettings};
 use crate::seam::Clock;
 use plan::{At, Plan, PlanError, plan};
@@ -414,7 +415,7 @@ impl Opening<'_> {
         disks.extend(self.open.into_iter().map(|disk| (disk.row, Ok(disk.store))));
         disks.extend(self.missing.into_iter().map(|(row, why)| (row, Err(why))));
         let lost = rows.iter().filter(|row| row.state == DiskState::Lost);
-        disks.extend(lost.map(|row| (row.clone(), Err("declared lost".to_owned()))));
+        disks.extend(lost.map(|row| (row.clone(), Err(DECLARED_LOST.to_owned()))));
         let pool = Pool::new(PoolParts {
             catalog: self.start.catalog.clone(),
             settings: self.start.settings.clone(),
