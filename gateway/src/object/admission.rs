@@ -105,7 +105,7 @@ impl Room {
             false => 4 * UNIT,
         };
         let most = most.min(self.window_limit());
-        wanted.next_multiple_of(UNIT).clamp(UNIT, most)
+        wanted.min(most).next_multiple_of(UNIT).max(UNIT)
     }
 }
 

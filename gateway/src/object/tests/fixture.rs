@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use parking_lot::Mutex;
 use shardgate_catalog::model::{BlobRef, Content, DetailRow, GroupRow, GroupState};
 use shardgate_catalog::{BucketRef, Catalog, WriteCondition};
@@ -391,7 +391,11 @@ pub async fn read(
     handle: &ObjectHandle,
     range: std::ops::Range<u64>,
 ) -> Result<Bytes, ObjectError> {
-    let stream = handle.read(range).await?;
-    let frames: Vec<Bytes> = stream.map(|frame| frame).try_collect().await?;
-    Ok(frames.concat().into())
+    let mut stream = handle.read(range).await?;
+    // Frames are dropped as they come: kept ones would close the window.
+    let mut all = Vec::new();
+    while let Some(frame) = stream.next().await {
+        all.extend_from_slice(&frame?);
+    }
+    Ok(all.into())
 }

@@ -172,6 +172,8 @@ async fn a_long_body_that_loses_its_quorum_is_refused_and_leaves_nothing() {
 async fn a_late_disk_is_not_waited_for_but_the_quorum_is() {
     for len in [10 * KIB, 900 * KIB, 6 << 20] {
         let store = fixture("4+2", &SIX).await;
+        // The group is made before the disk becomes slow.
+        store.put("before", &bytes(2000, 1)).await.unwrap();
         store.pool.disk(3).delay(Duration::from_secs(600));
         let begun = Instant::now();
         for number in 0..6 {
