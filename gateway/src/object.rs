@@ -50,3 +50,6 @@ pub use request::{
 pub use service::{ObjectParts, ObjectService};
 pub use settings::ObjectSettings;
 pub use shardgate_catalog::{BucketRef as BucketAt, DeleteCondition, WriteCondition};
+
+#[cfg(test)]
+mod tests;

@@ -69,6 +69,8 @@ pub struct Room {
     pub free: u64,
     /// All units.
     pub total: u64,
+    /// Readers that hold more than one unit.
+    pub wide: u64,
 }
 
 impl Room {
@@ -87,25 +89,23 @@ impl Room {
         self.quarters_free(1)
     }
 
-    /// The most one reader may hold by what is left: a sixteenth of what is
-    /// free, so that what readers take on top of their need never leaves
-    /// nothing to a new request.
+    /// The most one reader may hold: its share of a quarter of the budget
+    /// among those that hold more than a unit, and a sixteenth of what is
+    /// free, so that readers never leave nothing to a new request.
     fn window_limit(self) -> u64 {
-        (self.free / 16 * UNIT).clamp(UNIT, MAX_WINDOW)
+        let share = self.total / 4 / (self.wide + 1);
+        let limit = share.min(self.free / 16);
+        (limit * UNIT).clamp(UNIT, MAX_WINDOW)
     }
 
     /// The window that a reader of `wanted` bytes begins with.
     pub fn first_window(self, wanted: u64) -> u64 {
-        let most = if self.quarters_free(2) {
-            1024 * 1024
-        } else if self.quarters_free(1) {
-            4 * UNIT
-        } else {
-            UNIT
+        let most = match self.quarters_free(2) {
+            true => 16 * UNIT,
+            false => 4 * UNIT,
         };
-        wanted
-            .next_multiple_of(UNIT)
-            .clamp(UNIT, most.min(self.window_limit()))
+        let most = most.min(self.window_limit());
+        wanted.min(most).next_multiple_of(UNIT).max(UNIT)
     }
 }
 
@@ -131,10 +131,9 @@ pub fn next_window(window: u64, drain: Drain, room: Room) -> u64 {
     }
     // A client that has taken little may be one whose socket buffers are
     // filling up: it gets no more read-ahead than it has proved to take.
-    let proved = if room.quarters_free(2) {
-        drain.taken
-    } else {
-        drain.taken / 8
+    let proved = match room.quarters_free(2) {
+        true => drain.taken,
+        false => drain.taken / 8,
     };
     let grown = (window * 2).min(proved.next_multiple_of(UNIT));
     grown.min(room.window_limit()).max(window)
@@ -190,6 +189,7 @@ mod tests {
         let room = Room {
             free: 4096,
             total: 4096,
+            wide: 1,
         };
         let drain = Drain {
             taken: 1 << 30,
@@ -208,6 +208,7 @@ mod tests {
         let room = Room {
             free: 4096,
             total: 4096,
+            wide: 1,
         };
         let (mut window, mut taken) = (room.first_window(u64::MAX), 0);
         assert_eq!(window, 1024 * KIB);
@@ -227,9 +228,9 @@ mod tests {
         #[test]
         fn windows_stay_between_a_unit_and_their_share(
             window in 1..200_u64, taken in 0..1_u64 << 34, starved: bool, lagged: bool,
-            free in 0..6000_u64,
+            free in 0..6000_u64, wide in 0..100_u64,
         ) {
-            let room = Room { free, total: 6144 };
+            let room = Room { free, total: 6144, wide };
             let window = window * UNIT;
             let next = next_window(window, Drain { taken, starved, lagged }, room);
             prop_assert!(next >= UNIT && next % UNIT == 0);

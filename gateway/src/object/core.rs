@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use shardgate_catalog::Catalog;
@@ -44,6 +45,8 @@ pub(super) struct Core {
     pub metrics: ObjectMetrics,
     pub hedges: HedgeBudget,
     pub open_reads: OpenReads,
+    /// Readers that hold more than one unit.
+    pub wide_readers: AtomicU64,
     pub in_flight: InFlight,
     pub repairs: RepairQueue,
     pub codecs: RwLock<HashMap<Layout, Codec>>,
@@ -65,6 +68,7 @@ impl Core {
         Room {
             free: self.budget.free_units(),
             total: self.budget.total_units(),
+            wide: self.wide_readers.load(Ordering::Relaxed),
         }
     }
 

@@ -222,8 +222,10 @@ mod tests {
                     }
                     Step::Decode { column, pieces } => {
                         prop_assert_eq!(column.start % CHECK_BLOCK, 0);
-                        let inside = |of: &Range<u64>| column.start <= of.start && of.end <= column.end;
-                        prop_assert!(pieces.iter().all(|(_, of)| inside(of)));
+                        let inside = pieces
+                            .iter()
+                            .all(|(_, of)| of.start >= column.start && of.end <= column.end);
+                        prop_assert!(inside);
                         pieces.clone()
                     }
                 };

@@ -103,6 +103,9 @@ impl Reading {
             true => wanted,
             false => permit.bytes().max(UNIT),
         };
+        if window > UNIT {
+            core.wide_readers.fetch_add(1, Ordering::Relaxed);
+        }
         Self {
             core: Arc::clone(core),
             segments: segments.into_iter(),
@@ -193,6 +196,7 @@ impl Reading {
 
     /// Sets the window by what the client did since the last frame.
     fn adapt(&mut self) {
+        let was_wide = self.window > UNIT;
         let wanted = next_window(self.window, self.drain, self.core.room());
         let mut permit = self.flow.permit.lock();
         if wanted > self.window {
@@ -203,6 +207,13 @@ impl Reading {
             self.window = wanted;
             let held = self.fetched + self.flow.out.load(Ordering::Acquire);
             permit.shrink_to(wanted.max(held));
+        }
+        drop(permit);
+        let wide = &self.core.wide_readers;
+        match (was_wide, self.window > UNIT) {
+            (false, true) => drop(wide.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(wide.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
         }
         (self.drain.starved, self.drain.lagged) = (false, false);
     }
@@ -258,6 +269,14 @@ impl Reading {
             let group = self.core.disks.group(segment.blob.group).await?;
             let reader = BlobReader::new(&self.core, group, segment.blob)?;
             self.current = Some((segment, Arc::new(reader)));
+        }
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        if self.window > UNIT {
+            self.core.wide_readers.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

@@ -74,6 +74,7 @@ impl ObjectService {
             metrics: ObjectMetrics::default(),
             hedges: Default::default(),
             open_reads: Default::default(),
+            wide_readers: Default::default(),
             in_flight: Default::default(),
             repairs: Default::default(),
             codecs: Default::default(),

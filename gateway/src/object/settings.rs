@@ -32,7 +32,7 @@ impl Default for ObjectSettings {
         Self {
             inline_max: 1024,
             memory_bytes: 400 << 20,
-            memory_wait: Duration::from_secs(10),
+            memory_wait: Duration::from_secs(30),
             body_max: 5 << 30,
             read_limit: Duration::from_secs(10),
             append_limit: Duration::from_secs(20),

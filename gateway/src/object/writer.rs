@@ -142,9 +142,11 @@ impl BlobWriter {
                 writer.tally.failed(shard);
             }
             writer.lanes.push(Lane::new(slot, target));
-            writer.proceed(shard);
         }
         writer.check_reachable()?;
+        for shard in 0..writer.lanes.len() {
+            writer.proceed(shard);
+        }
         Ok(writer)
     }
 

@@ -1,0 +1,8 @@
+//! The object path over disks in memory: what is stored comes back, whatever
+//! the disks do, and what was not stored leaves nothing.
+
+mod fixture;
+mod multipart;
+mod purge;
+mod reads;
+mod writes;

@@ -1,0 +1,123 @@
+//! The purge: only what was condemned, everything that was, when it may.
+
+use std::time::Duration;
+
+use shardgate_wire::StoreError;
+
+use super::fixture::*;
+use crate::object::*;
+
+const SIX: [u16; 6] = [0, 1, 2, 3, 4, 5];
+
+#[tokio::test(start_paused = true)]
+async fn deleted_and_overwritten_objects_give_their_space_back() {
+    let store = fixture("4+2", &SIX).await;
+    for number in 0..20 {
+        store
+            .put(&number.to_string(), &bytes(150_000, number))
+            .await
+            .unwrap();
+    }
+    store.put("3", &bytes(150_000, 99)).await.unwrap();
+    let keys: Vec<String> = (4..20).map(|number: u64| number.to_string()).collect();
+    let deleted = store
+        .service
+        .delete_objects(&store.bucket, keys)
+        .await
+        .unwrap();
+    assert!(deleted.into_iter().all(|one| one.unwrap()));
+    store.purge().await;
+    assert_eq!(store.pool.shards(), 4 * 4);
+    for number in 0..3 {
+        assert!(store.get(&number.to_string()).await.unwrap() == bytes(150_000, number));
+    }
+    assert!(store.get("3").await.unwrap() == bytes(150_000, 99));
+    assert!(
+        store
+            .service
+            .catalog()
+            .condemned(None, 10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_is_away_is_asked_again_when_it_is_back() {
+    let store = fixture("4+2", &SIX).await;
+    store.put("key", &bytes(2 << 20, 1)).await.unwrap();
+    store.pool.set_gone(2, true);
+    store
+        .pool
+        .disk(3)
+        .fail(Some(StoreError::Unreachable { why: "test".into() }));
+    let none = DeleteCondition::None;
+    store
+        .service
+        .delete_object(&store.bucket, "key", none)
+        .await
+        .unwrap();
+    store.purge().await;
+    assert_eq!(store.pool.shards(), 2);
+    assert_eq!(
+        store
+            .service
+            .catalog()
+            .condemned(None, 10)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    store.pool.set_gone(2, false);
+    store.pool.disk(3).fail(None);
+    store.purge().await;
+    assert_eq!(store.pool.shards(), 0);
+    assert!(
+        store
+            .service
+            .catalog()
+            .condemned(None, 10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_read_holds_back_what_came_after_it_only() {
+    let store = fixture("4+2", &SIX).await;
+    store.put("old", &bytes(150_000, 1)).await.unwrap();
+    store.put("new", &bytes(150_000, 2)).await.unwrap();
+    let none = DeleteCondition::None;
+    store
+        .service
+        .delete_object(&store.bucket, "old", none)
+        .await
+        .unwrap();
+    let handle = store
+        .service
+        .open_object(&store.bucket, "new")
+        .await
+        .unwrap();
+    store
+        .service
+        .delete_object(&store.bucket, "new", none)
+        .await
+        .unwrap();
+    store.purge().await;
+    assert_eq!(store.pool.shards(), 4, "of the one that is open");
+    assert!(read(&handle, 0..150_000).await.unwrap() == bytes(150_000, 2));
+    drop(handle);
+    store.purge().await;
+    assert_eq!(store.pool.shards(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_ends_when_it_is_told_to() {
+    let store = fixture("4+2", &SIX).await;
+    store.put("key", &bytes(2 << 20, 1)).await.unwrap();
+    store.stop.cancel();
+    assert!(store.service.drain(Duration::from_secs(5)).await);
+}
