@@ -286,6 +286,8 @@ impl From<OpenError> for Unopened {
 }
 
 /// Opens the disk that is in a folder, whichever of the cluster it is.
+// A start and a look every few seconds: the size of its error costs nothing.
+#[expect(clippy::result_large_err)]
 fn open_disk(config: &DiskConfig, cluster: Option<ClusterId>) -> Result<LocalDisk, Unopened> {
     let identity = LocalDisk::identify(&config.path)?;
     let expected = Expected {

@@ -233,7 +233,7 @@ mod tests {
             let room = Room { free, total: 6144, wide };
             let window = window * UNIT;
             let next = next_window(window, Drain { taken, starved, lagged }, room);
-            prop_assert!(next >= UNIT && next % UNIT == 0);
+            prop_assert!(next >= UNIT && next.is_multiple_of(UNIT));
             if next > window {
                 prop_assert!(starved && !lagged);
                 prop_assert!(next <= MAX_WINDOW && next - window <= (free / 16) * UNIT);

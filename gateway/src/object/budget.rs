@@ -59,6 +59,7 @@ impl MemoryBudget {
     }
 
     /// Room for `bytes` if there is some now.
+    #[cfg(test)]
     pub fn try_admit(&self, bytes: u64) -> Option<Permit> {
         let units = u32::try_from(units(bytes)).ok()?;
         let acquired = Arc::clone(&self.semaphore).try_acquire_many_owned(units);

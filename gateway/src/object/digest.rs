@@ -4,6 +4,7 @@
 //! with what the client said, and how checksums of parts become that of the
 //! object. Invariant: a body that fails a comparison is never committed.
 
+#[cfg(test)]
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use md5::{Digest as _, Md5};
@@ -176,6 +177,7 @@ impl Expectations {
 }
 
 /// The digests of a body that is in memory.
+#[cfg(test)]
 pub fn digest_whole(algorithm: Option<ChecksumAlgorithm>, body: &Bytes) -> BodyDigests {
     let mut digester = Digester::new(algorithm);
     digester.update(body);

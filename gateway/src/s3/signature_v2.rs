@@ -53,8 +53,8 @@ impl SignatureV2 {
             (Some(date), _) => date.as_bytes().contains(&b' '),
             (None, Some(date)) => {
                 let date = date.to_str().ok();
-                bare || !date
-                    .is_some_and(|date| Timestamp::parse(TimestampFormat::HttpDate, date).is_ok())
+                bare || date
+                    .is_none_or(|date| Timestamp::parse(TimestampFormat::HttpDate, date).is_err())
             }
             (None, None) => false,
         }

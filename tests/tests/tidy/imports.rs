@@ -117,7 +117,15 @@ const DEPENDENCIES: &[(&str, &[&str])] = &[
     ),
     ("s3-compat-tests", &["shardgate-tests"]),
     ("bench", &["shardgate-tests"]),
-    ("tests", &[]),
+    (
+        "tests",
+        &[
+            "shardgate",
+            "shardgate-agent",
+            "shardgate-disk-store",
+            "shardgate-wire",
+        ],
+    ),
 ];
 
 /// The forbidden names that a file uses.

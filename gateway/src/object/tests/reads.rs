@@ -42,7 +42,8 @@ fn random(seed: &mut u64, below: usize) -> usize {
 
 /// Some ranges of `len` bytes, the whole among them.
 fn ranges(len: usize, seed: &mut u64) -> Vec<std::ops::Range<u64>> {
-    let mut all = vec![0..len as u64];
+    let mut all = Vec::new();
+    all.push(0..len as u64);
     for _ in 0..6 {
         let (a, b) = (random(seed, len + 1) as u64, random(seed, len + 1) as u64);
         all.push(a.min(b)..a.max(b));
