@@ -104,7 +104,7 @@ def case_checksums(s3):
         with refused(f"{algorithm}: of other bytes", "BadDigest"):
             s3.put_object(Bucket="sums", Key="bad", Body=content, **{name: other})
         with refused(f"{algorithm}: that is none", "InvalidRequest"):
-            s3.put_object(Bucket="sums", Key="bad", Body=content, **{name: "bm9uc2Vuc2U="})
+            s3.put_object(Bucket="sums", Key="bad", Body=content, **{name: "AAAA"})
         _parts(s3, algorithm, content)
     with refused("nothing bad was stored", "404"):
         s3.head_object(Bucket="sums", Key="bad")

@@ -104,7 +104,11 @@ function case_metadata(S3Client $s3): void
     $s3->putObject(['Bucket' => 'meta', 'Key' => 'file', 'Body' => 'x', 'Expires' => 1893553445] + $stored);
     foreach (['headObject', 'getObject'] as $method) {
         $answer = $s3->$method(['Bucket' => 'meta', 'Key' => 'file']);
-        equal("$method gives back what was stored", array_map(fn ($name) => $answer[$name], array_keys($stored)), array_values($stored));
+        $given = array_intersect_key($answer->toArray(), $stored);
+        ksort($given['Metadata']); // headers have no order
+        ksort($given);
+        ksort($stored);
+        equal("$method gives back what was stored", $given, $stored);
         equal("$method's Expires", strtotime((string) $answer['@metadata']['headers']['expires']), 1893553445);
     }
     $answer = $s3->getObject(['Bucket' => 'meta', 'Key' => 'file', 'ResponseContentType' => 'text/x-other',

@@ -166,7 +166,7 @@ case_errors() {
     refused "a wrong secret" SignatureDoesNotMatch env RCLONE_CONFIG_SG_SECRET_ACCESS_KEY=wrong /usr/bin/rclone lsf sg:
     refused "a key that nobody has" InvalidAccessKeyId env RCLONE_CONFIG_SG_ACCESS_KEY_ID=NOBODYSACCESSKEY0000 \
         /usr/bin/rclone lsf sg:
-    refused "a missing key" "not found" rclone copyto sg:errors/missing got
+    refused "a missing key" "doesn't exist" rclone deletefile sg:errors/missing
     refused "a missing bucket" "not found" rclone lsf sg:missing
 }
 
