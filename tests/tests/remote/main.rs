@@ -1,5 +1,6 @@
 //! Gateway's client and agent's server, over loopback: the suite of every
 //! store, the bounds of both, and what attackers on the wire try.
+#![allow(clippy::unwrap_used)]
 
 mod abuse;
 mod agent;
