@@ -10,7 +10,7 @@ use shardgate_wire::{BucketIncarnation, CommitNumber, VersionUid};
 use crate::buckets::BucketRef;
 use crate::catalog::{ATTEMPTS, Catalog};
 use crate::draft::Draft;
-use crate::engine::KeyRange;
+use crate::engine::{Entry, KeyRange, Scan};
 use crate::error::{CatalogError, Result};
 use crate::keys;
 use crate::model::{BlobRow, CondemnReason, UploadPartRow, UploadRow};
@@ -187,12 +187,16 @@ impl Catalog {
         key: &str,
         uid: VersionUid,
     ) -> Result<Option<StoredUpload>> {
-        let stored = self.stored(&keys::upload(incarnation, key, uid)).await?;
-        let Some((raw, row)) = stored else {
+        // One moment: an upload that ends between two reads would look like one
+        // whose parts were never sent, and be answered `InvalidPart`.
+        let moment = self.snapshot().await?;
+        let Some(raw) = moment.get(&keys::upload(incarnation, key, uid)).await? else {
             return Ok(None);
         };
+        let row = decode(&raw)?;
         let range = KeyRange::prefix(keys::upload_parts(uid));
-        let raw_parts = self.raw_rows(range, MAX_PARTS + 1).await?;
+        let entries = moment.scan(Scan::first(range, MAX_PARTS + 1)).await?;
+        let raw_parts: Vec<_> = entries.into_iter().filter_map(Entry::into_row).collect();
         let parts = raw_parts
             .iter()
             .map(|(_, value)| decode(value))
