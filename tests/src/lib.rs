@@ -6,6 +6,7 @@
 //! not repeated here.
 
 pub mod client;
+pub mod large;
 pub mod model;
 pub mod process;
 pub mod random;

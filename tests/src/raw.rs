@@ -32,6 +32,8 @@ pub struct Head {
     pub body_len: u64,
     /// How much of the body came with the head.
     pub body_read: u64,
+    /// Where that begins in the connection's buffer.
+    body_at: usize,
 }
 
 impl Connection {
@@ -73,7 +75,8 @@ impl Connection {
             let received = &self.buffer[..filled];
             if let Some(end) = received.windows(4).position(|w| w == b"\r\n\r\n") {
                 let mut head = parse(&received[..end])?;
-                head.body_read = (filled - end - 4) as u64;
+                head.body_at = end + 4;
+                head.body_read = (filled - head.body_at) as u64;
                 return Ok(head);
             }
             if filled > MAX_HEAD {
@@ -94,6 +97,29 @@ impl Connection {
             left -= read as u64;
         }
         Ok(())
+    }
+
+    /// Reads the body and compares it with `piece`, over and over.
+    ///
+    /// # Errors
+    /// It ends early, or is another.
+    pub async fn compare(&mut self, head: Head, piece: &[u8]) -> Result<()> {
+        let mut offset = 0;
+        let mut received = head.body_at..head.body_at + head.body_read as usize;
+        loop {
+            let chunk = &self.buffer[received];
+            compare_chunk(chunk, offset, piece)?;
+            offset += chunk.len() as u64;
+            if offset == head.body_len {
+                return Ok(());
+            }
+            let want = self.buffer.len().min((head.body_len - offset) as usize);
+            let read = self.stream.read(&mut self.buffer[..want]).await?;
+            if read == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            received = 0..read;
+        }
     }
 
     /// Reads the rest of the body at `rate` bytes per second.
@@ -120,6 +146,19 @@ impl Connection {
     }
 }
 
+fn compare_chunk(mut chunk: &[u8], mut offset: u64, piece: &[u8]) -> Result<()> {
+    while !chunk.is_empty() {
+        let expected = &piece[(offset % piece.len() as u64) as usize..];
+        let len = expected.len().min(chunk.len());
+        if chunk[..len] != expected[..len] {
+            return Err(Error::other(format!("other bytes from {offset} on")));
+        }
+        chunk = &chunk[len..];
+        offset += len as u64;
+    }
+    Ok(())
+}
+
 fn parse(head: &[u8]) -> Result<Head> {
     let text = std::str::from_utf8(head).map_err(Error::other)?;
     let status = text.get(9..12).and_then(|status| status.parse().ok());
@@ -134,5 +173,6 @@ fn parse(head: &[u8]) -> Result<Head> {
         status,
         body_len,
         body_read: 0,
+        body_at: 0,
     })
 }
