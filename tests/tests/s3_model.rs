@@ -386,13 +386,16 @@ async fn run(name: &str, mut pool: TestPool) {
     for step in 0..STEPS {
         run.step = step;
         run.step().await;
-        // What was acknowledged survives a clean end and a crash alike.
+        // What was acknowledged survives a clean end and a crash alike. The
+        // client is a new one: connections of the old one have ended unseen.
         if step == STEPS / 3 {
             pool.stop();
             pool.start();
+            run.client = pool.client();
         } else if step == 2 * STEPS / 3 {
             pool.kill();
             pool.start();
+            run.client = pool.client();
         }
     }
     println!(

@@ -65,7 +65,7 @@ enum Failed {
 
 impl AgentClient {
     /// A client of the agent at `address` (`HOST:PORT`); connects when first
-    /// called. `tracker` holds the tasks that drive its connections.
+    /// called. `tracker` holds the calls that go on when their callers left.
     pub fn new(
         address: impl Into<String>,
         secret: Option<Secret>,
@@ -77,7 +77,7 @@ impl AgentClient {
         let host = HeaderValue::from_str(&address);
         Arc::new(Self {
             host: host.unwrap_or(HeaderValue::from_static("agent")),
-            pool: ConnectionPool::new(address, &settings, tracker.clone()),
+            pool: ConnectionPool::new(address, &settings),
             session: Session::new(secret, clock),
             settings,
             tracker,

@@ -16,7 +16,7 @@ use shardgate_wire::frame_body::FrameBody;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
-use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::AgentSettings;
 
@@ -45,12 +45,11 @@ pub struct ConnectionPool {
     data: Arc<Semaphore>,
     control: Arc<Semaphore>,
     idle: Mutex<Vec<Connection>>,
-    tracker: TaskTracker,
 }
 
 impl ConnectionPool {
     /// No connection yet.
-    pub fn new(address: String, settings: &AgentSettings, tracker: TaskTracker) -> Self {
+    pub fn new(address: String, settings: &AgentSettings) -> Self {
         let control = settings.control_connections.max(1);
         let data = settings.connections.saturating_sub(control).max(1);
         Self {
@@ -60,7 +59,6 @@ impl ConnectionPool {
             data: Arc::new(Semaphore::new(data)),
             control: Arc::new(Semaphore::new(control)),
             idle: Mutex::default(),
-            tracker,
         }
     }
 
@@ -110,7 +108,9 @@ impl ConnectionPool {
             .await
             .map_err(|error| unreachable(error.to_string()))?;
         let address = self.address.clone();
-        let driver = self.tracker.spawn(async move {
+        // Not one of the tracker's: an idle connection outlives every call, and a
+        // stop that waited for it would wait in vain. It ends with its owner.
+        let driver = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(agent = address, %error, "connection ended");
             }

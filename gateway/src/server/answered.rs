@@ -74,14 +74,22 @@ impl Drop for Serving {
 /// An answer's body that counts what is taken of it.
 pub(crate) struct AnswerBody<B> {
     inner: B,
+    /// What the answer says of its length. Past it the body is not asked for
+    /// its end any more.
+    len: Option<u64>,
     serving: Serving,
 }
 
 impl<B: Body> AnswerBody<B> {
-    /// Takes over the request until its answer has been sent.
-    pub(crate) fn new(inner: B, mut serving: Serving) -> Self {
-        serving.complete = inner.is_end_stream() || serving.method == Method::HEAD;
-        Self { inner, serving }
+    /// Takes over the request until its answer of `len` bytes has been sent.
+    pub(crate) fn new(inner: B, len: Option<u64>, mut serving: Serving) -> Self {
+        let is_empty = len == Some(0) || inner.is_end_stream();
+        serving.complete = is_empty || serving.method == Method::HEAD;
+        Self {
+            inner,
+            len,
+            serving,
+        }
     }
 }
 
@@ -102,7 +110,8 @@ where
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 this.serving.sent += bytes as u64;
-                this.serving.complete = this.inner.is_end_stream();
+                let is_whole = this.len == Some(this.serving.sent);
+                this.serving.complete = is_whole || this.inner.is_end_stream();
             }
             Some(Err(_)) => this.serving.complete = false,
             None => this.serving.complete = true,
@@ -116,5 +125,43 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+
+    fn answer(len: u64) -> AnswerBody<impl Body<Data = Bytes, Error = std::io::Error> + Unpin> {
+        let frames = [Ok(Frame::data(Bytes::from_static(b"12345")))];
+        // As the body of an object: it says nothing of its end before it.
+        let inner = StreamBody::new(futures::stream::iter(frames).boxed());
+        let serving = Serving {
+            metrics: Metrics::new(Vec::new()),
+            observed: Observed::default(),
+            request_id: "1".into(),
+            method: Method::GET,
+            path: "/".into(),
+            client: None,
+            began: Instant::now(),
+            status: None,
+            sent: 0,
+            complete: false,
+            _permit: None,
+        };
+        AnswerBody::new(inner, Some(len), serving)
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_complete_with_its_last_byte() {
+        for (len, complete) in [(5, true), (6, false)] {
+            let mut body = answer(len);
+            assert!(!body.serving.complete);
+            body.frame().await.unwrap().unwrap();
+            assert_eq!(body.serving.complete, complete);
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::{Request, Response};
 use s3s::Body;
 use tokio::sync::Semaphore;
@@ -94,7 +95,9 @@ impl Requests {
             self.front.refuse(slow_down(), method, path, request_id)
         };
         serving.status = Some(response.status());
-        response.map(|body| AnswerBody::new(body, serving))
+        let len = response.headers().get(CONTENT_LENGTH);
+        let len = len.and_then(|len| len.to_str().ok()?.parse().ok());
+        response.map(|body| AnswerBody::new(body, len, serving))
     }
 }
 
