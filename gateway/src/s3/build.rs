@@ -112,7 +112,9 @@ fn config(settings: &S3Settings) -> S3Config {
     config.form_max_field_size = MAX_FORM_BYTES;
     config.form_max_fields_size = MAX_FORM_BYTES;
     config.form_max_parts = MAX_FORM_FIELDS;
-    config.expected_region = settings.region.parse().ok();
+    // Without it every region would be taken.
+    let region = settings.region.parse();
+    config.expected_region = Some(region.expect("the region was checked with the settings"));
     config.sig_v4_allowed_services = vec!["s3".to_owned()];
     config.enable_sig_v2 = settings.signature_v2;
     // `x-id` is a hint of SDKs; an unknown one must not fail a request.
