@@ -369,6 +369,11 @@ async fn overrides_are_for_signed_requests_and_carry_no_line_breaks() {
             answer.header("content-disposition"),
             Some("attachment; filename=\"x\"")
         );
+        let expires = "Wed, 21 Oct 2015 07:28:00 GMT";
+        let call = server.request(method, "/bucket/secret");
+        let call = call.query("response-expires", expires).presign("60");
+        let answer = call.send_as_is().await;
+        assert_eq!(answer.header("expires"), Some(expires), "{method}");
         // ATTACKS 90.
         let call = server.request(method, "/bucket/secret");
         let call = call.query("response-content-type", "text/html\r\nx-evil: 1");
