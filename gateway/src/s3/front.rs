@@ -127,6 +127,10 @@ impl S3Front {
             header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
         );
+        let kind = headers.get(header::CONTENT_TYPE);
+        if kind.is_some_and(|kind| runs_scripts(kind.as_bytes())) {
+            headers.insert(header::CONTENT_SECURITY_POLICY, SANDBOX);
+        }
     }
 
     async fn serve<B>(

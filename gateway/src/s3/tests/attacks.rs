@@ -523,3 +523,36 @@ async fn malformed_requests_are_refused() {
         assert!(statuses.contains(&answer.status), "{request}: {answer:?}");
     }
 }
+
+// ATTACKS 89: stored pages that run scripts where others' objects are.
+#[tokio::test]
+async fn stored_pages_run_in_an_origin_of_their_own() {
+    let server = Server::with_bucket().await;
+    for (kind, sandboxed) in [
+        ("text/html", true),
+        ("Text/HTML; charset=utf-8", true),
+        ("image/svg+xml", true),
+        ("application/xhtml+xml", true),
+        ("text/xml", true),
+        ("text/plain", false),
+        ("application/pdf", false),
+        ("image/png", false),
+    ] {
+        let put = server
+            .request("PUT", "/bucket/page")
+            .header("content-type", kind)
+            .body("<script>1</script>");
+        assert_eq!(put.send().await.status, 200);
+        let page = server.get("/bucket/page").await;
+        assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
+        let policy = page.header("content-security-policy").unwrap_or_default();
+        assert_eq!(policy.starts_with("sandbox"), sandboxed, "{kind}");
+        assert!(!policy.contains("allow-same-origin"), "{policy}");
+    }
+    let overridden = server
+        .request("GET", "/bucket/page")
+        .query("response-content-type", "text/html")
+        .presign("60");
+    let overridden = overridden.send_as_is().await;
+    assert!(overridden.header("content-security-policy").is_some());
+}
