@@ -91,27 +91,27 @@ impl S3Front {
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             }
         }
-        if fault.is_unread() && version <= http::Version::HTTP_11 {
-            // Answered before the body was read: say that the connection ends,
-            // or the client would send its next request on it.
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
+        if fault.is_unread() {
+            end_connection(&mut response, version);
         }
         self.mark(response.headers_mut(), request_id);
         response
     }
 
     /// An answer that s3s has no part in, such as "slow down".
-    pub fn refuse(
+    pub fn refuse<B: http_body::Body>(
         &self,
         error: S3Error,
-        method: &Method,
-        path: &str,
+        request: &Request<B>,
         request_id: &str,
     ) -> Response<Body> {
+        let (method, path) = (request.method(), request.uri().path());
         let response = error_response(method, error);
         let host_id = self.inner.host_id.to_str().unwrap_or_default();
         let mut response = complete_error(response, path, request_id, host_id, &self.inner.region);
+        if !request.body().is_end_stream() {
+            end_connection(&mut response, request.version());
+        }
         self.mark(response.headers_mut(), request_id);
         response
     }
