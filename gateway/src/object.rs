@@ -18,6 +18,7 @@ mod core;
 mod digest;
 pub mod error;
 mod fetch;
+mod forget;
 pub mod get;
 mod hedge;
 mod in_flight;

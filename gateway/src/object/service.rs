@@ -50,7 +50,7 @@ pub struct ObjectService {
 }
 
 impl ObjectService {
-    /// Builds it, and starts the purge.
+    /// Builds it, and starts its background tasks.
     pub fn start(parts: ObjectParts) -> Self {
         let mut settings = parts.settings;
         settings.inline_max = settings.inline_max.min(MOST_INLINE);
@@ -81,6 +81,8 @@ impl ObjectService {
         });
         let purge = super::purge::run(Arc::clone(&core));
         core.tracker.spawn(purge);
+        let forget = super::forget::run(Arc::clone(&core));
+        core.tracker.spawn(forget);
         Self { core }
     }
 

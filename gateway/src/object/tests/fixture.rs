@@ -276,6 +276,7 @@ pub struct Fixture {
     pub pool: Arc<TestPool>,
     pub bucket: BucketRef,
     pub stop: CancellationToken,
+    pub clock: SetClock,
 }
 
 pub async fn fixture(scheme: &str, servers: &[u16]) -> Fixture {
@@ -288,10 +289,11 @@ pub async fn fixture_with(scheme: &str, servers: &[u16], settings: ObjectSetting
     let pool = Arc::new(TestPool::new(catalog.clone(), scheme, servers));
     let row = catalog.create_bucket("b", "owner", 1).await.unwrap();
     let stop = CancellationToken::new();
+    let clock = SetClock::at(1_700_000_000_000);
     let service = ObjectService::start(ObjectParts {
         catalog,
         disks: pool.clone(),
-        clock: Arc::new(SetClock::at(1_700_000_000_000)),
+        clock: Arc::new(clock.clone()),
         settings,
         tracker: TaskTracker::new(),
         stop: stop.clone(),
@@ -304,6 +306,7 @@ pub async fn fixture_with(scheme: &str, servers: &[u16], settings: ObjectSetting
             incarnation: row.incarnation,
         },
         stop,
+        clock,
     }
 }
 

@@ -245,3 +245,27 @@ async fn ranges_of_objects_become_parts() {
     let expected = [&source[1..6 * MIB], &source[7 * MIB..]].concat();
     assert!(store.get("key").await.unwrap() == expected);
 }
+
+#[tokio::test(start_paused = true)]
+async fn completions_are_forgotten_when_their_repeats_are_over() {
+    let store = fixture("1+2", &SIX).await;
+    let upload = upload(&store, None).await;
+    let part = put_part(&store, upload, 1, &bytes(70_000, 1))
+        .await
+        .unwrap();
+    let again = || {
+        store
+            .service
+            .complete_upload(complete(&store, upload, vec![part.clone()]))
+    };
+    let first = again().await.unwrap();
+    let day = 24 * 3600 * 1000;
+    store.clock.set(1_700_000_000_000 + 6 * day);
+    tokio::time::sleep(std::time::Duration::from_secs(7300)).await;
+    assert_eq!(again().await.unwrap().etag, first.etag);
+    store.clock.set(1_700_000_000_000 + 8 * day);
+    tokio::time::sleep(std::time::Duration::from_secs(7300)).await;
+    let error = again().await.unwrap_err();
+    assert!(matches!(error, ObjectError::NoSuchUpload), "{error:?}");
+    assert_eq!(store.get("key").await.unwrap(), bytes(70_000, 1));
+}
