@@ -50,6 +50,15 @@ pub fn serve_with(
         LogFormat::Json => server::LogFormat::Json,
     };
     server::init_logs(format, &settings.log.level).map_err(|error| chain(&error))?;
+    // Before catalog and disks open theirs.
+    if let Some(files) = server::raise_open_files()
+        && (files as usize) < settings.limits.connections
+    {
+        tracing::warn!(
+            files,
+            "fewer files may be open than connections are allowed"
+        );
+    }
     let root = settings
         .root_credentials()
         .map_err(|error| error.to_string())?;
