@@ -13,6 +13,7 @@ mod admission;
 mod budget;
 mod buffers;
 mod calls;
+mod catalog_room;
 mod commit;
 mod core;
 mod digest;
@@ -41,6 +42,7 @@ mod store;
 mod stripe;
 mod writer;
 
+pub use catalog_room::CatalogRoom;
 pub use error::{BodyError, ObjectError};
 pub use get::{ObjectHandle, ReadStream};
 pub use metrics::ObjectMetrics;

@@ -37,6 +37,7 @@ impl ObjectService {
     pub async fn create_upload(&self, request: UploadRequest) -> Result<VersionUid, ObjectError> {
         let core = &self.core;
         core.check_in_force()?;
+        core.check_room()?;
         let class = core.disks.class(request.class.as_deref()).await?;
         let uid = core.new_version();
         // Refuses metadata that no shard would take, before any part comes.
@@ -85,6 +86,7 @@ impl ObjectService {
     ) -> Result<PartOutcome, ObjectError> {
         let core = &self.core;
         core.check_in_force()?;
+        core.check_room()?;
         let (number, uid) = (request.number, request.upload);
         if number == 0 || number > MOST_PARTS {
             return Err(ObjectError::InvalidPart { number });
@@ -157,6 +159,7 @@ impl ObjectService {
     ) -> Result<CompleteOutcome, ObjectError> {
         let core = &self.core;
         core.check_in_force()?;
+        self.core.check_room()?;
         if request.parts.is_empty() || request.parts.len() > usize::from(MOST_PARTS) {
             return Err(ObjectError::InvalidPartCount);
         }

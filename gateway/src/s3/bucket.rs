@@ -7,6 +7,7 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use shardgate_catalog::{CatalogError, NamedBucket};
 
 use super::access::principal_of;
+use super::error::s3_error_of;
 use super::metadata::refuse_unkept_promises;
 use super::names::is_bucket_name;
 use super::probes::owner;
@@ -152,6 +153,7 @@ pub(crate) async fn create_bucket(
             ));
         }
     }
+    operations.objects.check_room().map_err(s3_error_of)?;
     let id = owner_id(&principal);
     let made = operations
         .catalog

@@ -277,6 +277,7 @@ pub struct Fixture {
     pub bucket: BucketRef,
     pub stop: CancellationToken,
     pub clock: SetClock,
+    pub catalog_room: CatalogRoom,
 }
 
 pub async fn fixture(scheme: &str, servers: &[u16]) -> Fixture {
@@ -289,9 +290,11 @@ pub async fn fixture_with(scheme: &str, servers: &[u16], settings: ObjectSetting
     let pool = Arc::new(TestPool::new(catalog.clone(), scheme, servers));
     let row = catalog.create_bucket("b", "owner", 1).await.unwrap();
     let stop = CancellationToken::new();
+    let catalog_room = CatalogRoom::default();
     let clock = SetClock::at(1_700_000_000_000);
     let service = ObjectService::start(ObjectParts {
         catalog,
+        catalog_room: catalog_room.clone(),
         disks: pool.clone(),
         clock: Arc::new(clock.clone()),
         settings,
@@ -307,6 +310,7 @@ pub async fn fixture_with(scheme: &str, servers: &[u16], settings: ObjectSetting
         },
         stop,
         clock,
+        catalog_room,
     }
 }
 

@@ -269,3 +269,33 @@ async fn completions_are_forgotten_when_their_repeats_are_over() {
     assert!(matches!(error, ObjectError::NoSuchUpload), "{error:?}");
     assert_eq!(store.get("key").await.unwrap(), bytes(70_000, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_catalog_without_room_takes_no_writes_and_all_deletes() {
+    let store = fixture("1+2", &SIX).await;
+    let content = bytes(70_000, 1);
+    store.put("kept", &content).await.unwrap();
+    let upload = upload(&store, None).await;
+    let part = put_part(&store, upload, 1, &content).await.unwrap();
+    store.catalog_room.set_short(true);
+    let full = |error: ObjectError| assert!(matches!(error, ObjectError::NoSpace), "{error:?}");
+    full(store.put("new", &bytes(10, 2)).await.unwrap_err());
+    full(put_part(&store, upload, 2, &content).await.unwrap_err());
+    let request = complete(&store, upload, vec![part]);
+    full(store.service.complete_upload(request).await.unwrap_err());
+    assert_eq!(store.get("kept").await.unwrap(), content);
+    let aborted = store
+        .service
+        .abort_upload(&store.bucket, "key", upload)
+        .await;
+    aborted.unwrap();
+    let deleted = store
+        .service
+        .delete_object(&store.bucket, "kept", DeleteCondition::None)
+        .await;
+    assert!(deleted.unwrap());
+    store.purge().await;
+    assert_eq!(store.pool.shards(), 0);
+    store.catalog_room.set_short(false);
+    store.put("new", &content).await.unwrap();
+}

@@ -447,3 +447,16 @@ async fn virtual_hosts_name_buckets() {
     foreign.headers[0].1 = "bucket.example.com".to_owned();
     assert_eq!(foreign.send().await.text(), "by host");
 }
+
+// A store without room for its metadata must still be able to delete.
+#[tokio::test]
+async fn without_room_buckets_are_not_made_and_can_be_deleted() {
+    let server = Server::with_bucket().await;
+    server.store.full.set_short(true);
+    let refused = server.put("/another", b"").await;
+    refused.refused(507, "InsufficientStorage");
+    let deleted = server.request("DELETE", "/bucket").send().await;
+    assert_eq!(deleted.status, 204);
+    server.store.full.set_short(false);
+    assert_eq!(server.put("/another", b"").await.status, 200);
+}
