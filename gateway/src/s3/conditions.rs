@@ -268,6 +268,15 @@ pub(crate) enum WriteRequest {
 
 /// Reads the condition of a PUT, a copy or a CompleteMultipartUpload.
 pub(crate) fn write_condition(headers: &HeaderMap) -> S3Result<WriteRequest> {
+    // On a read an empty one is ignored. Here the client would lose what
+    // protects it from overwriting.
+    let empty = |name| headers.get(name).is_some_and(|value| value.is_empty());
+    if empty("if-match") || empty("if-none-match") {
+        return Err(s3_error!(
+            InvalidArgument,
+            "If-Match and If-None-Match must not be empty on a write"
+        ));
+    }
     let if_match = tags(headers, "if-match");
     let if_none_match = tags(headers, "if-none-match");
     match (if_match, if_none_match) {

@@ -198,4 +198,7 @@ fn unreadable_tags_are_tags_that_no_object_has() {
     let over = write_condition(&latin("if-match")).unwrap();
     assert_eq!(over, WriteRequest::OnlyOver(None));
     assert!(write_condition(&latin("if-none-match")).is_err());
+    for name in ["if-match", "if-none-match"] {
+        assert!(write_condition(&headers(&[(name, "")])).is_err(), "{name}");
+    }
 }
