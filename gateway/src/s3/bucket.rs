@@ -7,6 +7,7 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use shardgate_catalog::{CatalogError, NamedBucket};
 
 use super::access::principal_of;
+use super::encode::xml_text;
 use super::error::s3_error_of;
 use super::metadata::refuse_unkept_promises;
 use super::names::is_bucket_name;
@@ -73,7 +74,7 @@ pub(crate) async fn list_buckets(
         buckets: Some(buckets),
         continuation_token: token,
         owner: Some(owner(&owner_id(&principal))),
-        prefix: input.prefix,
+        prefix: input.prefix.as_deref().map(xml_text),
     }))
 }
 
