@@ -59,8 +59,11 @@ const KEYS: &[&str] = &[
 
 /// Environment variables with the prefix that are no settings of this file.
 const OTHER_VARIABLES: &[&str] = &["SHARDGATE_CONFIG"];
-/// Prefixes that belong to other programs of the project.
+/// Prefixes that belong to other programs.
 const OTHER_PREFIXES: &[&str] = &[
+    // What Kubernetes tells every pod of a service named shardgate.
+    "SHARDGATE_PORT",
+    "SHARDGATE_SERVICE_",
     "SHARDGATE_AGENT_",
     "SHARDGATE_TEST_",
     "SHARDGATE_BIN_",

@@ -162,6 +162,8 @@ fn flags_win_over_the_environment_which_wins_over_the_file() {
             ("SHARDGATE_GATEWAY_LISTEN".into(), "127.0.0.1:2".into()),
             ("SHARDGATE_POOL_DISKS".into(), "[\"/a\", \"/b\"]".into()),
             ("SHARDGATE_AGENT_NAME".into(), "not ours".into()),
+            ("SHARDGATE_PORT_9000_TCP".into(), "not ours".into()),
+            ("SHARDGATE_SERVICE_HOST".into(), "not ours".into()),
             ("PATH".into(), "/bin".into()),
         ],
         flags: vec![
