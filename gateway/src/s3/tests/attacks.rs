@@ -435,6 +435,15 @@ fn link_v2(path: &str, expires: i64) -> String {
     format!("{path}?AWSAccessKeyId={ACCESS}&Expires={expires}&Signature={signature}")
 }
 
+/// The head of a GET, in two halves between which headers may stand.
+fn halves_of_get(server: &Server, target: &str) -> (String, String) {
+    let address = server.address;
+    (
+        format!("GET {target} HTTP/1.1\r\nhost: {address}\r\n"),
+        "connection: close\r\n\r\n".to_owned(),
+    )
+}
+
 #[tokio::test]
 async fn version_2_links_are_a_setting() {
     let now = time::OffsetDateTime::now_utc().unix_timestamp();
@@ -451,6 +460,18 @@ async fn version_2_links_are_a_setting() {
         .raw(late.as_bytes())
         .await
         .refused(403, "AccessDenied");
+    // ATTACKS 1, 2: headers that were not signed.
+    for more in [
+        "x-amz-copy-source: /bucket/secret",
+        "x-amz-meta-evil: 1",
+        "x-amz-security-token: forged",
+    ] {
+        let (head, rest) = halves_of_get(&server, &fresh);
+        let answer = server
+            .raw(format!("{head}{more}\r\n{rest}").as_bytes())
+            .await;
+        answer.refused(403, "SignatureDoesNotMatch");
+    }
     let other = get(&server, fresh.replace("/bucket/secret", "/bucket/other"));
     server
         .raw(other.as_bytes())

@@ -184,6 +184,78 @@ async fn trailers_are_verified() {
     assert_eq!(server.get("/bucket/key").await.text(), "hello world");
 }
 
+/// A PUT with signed chunks and a signed trailer.
+async fn chunked_and_trailed(server: &Server, change: impl FnOnce(String) -> String) -> Answer {
+    let call = server
+        .request("PUT", "/bucket/key")
+        .header("x-amz-decoded-content-length", "11")
+        .header("x-amz-trailer", "x-amz-checksum-crc32")
+        .header("content-encoding", "aws-chunked")
+        .payload("STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER");
+    let (call, seed) = call.sign();
+    let body = call.signer.chunked(&seed, &[b"hello ", b"world"], true);
+    // The final chunk ends with its line: the trailer follows.
+    let body = String::from_utf8(body).unwrap();
+    let body = body.strip_suffix("\r\n").unwrap();
+    let last = body.trim_end().rsplit('=').next().unwrap().to_owned();
+    let trailer = format!("x-amz-checksum-crc32:{CRC}\n");
+    let text = format!(
+        "AWS4-HMAC-SHA256-TRAILER\n{}\n{}\n{last}\n{}",
+        call.signer.date,
+        call.signer.scope(),
+        super::signer::sha256(trailer.as_bytes())
+    );
+    let signature = hex::encode(super::signer::hmac(&call.signer.key(), &text));
+    let whole =
+        format!("{body}x-amz-checksum-crc32:{CRC}\r\nx-amz-trailer-signature:{signature}\r\n\r\n");
+    call.body(change(whole)).send_as_is().await
+}
+
+// ATTACKS 6, 8: signed chunks with a signed trailer.
+#[tokio::test]
+async fn signed_trailers_are_verified() {
+    let server = Server::with_bucket().await;
+    let cut = |text: String, at: &str| text.split_once(at).unwrap().0.to_owned();
+    for (what, change) in [
+        (
+            "another checksum",
+            Box::new(|text: String| text.replace(CRC, "AAAAAA==")) as Box<dyn Fn(String) -> String>,
+        ),
+        (
+            "no signature",
+            Box::new(move |text| cut(text, "x-amz-trailer-signature") + "\r\n"),
+        ),
+        (
+            "no trailer",
+            Box::new(move |text| cut(text, "x-amz-checksum") + "\r\n"),
+        ),
+        (
+            "no final chunk",
+            Box::new(move |text| cut(text, "0;chunk-signature")),
+        ),
+        (
+            "another byte",
+            Box::new(|text| text.replace("world", "w0rld")),
+        ),
+        (
+            "one trailer more",
+            Box::new(|text| {
+                text.replace(
+                    "x-amz-trailer-signature",
+                    "x-amz-meta-evil:1\r\nx-amz-trailer-signature",
+                )
+            }),
+        ),
+    ] {
+        let answer = chunked_and_trailed(&server, change).await;
+        assert!((400..404).contains(&answer.status), "{what}: {answer:?}");
+        server.get("/bucket/key").await.refused(404, "NoSuchKey");
+    }
+    let stored = chunked_and_trailed(&server, |text| text).await;
+    assert_eq!(stored.status, 200, "{stored:?}");
+    assert_eq!(server.get("/bucket/key").await.text(), "hello world");
+}
+
 // ATTACKS 11: a body that is not what was signed.
 #[tokio::test]
 async fn a_body_must_be_the_signed_one() {
