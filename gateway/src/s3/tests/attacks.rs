@@ -426,10 +426,14 @@ async fn version_2_with_a_date_of_mail() {
 
 /// A version 2 signature in the query.
 fn link_v2(path: &str, expires: i64) -> String {
+    link_v2_of("GET", path, expires)
+}
+
+fn link_v2_of(method: &str, path: &str, expires: i64) -> String {
     use base64::Engine as _;
     use hmac::{Hmac, KeyInit, Mac};
     let mut mac = Hmac::<sha1::Sha1>::new_from_slice(SECRET.as_bytes()).unwrap();
-    mac.update(format!("GET\n\n\n{expires}\n{path}").as_bytes());
+    mac.update(format!("{method}\n\n\n{expires}\n{path}").as_bytes());
     let signature = base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
     let signature = super::signer::encode(&signature, false);
     format!("{path}?AWSAccessKeyId={ACCESS}&Expires={expires}&Signature={signature}")
@@ -576,4 +580,32 @@ async fn stored_pages_run_in_an_origin_of_their_own() {
         .presign("60");
     let overridden = overridden.send_as_is().await;
     assert!(overridden.header("content-security-policy").is_some());
+}
+
+// ATTACKS 85: a request behind a body whose length is said twice.
+#[tokio::test]
+async fn nothing_follows_a_body_of_two_lengths() {
+    let server = with_secret().await;
+    let now = time::OffsetDateTime::now_utc().unix_timestamp();
+    let put = link_v2_of("PUT", "/bucket/mine", now + 60);
+    let host = server.address;
+    let smuggled = format!("GET /bucket/secret HTTP/1.1\r\nhost: {host}\r\n\r\n");
+    let body = format!("2\r\nhi\r\n0\r\n\r\n{smuggled}");
+    for lengths in [
+        format!(
+            "content-length: {}\r\ntransfer-encoding: chunked",
+            body.len()
+        ),
+        format!(
+            "transfer-encoding: chunked\r\ncontent-length: {}",
+            body.len()
+        ),
+    ] {
+        let request = format!("PUT {put} HTTP/1.1\r\nhost: {host}\r\n{lengths}\r\n\r\n{body}");
+        let answer = server.raw(request.as_bytes()).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert!(!answer.text().contains("HTTP/1.1"), "{answer:?}");
+    }
+    assert_eq!(server.get("/bucket/mine").await.text(), "hi");
 }
