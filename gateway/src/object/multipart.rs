@@ -97,6 +97,14 @@ impl ObjectService {
             algorithm,
             expected: ExpectedDigest::Unknown,
         });
+        // Such a part could never be completed: said before its bytes come.
+        if let (Some(own), Some(wanted)) = (&request.checksum, &of_upload)
+            && own.algorithm != wanted.algorithm
+        {
+            return Err(ObjectError::BadChecksum {
+                what: "it is of another algorithm than the upload was begun with",
+            });
+        }
         let expectations = Expectations {
             len: request.len,
             content_md5: request.content_md5,

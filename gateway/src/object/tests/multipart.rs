@@ -299,3 +299,27 @@ async fn a_catalog_without_room_takes_no_writes_and_all_deletes() {
     store.catalog_room.set_short(false);
     store.put("new", &content).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_part_of_another_checksum_than_the_upload_is_refused_at_once() {
+    let store = fixture("1+2", &SIX).await;
+    let sha = Some((ChecksumAlgorithm::Sha256, ChecksumKind::Composite));
+    let content = bytes(70_000, 1);
+    for (of_upload, taken) in [(sha, false), (None, true)] {
+        let upload = upload(&store, of_upload).await;
+        let mut request = part_request(&store, upload, 1);
+        request.checksum = Some(ChecksumRequest {
+            algorithm: ChecksumAlgorithm::Crc32,
+            expected: ExpectedDigest::Unknown,
+        });
+        let outcome = store
+            .service
+            .put_part(request, body(&content, 10_000))
+            .await;
+        match outcome {
+            Ok(_) => assert!(taken, "{of_upload:?}"),
+            Err(ObjectError::BadChecksum { .. }) => assert!(!taken, "{of_upload:?}"),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}
