@@ -21,6 +21,7 @@ pub use token::{TOKEN_FILE, token};
 pub use words::words;
 
 use crate::auth::{Action, Context, Decision, Principal, Resource, authorise};
+use crate::object::CatalogRoom;
 use crate::pool::Pool;
 use crate::server::{OperatorAnswer, OperatorRequest, OperatorRoutes};
 
@@ -34,6 +35,7 @@ pub const LOST: &str = "/admin/disk/lost";
 /// The routes.
 pub struct Routes {
     pool: Pool,
+    room: CatalogRoom,
     operator: Principal,
 }
 
@@ -51,11 +53,15 @@ struct Lost {
 
 impl Routes {
     /// Routes that act on `pool` for the root identity.
-    pub fn new(pool: Pool, root_access_key: &str) -> Arc<Self> {
+    pub fn new(pool: Pool, room: CatalogRoom, root_access_key: &str) -> Arc<Self> {
         let operator = Principal::Root {
             access_key: root_access_key.to_owned(),
         };
-        Arc::new(Self { pool, operator })
+        Arc::new(Self {
+            pool,
+            room,
+            operator,
+        })
     }
 
     fn may(&self, action: Action) -> bool {
@@ -68,7 +74,12 @@ impl Routes {
     }
 
     async fn status(&self) -> OperatorAnswer {
-        match serde_json::to_vec(&self.pool.status().await) {
+        let mut status = self.pool.status().await;
+        if self.room.is_short() {
+            let full = "the file system of catalog.path is full: writes are refused, deletes go on";
+            status.warnings.push(full.to_owned());
+        }
+        match serde_json::to_vec(&status) {
             Ok(json) => answer(StatusCode::OK, "application/json", json),
             Err(error) => refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         }

@@ -6,6 +6,7 @@
 //! running requests (with a deadline), background work, disks, catalog.
 
 mod folder;
+mod reserve;
 
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::auth::RootCredentials;
 use crate::config::values::{AgentUrl, LogFormat};
 use crate::config::{SchemeChoice, Settings};
 use crate::object::settings::ObjectSettings;
-use crate::object::{ObjectParts, ObjectService};
+use crate::object::{CatalogRoom, ObjectParts, ObjectService};
 use crate::pool::place::{LocalFolder, LocalFolders, Place};
 use crate::pool::start::{Start, start_at};
 use crate::pool::{ClassSetting, Pool, PoolSettings, SchemeSetting};
@@ -50,6 +51,15 @@ pub fn serve_with(
         LogFormat::Json => server::LogFormat::Json,
     };
     server::init_logs(format, &settings.log.level).map_err(|error| chain(&error))?;
+    // Before catalog and disks open theirs.
+    if let Some(files) = server::raise_open_files()
+        && (files as usize) < settings.limits.connections
+    {
+        tracing::warn!(
+            files,
+            "fewer files may be open than connections are allowed"
+        );
+    }
     let root = settings
         .root_credentials()
         .map_err(|error| error.to_string())?;
@@ -136,7 +146,9 @@ async fn run(
     };
     let pool = start_at(start).await.map_err(|error| chain(&error))?;
     pool.spawn_probes(&tracker, stop.clone());
-    let objects = object_service(&settings, &catalog, &pool, &clock, &tracker, &stop);
+    let room = CatalogRoom::default();
+    reserve::watch(path, room.clone(), &tracker, stop.clone());
+    let objects = object_service(&settings, &catalog, &room, &pool, &clock, &tracker, &stop);
 
     let parts = ServerParts {
         front: build_s3(
@@ -148,7 +160,7 @@ async fn run(
                 clock,
             },
         ),
-        routes: admin::Routes::new(pool.clone(), root.access_key()),
+        routes: admin::Routes::new(pool.clone(), room.clone(), root.access_key()),
         readings: admin::readings(&pool, &objects),
     };
     let server = server_settings(&settings, token);
@@ -265,6 +277,7 @@ fn class_names(pool: &Pool) -> Box<dyn Fn(u16) -> String + Send + Sync> {
 fn object_service(
     settings: &Settings,
     catalog: &Catalog,
+    room: &CatalogRoom,
     pool: &Pool,
     clock: &Arc<dyn Clock>,
     tracker: &TaskTracker,
@@ -278,6 +291,7 @@ fn object_service(
     };
     ObjectService::start(ObjectParts {
         catalog: catalog.clone(),
+        catalog_room: room.clone(),
         disks: Arc::new(pool.clone()),
         clock: Arc::clone(clock),
         settings,

@@ -8,6 +8,7 @@
 //! is opened here.
 
 pub mod layers;
+mod place;
 pub mod settings;
 pub mod values;
 

@@ -18,6 +18,7 @@ pub use accept::{ServerError, ServerParts, run};
 pub use logs::{LogFormat, LogsError, init_logs};
 pub use metrics::{Reading, ReadingSource};
 pub use operator::{OperatorAnswer, OperatorRequest, OperatorRoutes};
+pub use process::raise_open_files;
 pub use settings::{Limits, ServerSettings};
 
 #[cfg(test)]

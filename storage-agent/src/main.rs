@@ -25,6 +25,10 @@ fn main() -> ExitCode {
         eprintln!("shardgate-agent: log filter {:?}: {error}", config.log);
         return ExitCode::from(USAGE);
     }
+    // Every open shard is a file, and so is every connection.
+    if let Err(error) = shardgate_disk_store::raise_open_files() {
+        tracing::warn!(%error, "open files stay limited");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();

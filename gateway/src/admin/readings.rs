@@ -32,6 +32,11 @@ fn data_path(objects: &ObjectService) -> Vec<Reading> {
         ),
         plain("memory_budget_bytes", "Memory budget in all", all as f64),
         plain(
+            "catalog_full",
+            "Whether writes are refused because the catalog's file system is full",
+            f64::from(u8::from(objects.check_room().is_err())),
+        ),
+        plain(
             "open_reads",
             "Reads that are open",
             objects.open_reads() as f64,

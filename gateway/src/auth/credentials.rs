@@ -11,8 +11,7 @@ use thiserror::Error;
 use super::Principal;
 
 /// A secret that never shows itself.
-#[derive(Clone, PartialEq, Eq, serde::Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SecretText(String);
 
 impl SecretText {
@@ -30,6 +29,44 @@ impl SecretText {
 impl fmt::Debug for SecretText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretText(..)")
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for SecretText {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(TextAlone)
+    }
+}
+
+/// Takes a text; refuses the rest in words that do not show it, as serde's own
+/// would.
+struct TextAlone;
+
+impl serde::de::Visitor<'_> for TextAlone {
+    type Value = SecretText;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a secret in quotes")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<SecretText, E> {
+        Ok(SecretText::new(text))
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<SecretText, E> {
+        Err(E::custom("allowed is a secret in quotes"))
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<SecretText, E> {
+        Err(E::custom("allowed is a secret in quotes"))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<SecretText, E> {
+        Err(E::custom("allowed is a secret in quotes"))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<SecretText, E> {
+        Err(E::custom("allowed is a secret in quotes"))
     }
 }
 

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use thiserror::Error;
 use toml::{Table, Value};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 
+use super::place;
 use super::settings::Settings;
 use crate::auth::{RootCredentials, SecretText, UnfitCredentials};
 
@@ -57,8 +59,11 @@ const KEYS: &[&str] = &[
 
 /// Environment variables with the prefix that are no settings of this file.
 const OTHER_VARIABLES: &[&str] = &["SHARDGATE_CONFIG"];
-/// Prefixes that belong to other programs of the project.
+/// Prefixes that belong to other programs.
 const OTHER_PREFIXES: &[&str] = &[
+    // What Kubernetes tells every pod of a service named shardgate.
+    "SHARDGATE_PORT",
+    "SHARDGATE_SERVICE_",
     "SHARDGATE_AGENT_",
     "SHARDGATE_TEST_",
     "SHARDGATE_BIN_",
@@ -139,7 +144,7 @@ pub fn load(sources: &Sources) -> Result<Settings, ConfigError> {
     }
     let settings = Settings::deserialize(merged)
         .map_err(|error| ConfigError::Contradiction(error.message().to_owned()))?;
-    check(&settings)?;
+    check(&settings).map_err(|wrong| place::refused(sources, &wrong.key, &wrong.what))?;
     Ok(settings)
 }
 
@@ -167,7 +172,6 @@ fn key_of_variable(name: &str) -> Result<Option<&'static str>, ConfigError> {
     if !name.starts_with(PREFIX) || foreign || OTHER_VARIABLES.contains(&name) {
         return Ok(None);
     }
-    let variable = |key: &str| format!("{PREFIX}{}", key.replace('.', "_").to_uppercase());
     let key = KEYS.iter().find(|key| variable(key) == name);
     key.map(|key| Some(*key))
         .ok_or_else(|| ConfigError::Override {
@@ -180,6 +184,11 @@ fn key_of_variable(name: &str) -> Result<Option<&'static str>, ConfigError> {
                     .join(", ")
             ),
         })
+}
+
+/// The environment variable of a key.
+pub(super) fn variable(key: &str) -> String {
+    format!("{PREFIX}{}", key.replace('.', "_").to_uppercase())
 }
 
 /// Sets one value, after it was tried alone, so that its error has its name.
@@ -233,22 +242,41 @@ fn insert(table: &mut Table, key: &str, value: Value) {
     }
 }
 
+/// A value that is wrong beside the others, or out of its bounds.
+struct Wrong {
+    key: String,
+    /// What is allowed.
+    what: String,
+}
+
+fn wrong<T>(key: &str, what: &str) -> Result<T, Wrong> {
+    Err(Wrong {
+        key: key.to_owned(),
+        what: what.to_owned(),
+    })
+}
+
 /// What no single value can say.
-fn check(settings: &Settings) -> Result<(), ConfigError> {
-    let refuse = |what: &str| Err(ConfigError::Contradiction(what.to_owned()));
+fn check(settings: &Settings) -> Result<(), Wrong> {
     if settings.pool.secret.is_some() && settings.pool.secret_file.is_some() {
-        return refuse("pool.secret and pool.secret_file: only one of them may be set");
+        return wrong(
+            "pool.secret_file",
+            "only one of it and pool.secret may be set",
+        );
     }
     if settings.root.secret_key.is_some() && settings.root.secret_key_file.is_some() {
-        return refuse("root.secret_key and root.secret_key_file: only one of them may be set");
+        return wrong(
+            "root.secret_key_file",
+            "only one of it and root.secret_key may be set",
+        );
     }
     if settings.catalog.inline_max.0 > MAX_INLINE {
-        return refuse("catalog.inline_max: allowed is 0 to 16KiB");
+        return wrong("catalog.inline_max", "allowed is 0 to 16KiB");
     }
     if settings.limits.memory_budget.0 < MIN_BUDGET {
-        return refuse("limits.memory_budget: allowed is 32MiB and more");
+        return wrong("limits.memory_budget", "allowed is 32MiB and more");
     }
-    for (name, limit) in [
+    for (key, limit) in [
         (
             "pool.connections_per_agent",
             settings.pool.connections_per_agent,
@@ -257,20 +285,57 @@ fn check(settings: &Settings) -> Result<(), ConfigError> {
         ("limits.requests", settings.limits.requests),
     ] {
         if limit == 0 || limit > 1_000_000 {
-            return refuse(&format!("{name}: allowed is 1 to 1000000"));
+            return wrong(key, "allowed is 1 to 1000000");
         }
     }
+    for (key, period) in [
+        ("limits.header_timeout", settings.limits.header_timeout),
+        ("limits.body_timeout", settings.limits.body_timeout),
+    ] {
+        if period.0.is_zero() {
+            return wrong(key, "allowed is more than 0s");
+        }
+    }
+    if !is_log_filter(&settings.log.level) {
+        return wrong(
+            "log.level",
+            "allowed is error, warn, info, debug, trace or off, or directives as info,shardgate=debug",
+        );
+    }
+    check_names(settings)
+}
+
+/// Whether a text says which lines are logged. A word alone must be a level:
+/// as the name of a module, which it may be too, a misspelt level would
+/// silence all others.
+fn is_log_filter(text: &str) -> bool {
+    let mut words = text.split(',').map(str::trim).filter(|directive| {
+        let word = |c: char| c.is_ascii_alphanumeric();
+        !directive.is_empty() && directive.chars().all(word)
+    });
+    let levels = words.all(|word| word.parse::<LevelFilter>().is_ok());
+    levels && EnvFilter::builder().parse(text).is_ok()
+}
+
+/// Names that stand in requests and answers.
+fn check_names(settings: &Settings) -> Result<(), Wrong> {
     for name in settings.classes.keys() {
         let character =
             |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_' || c == '-';
         if name.is_empty() || name.len() > 64 || !name.chars().all(character) {
-            return refuse(&format!(
-                "classes.{name}: a class's name has 1 to 64 upper-case letters, digits, _ or -"
-            ));
+            return wrong(
+                &format!("classes.{name}"),
+                "a class's name has 1 to 64 upper-case letters, digits, _ or -",
+            );
         }
     }
-    if settings.gateway.region.is_empty() || settings.gateway.region.contains(['/', ' ']) {
-        return refuse("gateway.region: allowed is a name without spaces and slashes");
+    let region = &settings.gateway.region;
+    let character = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if region.is_empty() || region.len() > 64 || !region.chars().all(character) {
+        return wrong(
+            "gateway.region",
+            "allowed are 1 to 64 lower-case letters, digits and hyphens",
+        );
     }
     Ok(())
 }

@@ -87,16 +87,65 @@ fn mistakes_are_refused_with_line_and_what_is_allowed() {
 }
 
 #[test]
-fn contradictions_are_refused() {
-    for (text, part) in [
-        ("[pool]\nsecret = \"a\"\nsecret_file = \"b\"", "only one"),
-        ("[catalog]\ninline_max = \"17KiB\"", "16KiB"),
-        ("[limits]\nmemory_budget = \"1MiB\"", "32MiB"),
-        ("[limits]\nconnections = 0", "1 to 1000000"),
-        ("[classes.cold]\nscheme = \"4+2\"", "upper-case"),
+fn what_is_wrong_beside_the_rest_is_refused_with_its_line_too() {
+    for (text, line, part) in [
+        (
+            "[pool]\nsecret = \"a\"\nsecret_file = \"b\"",
+            "line 3",
+            "only one",
+        ),
+        ("[catalog]\ninline_max = \"17KiB\"", "line 2", "16KiB"),
+        ("[limits]\nmemory_budget = \"1MiB\"", "line 2", "32MiB"),
+        ("[limits]\n\nconnections = 0", "line 3", "1 to 1000000"),
+        ("limits.body_timeout = \"0s\"", "line 1", "more than 0s"),
+        ("\n[classes.cold]\nscheme = \"4+2\"", "line 2", "upper-case"),
+        ("[log]\nlevel = \"loud\"", "line 2", "debug"),
+        ("[log]\nlevel = \"info,a=b=c\"", "line 2", "debug"),
+        // s3s knows no such region and would take any.
+        ("[gateway]\nregion = \"EU-West\"", "line 2", "lower-case"),
     ] {
-        assert!(refusal(text).contains(part), "{text}");
+        let refusal = refusal(text);
+        assert!(refusal.contains(line), "{text:?}: {refusal}");
+        assert!(refusal.contains(part), "{text:?}: {refusal}");
     }
+    let flag = Sources {
+        flags: vec!["limits.requests=0".into()],
+        ..Sources::default()
+    };
+    let variable = Sources {
+        environment: vec![("SHARDGATE_LIMITS_REQUESTS".into(), "0".into())],
+        ..Sources::default()
+    };
+    for (sources, name) in [
+        (flag, "--set limits.requests: "),
+        (variable, "SHARDGATE_LIMITS_REQUESTS: "),
+    ] {
+        let refusal = load(&sources).expect_err("is refused").to_string();
+        assert!(refusal.starts_with(name), "{refusal}");
+    }
+}
+
+// ATTACKS 95: a secret without quotes, in the message that refuses it.
+#[test]
+fn a_refused_secret_is_not_shown() {
+    for secret in ["1234567890123456", "1234567.25", "true"] {
+        for key in ["[root]\nsecret_key", "[pool]\nsecret"] {
+            let refusal = refusal(&format!("{key} = {secret}"));
+            assert!(refusal.contains("line 2"), "{refusal}");
+            assert!(refusal.contains("in quotes"), "{refusal}");
+            assert!(!refusal.contains(secret), "{refusal}");
+        }
+    }
+    let sources = Sources {
+        environment: vec![(
+            "SHARDGATE_ROOT_SECRET_KEY".into(),
+            "1234567890123456".into(),
+        )],
+        ..Sources::default()
+    };
+    let settings = load(&sources).expect("a text in the environment needs no quotes");
+    let secret = settings.root.secret_key.expect("is set");
+    assert_eq!(secret.expose(), "1234567890123456");
 }
 
 #[test]
@@ -113,6 +162,8 @@ fn flags_win_over_the_environment_which_wins_over_the_file() {
             ("SHARDGATE_GATEWAY_LISTEN".into(), "127.0.0.1:2".into()),
             ("SHARDGATE_POOL_DISKS".into(), "[\"/a\", \"/b\"]".into()),
             ("SHARDGATE_AGENT_NAME".into(), "not ours".into()),
+            ("SHARDGATE_PORT_9000_TCP".into(), "not ours".into()),
+            ("SHARDGATE_SERVICE_HOST".into(), "not ours".into()),
             ("PATH".into(), "/bin".into()),
         ],
         flags: vec![

@@ -16,6 +16,7 @@ use super::admission::Room;
 use super::budget::{MemoryBudget, Permit};
 use super::buffers::BlockPool;
 use super::calls::{DiskCalls, Target};
+use super::catalog_room::CatalogRoom;
 use super::error::ObjectError;
 use super::hedge::HedgeBudget;
 use super::in_flight::InFlight;
@@ -29,6 +30,7 @@ use crate::seam::Clock;
 /// The shared state. Every field is usable from any task.
 pub(super) struct Core {
     pub catalog: Catalog,
+    pub catalog_room: CatalogRoom,
     pub disks: Arc<dyn Disks>,
     pub calls: DiskCalls,
     pub clock: Arc<dyn Clock>,
@@ -84,6 +86,14 @@ impl Core {
     pub fn check_in_force(&self) -> Result<(), ObjectError> {
         match self.calls.is_fenced() {
             true => Err(ObjectError::Fenced),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses a write of a client while the catalog is short of room.
+    pub fn check_room(&self) -> Result<(), ObjectError> {
+        match self.catalog_room.is_short() {
+            true => Err(ObjectError::NoSpace),
             false => Ok(()),
         }
     }

@@ -37,6 +37,7 @@ impl ObjectService {
     pub async fn create_upload(&self, request: UploadRequest) -> Result<VersionUid, ObjectError> {
         let core = &self.core;
         core.check_in_force()?;
+        core.check_room()?;
         let class = core.disks.class(request.class.as_deref()).await?;
         let uid = core.new_version();
         // Refuses metadata that no shard would take, before any part comes.
@@ -85,6 +86,7 @@ impl ObjectService {
     ) -> Result<PartOutcome, ObjectError> {
         let core = &self.core;
         core.check_in_force()?;
+        core.check_room()?;
         let (number, uid) = (request.number, request.upload);
         if number == 0 || number > MOST_PARTS {
             return Err(ObjectError::InvalidPart { number });
@@ -95,6 +97,14 @@ impl ObjectService {
             algorithm,
             expected: ExpectedDigest::Unknown,
         });
+        // Such a part could never be completed: said before its bytes come.
+        if let (Some(own), Some(wanted)) = (&request.checksum, &of_upload)
+            && own.algorithm != wanted.algorithm
+        {
+            return Err(ObjectError::BadChecksum {
+                what: "it is of another algorithm than the upload was begun with",
+            });
+        }
         let expectations = Expectations {
             len: request.len,
             content_md5: request.content_md5,
@@ -157,6 +167,7 @@ impl ObjectService {
     ) -> Result<CompleteOutcome, ObjectError> {
         let core = &self.core;
         core.check_in_force()?;
+        self.core.check_room()?;
         if request.parts.is_empty() || request.parts.len() > usize::from(MOST_PARTS) {
             return Err(ObjectError::InvalidPartCount);
         }

@@ -62,6 +62,7 @@ impl ObjectService {
     ) -> Result<PutOutcome, ObjectError> {
         let core = &self.core;
         core.check_in_force()?;
+        core.check_room()?;
         let class = core.disks.class(request.class.as_deref()).await?;
         let (number, uid) = (class.number, core.new_version());
         let object = object_ref(&request.bucket, &request.key, (uid, 0), &request.detail)?;

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::budget::MemoryBudget;
 use super::buffers::BlockPool;
 use super::calls::DiskCalls;
+use super::catalog_room::CatalogRoom;
 use super::commit::detached;
 use super::core::Core;
 use super::error::ObjectError;
@@ -35,6 +36,8 @@ pub struct ObjectParts {
     pub disks: Arc<dyn Disks>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Whether the metadata have room for more.
+    pub catalog_room: CatalogRoom,
     /// The figures.
     pub settings: ObjectSettings,
     /// Every task of the object path is one of its.
@@ -50,7 +53,7 @@ pub struct ObjectService {
 }
 
 impl ObjectService {
-    /// Builds it, and starts the purge.
+    /// Builds it, and starts its background tasks.
     pub fn start(parts: ObjectParts) -> Self {
         let mut settings = parts.settings;
         settings.inline_max = settings.inline_max.min(MOST_INLINE);
@@ -65,6 +68,7 @@ impl ObjectService {
             decode_budget: MemoryBudget::new(for_decoding, wait),
             blocks: BlockPool::new((KEPT_BYTES / shardgate_erasure::BLOCK) as usize),
             catalog: parts.catalog,
+            catalog_room: parts.catalog_room,
             disks: parts.disks,
             clock: parts.clock,
             settings,
@@ -81,6 +85,8 @@ impl ObjectService {
         });
         let purge = super::purge::run(Arc::clone(&core));
         core.tracker.spawn(purge);
+        let forget = super::forget::run(Arc::clone(&core));
+        core.tracker.spawn(forget);
         Self { core }
     }
 
@@ -115,6 +121,14 @@ impl ObjectService {
     /// nothing any more.
     pub fn is_fenced(&self) -> bool {
         self.core.calls.is_fenced()
+    }
+
+    /// Refuses what writes while the catalog is short of room.
+    ///
+    /// # Errors
+    /// [`ObjectError::NoSpace`].
+    pub fn check_room(&self) -> Result<(), ObjectError> {
+        self.core.check_room()
     }
 
     /// The bucket of a name.

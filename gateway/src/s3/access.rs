@@ -91,6 +91,9 @@ impl S3Access for Gate {
             overrides_response: has_parameter(query, |name| name.starts_with("response-")),
         };
         let versioned = has_parameter(query, |name| name == "versionId");
+        if is_plain_write(cx.s3_op().name()) && has_parameter(query, is_sub_resource) {
+            return Err(S3Error::new(S3ErrorCode::MethodNotAllowed));
+        }
         let action = action_of(cx.s3_op().name(), versioned)
             .ok_or_else(|| S3Error::new(S3ErrorCode::AccessDenied))?;
         let resource = match cx.s3_path() {
@@ -102,6 +105,57 @@ impl S3Access for Gate {
         cx.extensions_mut().insert(principal);
         Ok(())
     }
+}
+
+/// What a method does to a bucket or an object as a whole.
+fn is_plain_write(operation: &str) -> bool {
+    matches!(
+        operation,
+        "PutObject" | "CopyObject" | "DeleteObject" | "CreateBucket" | "DeleteBucket"
+    )
+}
+
+/// Whether a parameter names a part or a setting of a bucket or an object. A
+/// method that such a one does not have is not meant for the whole: `DELETE
+/// /bucket/key?retention` must not delete the object, nor a part without its
+/// upload's id replace it.
+fn is_sub_resource(name: &str) -> bool {
+    const NAMES: &[&str] = &[
+        "accelerate",
+        "acl",
+        "analytics",
+        "attributes",
+        "cors",
+        "delete",
+        "encryption",
+        "intelligent-tiering",
+        "inventory",
+        "legal-hold",
+        "lifecycle",
+        "location",
+        "logging",
+        "metrics",
+        "notification",
+        "object-lock",
+        "ownershipControls",
+        "partNumber",
+        "policy",
+        "policyStatus",
+        "publicAccessBlock",
+        "replication",
+        "requestPayment",
+        "restore",
+        "retention",
+        "select",
+        "tagging",
+        "torrent",
+        "uploadId",
+        "uploads",
+        "versioning",
+        "versions",
+        "website",
+    ];
+    NAMES.contains(&name)
 }
 
 /// Whether a query has a parameter of such a name; names are compared as

@@ -7,6 +7,8 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use shardgate_catalog::{CatalogError, NamedBucket};
 
 use super::access::principal_of;
+use super::encode::xml_text;
+use super::error::s3_error_of;
 use super::metadata::refuse_unkept_promises;
 use super::names::is_bucket_name;
 use super::probes::owner;
@@ -72,7 +74,7 @@ pub(crate) async fn list_buckets(
         buckets: Some(buckets),
         continuation_token: token,
         owner: Some(owner(&owner_id(&principal))),
-        prefix: input.prefix,
+        prefix: input.prefix.as_deref().map(xml_text),
     }))
 }
 
@@ -152,6 +154,7 @@ pub(crate) async fn create_bucket(
             ));
         }
     }
+    operations.objects.check_room().map_err(s3_error_of)?;
     let id = owner_id(&principal);
     let made = operations
         .catalog

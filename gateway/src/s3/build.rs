@@ -8,7 +8,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use shardgate_catalog::Catalog;
 
 use super::access::{Gate, Keys};
-use super::front::{MAX_DOCUMENT_BYTES, S3Front};
+use super::front::{MAX_DOCUMENT_BYTES, S3Front, Services};
 use super::host::BaseNames;
 use super::repair::Repair;
 use super::service::Operations;
@@ -58,6 +58,9 @@ pub struct S3Parts {
 const MAX_CHUNK_BYTES: usize = 16 << 20;
 const MAX_FORM_BYTES: usize = 1 << 20;
 const MAX_FORM_FIELDS: usize = 100;
+/// A form is signed when its page is made, and sent when somebody has filled
+/// it in. Its policy says until when; AWS takes it for at most so long.
+const MAX_FORM_AGE_SECONDS: u32 = 7 * 24 * 3600;
 
 /// Builds the S3 layer.
 pub fn build_s3(settings: &S3Settings, parts: S3Parts) -> S3Front {
@@ -66,34 +69,40 @@ pub fn build_s3(settings: &S3Settings, parts: S3Parts) -> S3Front {
         objects: parts.objects,
         clock: parts.clock,
         region: settings.region.clone(),
+        names: BaseNames::new(&settings.host_names),
     };
-    let verified = service(settings, &operations, &parts.credentials, None);
+    let shared = (&operations, &parts.credentials);
+    let verified = service(config(settings), shared, None);
     let signature_v2 = settings.signature_v2.then(|| SignatureV2 {
         verified: verified.clone(),
         credentials: Arc::clone(&parts.credentials),
-        names: BaseNames::new(&settings.host_names),
+        names: operations.names.clone(),
         clock: Arc::clone(&operations.clock),
     });
     let repair = Repair {
         verified,
         credentials: Arc::clone(&parts.credentials),
     };
-    let service = service(settings, &operations, &parts.credentials, Some(repair));
-    S3Front::new(service, signature_v2, &settings.region, settings.body_idle)
+    let mut for_forms = config(settings);
+    for_forms.presigned_url_max_skew_time_secs = MAX_FORM_AGE_SECONDS;
+    let forms = service(for_forms, shared, Some(Repair::clone(&repair)));
+    let services = Services {
+        clients: service(config(settings), shared, Some(repair)),
+        forms,
+        signature_v2,
+    };
+    S3Front::new(services, &settings.region, settings.body_idle)
 }
 
 /// The service of clients, or (without `repair`) that of verified requests.
 fn service(
-    settings: &S3Settings,
-    operations: &Operations,
-    credentials: &Arc<dyn CredentialStore>,
+    config: S3Config,
+    (operations, credentials): (&Operations, &Arc<dyn CredentialStore>),
     repair: Option<Repair>,
 ) -> S3Service {
     let mut builder = S3ServiceBuilder::new(operations.clone());
-    builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config(
-        settings,
-    )))));
-    builder.set_host(BaseNames::new(&settings.host_names));
+    builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
+    builder.set_host(operations.names.clone());
     builder.set_auth(Keys(Arc::clone(credentials)));
     match repair {
         Some(repair) => {
@@ -112,7 +121,9 @@ fn config(settings: &S3Settings) -> S3Config {
     config.form_max_field_size = MAX_FORM_BYTES;
     config.form_max_fields_size = MAX_FORM_BYTES;
     config.form_max_parts = MAX_FORM_FIELDS;
-    config.expected_region = settings.region.parse().ok();
+    // Without it every region would be taken.
+    let region = settings.region.parse();
+    config.expected_region = Some(region.expect("the region was checked with the settings"));
     config.sig_v4_allowed_services = vec!["s3".to_owned()];
     config.enable_sig_v2 = settings.signature_v2;
     // `x-id` is a hint of SDKs; an unknown one must not fail a request.

@@ -202,7 +202,7 @@ pub(crate) const ON_COPY_SOURCE: ConditionHeaders = ConditionHeaders {
 impl ReadConditions {
     /// Reads the conditions of a request.
     pub(crate) fn read(headers: &HeaderMap, names: ConditionHeaders) -> Self {
-        let tags = |name| text(headers, name).map(TagCondition::parse);
+        let tags = |name| tags(headers, name);
         let date = |name| text(headers, name).and_then(parse_http_date);
         Self {
             if_match: tags(names.if_match),
@@ -244,6 +244,13 @@ pub(crate) fn range_stands(headers: &HeaderMap, etag: &ETag, modified_millis: u6
     }
 }
 
+/// A list of tags. Bytes that are no text make a tag that no object has: a
+/// condition is never taken for absent because it cannot be read.
+fn tags(headers: &HeaderMap, name: &str) -> Option<TagCondition> {
+    let value = headers.get(name)?.as_bytes();
+    (!value.is_empty()).then(|| TagCondition::parse(&String::from_utf8_lossy(value)))
+}
+
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok().filter(|v| !v.is_empty())
 }
@@ -261,8 +268,17 @@ pub(crate) enum WriteRequest {
 
 /// Reads the condition of a PUT, a copy or a CompleteMultipartUpload.
 pub(crate) fn write_condition(headers: &HeaderMap) -> S3Result<WriteRequest> {
-    let if_match = text(headers, "if-match").map(TagCondition::parse);
-    let if_none_match = text(headers, "if-none-match").map(TagCondition::parse);
+    // On a read an empty one is ignored. Here the client would lose what
+    // protects it from overwriting.
+    let empty = |name| headers.get(name).is_some_and(|value| value.is_empty());
+    if empty("if-match") || empty("if-none-match") {
+        return Err(s3_error!(
+            InvalidArgument,
+            "If-Match and If-None-Match must not be empty on a write"
+        ));
+    }
+    let if_match = tags(headers, "if-match");
+    let if_none_match = tags(headers, "if-none-match");
     match (if_match, if_none_match) {
         (None, None) => Ok(WriteRequest::Always),
         (None, Some(TagCondition::Any)) => Ok(WriteRequest::OnlyNew),

@@ -15,11 +15,24 @@ const LISTED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b' ');
 
+/// What stays as it is in paths.
+const IN_PATHS: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~')
+    .remove(b'/');
+
 /// Encodes a name as `encoding-type=url` asks.
 pub(crate) fn url_encode(name: &str) -> String {
     utf8_percent_encode(name, LISTED)
         .to_string()
         .replace(' ', "+")
+}
+
+/// Encodes a key as the path of an address, where a `+` is a plus.
+pub(crate) fn path_encode(key: &str) -> String {
+    utf8_percent_encode(key, IN_PATHS).to_string()
 }
 
 /// Whether XML 1.0 carries the text unchanged.
@@ -106,6 +119,11 @@ mod tests {
         ] {
             assert_eq!(url_encode(name), expected);
         }
+    }
+
+    #[test]
+    fn keys_are_encoded_in_paths() {
+        assert_eq!(path_encode("a b+c/é*"), "a%20b%2Bc/%C3%A9%2A");
     }
 
     #[test]

@@ -25,10 +25,18 @@ pub struct S3Front {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    service: S3Service,
+/// The services behind the door, all with the same operations.
+pub(crate) struct Services {
+    /// Of clients.
+    pub(crate) clients: S3Service,
+    /// Of browsers' forms, whose signatures are older than others may be.
+    pub(crate) forms: S3Service,
     /// Version 2 signatures that s3s does not read, if version 2 is on.
-    signature_v2: Option<SignatureV2>,
+    pub(crate) signature_v2: Option<SignatureV2>,
+}
+
+struct Inner {
+    services: Services,
     region: String,
     body_idle: Duration,
     host_id: HeaderValue,
@@ -36,17 +44,11 @@ struct Inner {
 
 impl S3Front {
     /// Puts the door in front of a service.
-    pub(crate) fn new(
-        service: S3Service,
-        signature_v2: Option<SignatureV2>,
-        region: &str,
-        body_idle: Duration,
-    ) -> Self {
+    pub(crate) fn new(services: Services, region: &str, body_idle: Duration) -> Self {
         let host_id = format!("{:032x}", rand::random::<u128>());
         Self {
             inner: Arc::new(Inner {
-                service,
-                signature_v2,
+                services,
                 region: region.to_owned(),
                 body_idle,
                 host_id: HeaderValue::from_str(&host_id).expect("hex digits are fit for a header"),
@@ -68,6 +70,7 @@ impl S3Front {
         let resource = request.uri().path().to_owned();
         let fault = FaultCell::default();
         let version = request.version();
+        let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
         let outcome = self.serve(request, observed, &fault).await;
         let mut response = outcome.unwrap_or_else(|error| error_response(&method, error));
         if response.status().is_client_error() || response.status().is_server_error() {
@@ -89,27 +92,29 @@ impl S3Front {
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             }
         }
-        if fault.is_unread() && version <= http::Version::HTTP_11 {
-            // Answered before the body was read: say that the connection ends,
-            // or the client would send its next request on it.
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
+        // A proxy that goes by a Content-Length beside it, which hyper takes
+        // off unseen, would take what follows for another client's request.
+        if chunked || fault.is_unread() {
+            end_connection(&mut response, version);
         }
         self.mark(response.headers_mut(), request_id);
         response
     }
 
     /// An answer that s3s has no part in, such as "slow down".
-    pub fn refuse(
+    pub fn refuse<B: http_body::Body>(
         &self,
         error: S3Error,
-        method: &Method,
-        path: &str,
+        request: &Request<B>,
         request_id: &str,
     ) -> Response<Body> {
+        let (method, path) = (request.method(), request.uri().path());
         let response = error_response(method, error);
         let host_id = self.inner.host_id.to_str().unwrap_or_default();
         let mut response = complete_error(response, path, request_id, host_id, &self.inner.region);
+        if !request.body().is_end_stream() {
+            end_connection(&mut response, request.version());
+        }
         self.mark(response.headers_mut(), request_id);
         response
     }
@@ -125,6 +130,10 @@ impl S3Front {
             header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
         );
+        let kind = headers.get(header::CONTENT_TYPE);
+        if kind.is_some_and(|kind| runs_scripts(kind.as_bytes())) {
+            headers.insert(header::CONTENT_SECURITY_POLICY, SANDBOX);
+        }
     }
 
     async fn serve<B>(
@@ -155,6 +164,10 @@ impl S3Front {
                 check,
             ))
         };
+        if is_bare_form(&parts) {
+            let forms = &self.inner.services.forms;
+            return call(forms, Request::from_parts(parts, body)).await;
+        }
         if let Some(version_2) = self.signature_v2(&parts) {
             version_2.verify(&mut parts)?;
             return call(&version_2.verified, Request::from_parts(parts, body)).await;
@@ -175,12 +188,42 @@ impl S3Front {
     }
 
     fn signature_v2(&self, parts: &Parts) -> Option<&SignatureV2> {
-        let version_2 = self.inner.signature_v2.as_ref();
+        let version_2 = self.inner.services.signature_v2.as_ref();
         version_2.filter(|version_2| version_2.takes(parts))
     }
 
     async fn call(&self, request: Request<Body>) -> S3Result<Response<Body>> {
-        call(&self.inner.service, request).await
+        call(&self.inner.services.clients, request).await
+    }
+}
+
+/// A page works in it, but as an origin of its own: its scripts reach neither
+/// what else this host serves nor the cookies of its name.
+const SANDBOX: HeaderValue = HeaderValue::from_static(
+    "sandbox allow-downloads allow-forms allow-modals allow-popups allow-popups-to-escape-sandbox allow-scripts",
+);
+
+/// Whether a browser runs scripts in documents of this type.
+fn runs_scripts(content_type: &[u8]) -> bool {
+    let end = content_type.iter().position(|b| *b == b';');
+    let kind = content_type[..end.unwrap_or(content_type.len())].trim_ascii();
+    let kind = kind.to_ascii_lowercase();
+    [
+        &b"text/html"[..],
+        b"text/xml",
+        b"application/xml",
+        b"multipart/x-mixed-replace",
+    ]
+    .contains(&kind.as_slice())
+        || kind.ends_with(b"+xml")
+}
+
+/// Says that the connection ends. After an answer before the body was read
+/// the client would send its next request on it.
+fn end_connection(response: &mut Response<Body>, version: http::Version) {
+    if version <= http::Version::HTTP_11 {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
     }
 }
 
@@ -263,6 +306,15 @@ fn body_check(method: &Method, query: &str, headers: &HeaderMap) -> S3Result<Bod
 
 /// Longest document: 10,000 parts with a checksum each have about 3 MiB.
 pub(crate) const MAX_DOCUMENT_BYTES: usize = 8 << 20;
+
+/// A form, and nothing else in the request that could be a signature: only
+/// the form's own is then verified, if it has one.
+fn is_bare_form(parts: &Parts) -> bool {
+    parts.method == Method::POST
+        && is_form(&parts.headers)
+        && !parts.headers.contains_key(header::AUTHORIZATION)
+        && parts.uri.query().is_none()
+}
 
 fn is_form(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE);

@@ -103,7 +103,7 @@ pub(crate) async fn list_multipart_uploads(
         next_key_marker: next_key.map(|key| encoding.apply(key)),
         next_upload_id_marker: next_upload,
         prefix: Some(encoding.apply(&prefix)),
-        upload_id_marker: Some(upload_marker.unwrap_or_default()),
+        upload_id_marker: Some(xml_text(&upload_marker.unwrap_or_default())),
         ..ListMultipartUploadsOutput::default()
     };
     let mut uploads = Vec::new();

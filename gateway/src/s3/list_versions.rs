@@ -4,7 +4,7 @@ use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result};
 use shardgate_catalog::{ListEntry, ListFrom, ListQuery};
 
-use super::encode::NameEncoding;
+use super::encode::{NameEncoding, xml_text};
 use super::list::{asks_for_url, marker_of, names, page_limit, shown_encoding};
 use super::probes::owner;
 use super::service::{Operations, catalog_error};
@@ -78,7 +78,7 @@ pub(crate) async fn list_object_versions(
         next_version_id_marker: next_key.as_ref().map(|_| "null".to_owned()),
         next_key_marker: next_key,
         prefix: Some(encoding.apply(&prefix)),
-        version_id_marker: input.version_id_marker,
+        version_id_marker: input.version_id_marker.as_deref().map(xml_text),
         versions: Some(versions),
         ..ListObjectVersionsOutput::default()
     }))

@@ -12,7 +12,7 @@ use super::checksum::{
     parse_algorithm, parse_digest, parse_kind, requested,
 };
 use super::conditions::{parse_etag, write_condition};
-use super::encode::xml_text;
+use super::encode::{path_encode, xml_text};
 use super::error::s3_error_of;
 use super::metadata::{Described, class_of, refuse_unkept_promises};
 use super::names::check_key;
@@ -188,16 +188,7 @@ pub(crate) async fn complete_multipart_upload(
     let upload = upload_id(&request.input.upload_id)?;
     let condition = stored_condition(write_condition(&request.headers)?)?;
     let expected = expected_checksum(&request)?;
-    let host = request
-        .headers
-        .get("host")
-        .and_then(|host| host.to_str().ok());
-    let location = format!(
-        "http://{}/{}/{}",
-        host.unwrap_or_default(),
-        request.input.bucket,
-        super::encode::url_encode(&request.input.key)
-    );
+    let location = location_of(operations, &request);
     let input = request.input;
     let complete = CompleteRequest {
         bucket: operations.bucket(&input.bucket).await?,
@@ -219,6 +210,20 @@ pub(crate) async fn complete_multipart_upload(
     };
     put_checksum_and_type!(output, completed.checksum.as_ref(), completed.etag.parts);
     Ok(S3Response::new(output))
+}
+
+/// Where the object is, as the client reached it.
+fn location_of(
+    operations: &Operations,
+    request: &S3Request<CompleteMultipartUploadInput>,
+) -> String {
+    let host = request.headers.get("host");
+    let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let key = path_encode(&request.input.key);
+    match operations.names.bucket(host) {
+        Some(_) => format!("http://{host}/{key}"),
+        None => format!("http://{host}/{}/{key}", request.input.bucket),
+    }
 }
 
 fn declared_size(size: Option<i64>) -> S3Result<Option<u64>> {

@@ -149,6 +149,10 @@ impl ObjectStore for ServedObjects {
         self.service.abort_upload(bucket, key, upload).await
     }
 
+    fn check_room(&self) -> Result<(), ObjectError> {
+        self.service.check_room()
+    }
+
     fn class_name(&self, number: u16) -> String {
         (self.class_names)(number)
     }

@@ -294,5 +294,13 @@ fn overridden(input: &HeadObjectInput) -> S3Result<HeaderMap> {
             headers.insert(name, value);
         }
     }
+    if let Some(expires) = &input.response_expires {
+        let mut text = Vec::new();
+        let written = expires.format(TimestampFormat::HttpDate, &mut text);
+        let value = written
+            .ok()
+            .and_then(|()| HeaderValue::from_bytes(&text).ok());
+        headers.extend(value.map(|value| (header::EXPIRES, value)));
+    }
     Ok(headers)
 }

@@ -5,12 +5,13 @@
 //! end, its signature and its trailers were seen.
 
 use futures::StreamExt as _;
+use http::{HeaderMap, HeaderValue, header};
 use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
 use super::access::allow_object;
 use super::checksum::{content_md5, requested};
-use super::conditions::{WriteRequest, write_condition};
+use super::conditions::{WriteRequest, etag_text, write_condition};
 use super::error::s3_error_of;
 use super::metadata::{Described, class_of, refuse_unkept_promises};
 use super::names::check_key;
@@ -107,6 +108,10 @@ pub(crate) async fn post_object(
     check_key(key)?;
     allow_object(&request, Action::PutObject, bucket, key)?;
     refuse_form_promises(&request.input)?;
+    let said = headers_of_form(&request.input)?;
+    let checksum = requested(&said, None)?;
+    let content_md5 = content_md5(&said)?;
+    let condition = condition_of_form(&request.input)?;
     let input = request.input;
     let detail = Described {
         content_type: input.content_type,
@@ -126,20 +131,60 @@ pub(crate) async fn post_object(
         detail,
         // The rest of the form gives it; an empty file is given as unknown.
         len: declared_len(input.content_length)?,
-        checksum: None,
-        content_md5: None,
-        condition: WriteCondition::None,
+        checksum,
+        content_md5,
+        condition,
     };
     let stored: PutOutcome = operations
         .objects
         .put_object(put, body_stream(input.body))
         .await
         .map_err(s3_error_of)?;
-    Ok(S3Response::new(PostObjectOutput {
+    let mut response = S3Response::new(PostObjectOutput {
         e_tag: Some(etag(&stored.etag)),
         size: Some(size(stored.size)),
         ..PostObjectOutput::default()
-    }))
+    });
+    // s3s writes it into the document of a 201 alone.
+    if let Ok(etag) = HeaderValue::from_str(&etag_text(&stored.etag)) {
+        response.headers.insert(header::ETAG, etag);
+    }
+    Ok(response)
+}
+
+/// What a form's fields say of its file, as the headers of a PUT would.
+fn headers_of_form(input: &PostObjectInput) -> S3Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("content-md5", &input.content_md5),
+        ("x-amz-checksum-crc32", &input.checksum_crc32),
+        ("x-amz-checksum-crc32c", &input.checksum_crc32c),
+        ("x-amz-checksum-crc64nvme", &input.checksum_crc64nvme),
+        ("x-amz-checksum-sha1", &input.checksum_sha1),
+        ("x-amz-checksum-sha256", &input.checksum_sha256),
+        // Refused like the headers.
+        ("x-amz-checksum-md5", &input.checksum_md5),
+        ("x-amz-checksum-sha512", &input.checksum_sha512),
+        ("x-amz-checksum-xxhash3", &input.checksum_xxhash3),
+        ("x-amz-checksum-xxhash64", &input.checksum_xxhash64),
+        ("x-amz-checksum-xxhash128", &input.checksum_xxhash128),
+    ] {
+        if let Some(value) = value {
+            let value = HeaderValue::from_str(value)
+                .map_err(|_| S3Error::new(S3ErrorCode::InvalidArgument))?;
+            headers.insert(name, value);
+        }
+    }
+    Ok(headers)
+}
+
+/// A form may ask that nothing is overwritten.
+fn condition_of_form(input: &PostObjectInput) -> S3Result<WriteCondition> {
+    match (&input.if_match, &input.if_none_match) {
+        (None, None) => Ok(WriteCondition::None),
+        (None, Some(ETagCondition::Any)) => Ok(WriteCondition::IfNoneMatchAny),
+        _ => Err(S3Error::new(S3ErrorCode::NotImplemented)),
+    }
 }
 
 /// Fields of a form that would promise what is not kept.
@@ -149,9 +194,19 @@ fn refuse_form_promises(input: &PostObjectInput) -> S3Result<()> {
         || input.sse_customer_key.is_some()
         || input.object_lock_mode.is_some()
         || input.object_lock_legal_hold_status.is_some()
+        || input.object_lock_retain_until_date.is_some()
         || input.tagging.is_some();
     if promised {
         return Err(S3Error::new(S3ErrorCode::NotImplemented));
+    }
+    let grants = [
+        &input.grant_full_control,
+        &input.grant_read,
+        &input.grant_read_acp,
+        &input.grant_write_acp,
+    ];
+    if grants.iter().any(|grant| grant.is_some()) {
+        return Err(S3Error::new(S3ErrorCode::AccessControlListNotSupported));
     }
     match input.acl.as_ref().map(ObjectCannedACL::as_str) {
         None | Some("private" | "bucket-owner-full-control" | "bucket-owner-read") => Ok(()),

@@ -80,6 +80,7 @@ fn unreadable(method: &Method, headers: &HeaderMap) -> impl Iterator<Item = &'st
 }
 
 /// The route that takes such requests.
+#[derive(Clone)]
 pub(crate) struct Repair {
     /// The service of verified requests.
     pub(crate) verified: S3Service,

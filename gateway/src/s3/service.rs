@@ -6,6 +6,7 @@ use s3s::dto::*;
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 use shardgate_catalog::{Catalog, CatalogError};
 
+use super::host::BaseNames;
 use super::store::ObjectStore;
 use super::{
     attributes, bucket, copy, delete, list, list_uploads, list_versions, multipart, object_read,
@@ -25,6 +26,8 @@ pub(crate) struct Operations {
     pub(crate) clock: Arc<dyn Clock>,
     /// The only region.
     pub(crate) region: String,
+    /// Base names of virtual hosts.
+    pub(crate) names: BaseNames,
 }
 
 impl Operations {

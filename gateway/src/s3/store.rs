@@ -95,6 +95,8 @@ pub trait ObjectStore: Send + Sync + 'static {
         key: &str,
         upload: VersionUid,
     ) -> Result<(), ObjectError>;
+    /// Refuses a write of metadata alone when there is no room for it.
+    fn check_room(&self) -> Result<(), ObjectError>;
     /// The name of a class by its number.
     fn class_name(&self, number: u16) -> String;
 }

@@ -24,7 +24,6 @@ use tokio_util::task::TaskTracker;
 use super::connection::TimedStream;
 use super::metrics::{Metrics, ReadingSource};
 use super::operator::{Operator, OperatorRoutes};
-use super::process;
 use super::requests::{RequestIds, Requests};
 use super::settings::{Limits, ServerSettings};
 use crate::s3::S3Front;
@@ -60,14 +59,6 @@ pub async fn run(
     stop: impl Future<Output = ()>,
     listening: impl FnOnce(SocketAddr, Option<SocketAddr>),
 ) -> Result<(), ServerError> {
-    if let Some(files) = process::raise_open_files()
-        && (files as usize) < settings.limits.connections
-    {
-        tracing::warn!(
-            files,
-            "fewer files may be open than connections are allowed"
-        );
-    }
     let (listener, bound) = listen(settings.listen).await?;
     let operator_listener = match settings.operator_listen {
         Some(address) => Some(listen(address).await?),

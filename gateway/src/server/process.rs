@@ -2,18 +2,16 @@
 
 use std::fs;
 
-use rustix::process::{Resource, getrlimit, setrlimit};
-
 /// Raises the number of files that may be open to what the system allows:
 /// every connection is one. Returns how many that is.
-pub(crate) fn raise_open_files() -> Option<u64> {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    let allowed = limit.current;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "open files stay limited");
+pub fn raise_open_files() -> Option<u64> {
+    match shardgate_disk_store::raise_open_files() {
+        Ok(allowed) => allowed,
+        Err(error) => {
+            tracing::warn!(%error, "open files stay limited");
+            None
+        }
     }
-    allowed
 }
 
 /// Memory of this process that is resident, bytes.

@@ -86,13 +86,8 @@ impl Requests {
                 .await
         } else {
             self.metrics.refused.inc();
-            let Serving {
-                method,
-                path,
-                request_id,
-                ..
-            } = &serving;
-            self.front.refuse(slow_down(), method, path, request_id)
+            self.front
+                .refuse(slow_down(), &request, &serving.request_id)
         };
         serving.status = Some(response.status());
         let len = response.headers().get(CONTENT_LENGTH);

@@ -68,6 +68,13 @@ async fn requests_beyond_the_bound_are_told_to_slow_down() {
     let (two, _) = begin_put(&server, "/bucket/two").await;
     until(async || in_flight(&server).await == 2).await;
     server.get("/bucket").await.refused(503, "SlowDown");
+    // A body that was not read would be taken for the next request.
+    let (call, _) = server.request("PUT", "/bucket/three").body("x").sign();
+    let kept = String::from_utf8(call.bytes()).unwrap();
+    let kept = kept.replace("connection: close\r\n", "");
+    let answer = server.raw(kept.strip_suffix('x').unwrap().as_bytes()).await;
+    answer.refused(503, "SlowDown");
+    assert_eq!(answer.header("connection"), Some("close"));
     one.write_all(&rest).await.unwrap();
     let mut answer = Vec::new();
     one.read_to_end(&mut answer).await.unwrap();

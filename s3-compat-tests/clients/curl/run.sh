@@ -171,7 +171,7 @@ case_errors() {
     "$PYTHON" -c 'import sys, xml.dom.minidom as dom; dom.parseString(sys.argv[1])' "$answer"
     held "an error is well-formed XML"
     has "a missing bucket" "$(signed /missing/key)" "<Code>NoSuchBucket</Code>"
-    has "a method that S3 has not" "$(signed -X PATCH /bucket/file)" "<Code>NotImplemented</Code>"
+    has "a method that S3 has not" "$(signed -X PATCH /bucket/file)" "<Code>MethodNotAllowed</Code>"
     equal "a HEAD's answer has no body" "$(signed -I -o answer -w '%{http_code} %{size_download}' /bucket/missing)" "404 0"
     has "max-keys that is no number" "$(signed '/bucket?list-type=2&max-keys=x')" "<Code>InvalidArgument</Code>"
     has "XML that is none" "$(signed -X POST -H "Content-MD5: $(digest md5 file)" --data-binary @file '/bucket?delete')" "<Code>"

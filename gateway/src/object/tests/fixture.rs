@@ -276,6 +276,8 @@ pub struct Fixture {
     pub pool: Arc<TestPool>,
     pub bucket: BucketRef,
     pub stop: CancellationToken,
+    pub clock: SetClock,
+    pub catalog_room: CatalogRoom,
 }
 
 pub async fn fixture(scheme: &str, servers: &[u16]) -> Fixture {
@@ -288,10 +290,13 @@ pub async fn fixture_with(scheme: &str, servers: &[u16], settings: ObjectSetting
     let pool = Arc::new(TestPool::new(catalog.clone(), scheme, servers));
     let row = catalog.create_bucket("b", "owner", 1).await.unwrap();
     let stop = CancellationToken::new();
+    let catalog_room = CatalogRoom::default();
+    let clock = SetClock::at(1_700_000_000_000);
     let service = ObjectService::start(ObjectParts {
         catalog,
+        catalog_room: catalog_room.clone(),
         disks: pool.clone(),
-        clock: Arc::new(SetClock::at(1_700_000_000_000)),
+        clock: Arc::new(clock.clone()),
         settings,
         tracker: TaskTracker::new(),
         stop: stop.clone(),
@@ -304,6 +309,8 @@ pub async fn fixture_with(scheme: &str, servers: &[u16], settings: ObjectSetting
             incarnation: row.incarnation,
         },
         stop,
+        clock,
+        catalog_room,
     }
 }
 

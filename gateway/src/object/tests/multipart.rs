@@ -245,3 +245,81 @@ async fn ranges_of_objects_become_parts() {
     let expected = [&source[1..6 * MIB], &source[7 * MIB..]].concat();
     assert!(store.get("key").await.unwrap() == expected);
 }
+
+#[tokio::test(start_paused = true)]
+async fn completions_are_forgotten_when_their_repeats_are_over() {
+    let store = fixture("1+2", &SIX).await;
+    let upload = upload(&store, None).await;
+    let part = put_part(&store, upload, 1, &bytes(70_000, 1))
+        .await
+        .unwrap();
+    let again = || {
+        store
+            .service
+            .complete_upload(complete(&store, upload, vec![part.clone()]))
+    };
+    let first = again().await.unwrap();
+    let day = 24 * 3600 * 1000;
+    store.clock.set(1_700_000_000_000 + 6 * day);
+    tokio::time::sleep(std::time::Duration::from_secs(7300)).await;
+    assert_eq!(again().await.unwrap().etag, first.etag);
+    store.clock.set(1_700_000_000_000 + 8 * day);
+    tokio::time::sleep(std::time::Duration::from_secs(7300)).await;
+    let error = again().await.unwrap_err();
+    assert!(matches!(error, ObjectError::NoSuchUpload), "{error:?}");
+    assert_eq!(store.get("key").await.unwrap(), bytes(70_000, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_catalog_without_room_takes_no_writes_and_all_deletes() {
+    let store = fixture("1+2", &SIX).await;
+    let content = bytes(70_000, 1);
+    store.put("kept", &content).await.unwrap();
+    let upload = upload(&store, None).await;
+    let part = put_part(&store, upload, 1, &content).await.unwrap();
+    store.catalog_room.set_short(true);
+    let full = |error: ObjectError| assert!(matches!(error, ObjectError::NoSpace), "{error:?}");
+    full(store.put("new", &bytes(10, 2)).await.unwrap_err());
+    full(put_part(&store, upload, 2, &content).await.unwrap_err());
+    let request = complete(&store, upload, vec![part]);
+    full(store.service.complete_upload(request).await.unwrap_err());
+    assert_eq!(store.get("kept").await.unwrap(), content);
+    let aborted = store
+        .service
+        .abort_upload(&store.bucket, "key", upload)
+        .await;
+    aborted.unwrap();
+    let deleted = store
+        .service
+        .delete_object(&store.bucket, "kept", DeleteCondition::None)
+        .await;
+    assert!(deleted.unwrap());
+    store.purge().await;
+    assert_eq!(store.pool.shards(), 0);
+    store.catalog_room.set_short(false);
+    store.put("new", &content).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_of_another_checksum_than_the_upload_is_refused_at_once() {
+    let store = fixture("1+2", &SIX).await;
+    let sha = Some((ChecksumAlgorithm::Sha256, ChecksumKind::Composite));
+    let content = bytes(70_000, 1);
+    for (of_upload, taken) in [(sha, false), (None, true)] {
+        let upload = upload(&store, of_upload).await;
+        let mut request = part_request(&store, upload, 1);
+        request.checksum = Some(ChecksumRequest {
+            algorithm: ChecksumAlgorithm::Crc32,
+            expected: ExpectedDigest::Unknown,
+        });
+        let outcome = store
+            .service
+            .put_part(request, body(&content, 10_000))
+            .await;
+        match outcome {
+            Ok(_) => assert!(taken, "{of_upload:?}"),
+            Err(ObjectError::BadChecksum { .. }) => assert!(!taken, "{of_upload:?}"),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}

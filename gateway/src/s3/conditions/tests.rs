@@ -180,3 +180,25 @@ fn etags_are_written_and_read_back() {
         assert_eq!(parse_etag(wrong), None, "{wrong}");
     }
 }
+
+// A condition that cannot be read must not be taken for none.
+#[test]
+fn unreadable_tags_are_tags_that_no_object_has() {
+    let latin = |name: &'static str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, HeaderValue::from_bytes(b"\"caf\xe9\"").unwrap());
+        headers
+    };
+    for names in [ON_READ, ON_COPY_SOURCE] {
+        let judged = ReadConditions::read(&latin(names.if_match), names);
+        assert_eq!(judged.judge(&ETAG, MODIFIED), Verdict::Failed);
+        let judged = ReadConditions::read(&latin(names.if_none_match), names);
+        assert_eq!(judged.judge(&ETAG, MODIFIED), Verdict::Proceed);
+    }
+    let over = write_condition(&latin("if-match")).unwrap();
+    assert_eq!(over, WriteRequest::OnlyOver(None));
+    assert!(write_condition(&latin("if-none-match")).is_err());
+    for name in ["if-match", "if-none-match"] {
+        assert!(write_condition(&headers(&[(name, "")])).is_err(), "{name}");
+    }
+}

@@ -369,6 +369,11 @@ async fn overrides_are_for_signed_requests_and_carry_no_line_breaks() {
             answer.header("content-disposition"),
             Some("attachment; filename=\"x\"")
         );
+        let expires = "Wed, 21 Oct 2015 07:28:00 GMT";
+        let call = server.request(method, "/bucket/secret");
+        let call = call.query("response-expires", expires).presign("60");
+        let answer = call.send_as_is().await;
+        assert_eq!(answer.header("expires"), Some(expires), "{method}");
         // ATTACKS 90.
         let call = server.request(method, "/bucket/secret");
         let call = call.query("response-content-type", "text/html\r\nx-evil: 1");
@@ -421,13 +426,26 @@ async fn version_2_with_a_date_of_mail() {
 
 /// A version 2 signature in the query.
 fn link_v2(path: &str, expires: i64) -> String {
+    link_v2_of("GET", path, expires)
+}
+
+fn link_v2_of(method: &str, path: &str, expires: i64) -> String {
     use base64::Engine as _;
     use hmac::{Hmac, KeyInit, Mac};
     let mut mac = Hmac::<sha1::Sha1>::new_from_slice(SECRET.as_bytes()).unwrap();
-    mac.update(format!("GET\n\n\n{expires}\n{path}").as_bytes());
+    mac.update(format!("{method}\n\n\n{expires}\n{path}").as_bytes());
     let signature = base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
     let signature = super::signer::encode(&signature, false);
     format!("{path}?AWSAccessKeyId={ACCESS}&Expires={expires}&Signature={signature}")
+}
+
+/// The head of a GET, in two halves between which headers may stand.
+fn halves_of_get(server: &Server, target: &str) -> (String, String) {
+    let address = server.address;
+    (
+        format!("GET {target} HTTP/1.1\r\nhost: {address}\r\n"),
+        "connection: close\r\n\r\n".to_owned(),
+    )
 }
 
 #[tokio::test]
@@ -446,6 +464,18 @@ async fn version_2_links_are_a_setting() {
         .raw(late.as_bytes())
         .await
         .refused(403, "AccessDenied");
+    // ATTACKS 1, 2: headers that were not signed.
+    for more in [
+        "x-amz-copy-source: /bucket/secret",
+        "x-amz-meta-evil: 1",
+        "x-amz-security-token: forged",
+    ] {
+        let (head, rest) = halves_of_get(&server, &fresh);
+        let answer = server
+            .raw(format!("{head}{more}\r\n{rest}").as_bytes())
+            .await;
+        answer.refused(403, "SignatureDoesNotMatch");
+    }
     let other = get(&server, fresh.replace("/bucket/secret", "/bucket/other"));
     server
         .raw(other.as_bytes())
@@ -517,4 +547,65 @@ async fn malformed_requests_are_refused() {
         let answer = server.raw(request.as_bytes()).await;
         assert!(statuses.contains(&answer.status), "{request}: {answer:?}");
     }
+}
+
+// ATTACKS 89: stored pages that run scripts where others' objects are.
+#[tokio::test]
+async fn stored_pages_run_in_an_origin_of_their_own() {
+    let server = Server::with_bucket().await;
+    for (kind, sandboxed) in [
+        ("text/html", true),
+        ("Text/HTML; charset=utf-8", true),
+        ("image/svg+xml", true),
+        ("application/xhtml+xml", true),
+        ("text/xml", true),
+        ("text/plain", false),
+        ("application/pdf", false),
+        ("image/png", false),
+    ] {
+        let put = server
+            .request("PUT", "/bucket/page")
+            .header("content-type", kind)
+            .body("<script>1</script>");
+        assert_eq!(put.send().await.status, 200);
+        let page = server.get("/bucket/page").await;
+        assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
+        let policy = page.header("content-security-policy").unwrap_or_default();
+        assert_eq!(policy.starts_with("sandbox"), sandboxed, "{kind}");
+        assert!(!policy.contains("allow-same-origin"), "{policy}");
+    }
+    let overridden = server
+        .request("GET", "/bucket/page")
+        .query("response-content-type", "text/html")
+        .presign("60");
+    let overridden = overridden.send_as_is().await;
+    assert!(overridden.header("content-security-policy").is_some());
+}
+
+// ATTACKS 85: a request behind a body whose length is said twice.
+#[tokio::test]
+async fn nothing_follows_a_body_of_two_lengths() {
+    let server = with_secret().await;
+    let now = time::OffsetDateTime::now_utc().unix_timestamp();
+    let put = link_v2_of("PUT", "/bucket/mine", now + 60);
+    let host = server.address;
+    let smuggled = format!("GET /bucket/secret HTTP/1.1\r\nhost: {host}\r\n\r\n");
+    let body = format!("2\r\nhi\r\n0\r\n\r\n{smuggled}");
+    for lengths in [
+        format!(
+            "content-length: {}\r\ntransfer-encoding: chunked",
+            body.len()
+        ),
+        format!(
+            "transfer-encoding: chunked\r\ncontent-length: {}",
+            body.len()
+        ),
+    ] {
+        let request = format!("PUT {put} HTTP/1.1\r\nhost: {host}\r\n{lengths}\r\n\r\n{body}");
+        let answer = server.raw(request.as_bytes()).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert!(!answer.text().contains("HTTP/1.1"), "{answer:?}");
+    }
+    assert_eq!(server.get("/bucket/mine").await.text(), "hi");
 }

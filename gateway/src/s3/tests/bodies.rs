@@ -21,9 +21,12 @@ async fn checksums_are_verified_stored_and_returned() {
     put("x-amz-checksum-crc32", "AAAAAA==")
         .await
         .refused(400, "BadDigest");
-    put("x-amz-checksum-crc32", "nonsense")
-        .await
-        .refused(400, "InvalidRequest");
+    for name in ["crc32", "crc32c", "crc64nvme", "sha1", "sha256"] {
+        let name = format!("x-amz-checksum-{name}");
+        for value in ["nonsense", "AAAA", ""] {
+            put(&name, value).await.refused(400, "InvalidRequest");
+        }
+    }
     put("content-md5", "1B2M2Y8AsgTpgAmY7PhCfg==")
         .await
         .refused(400, "BadDigest");
@@ -181,6 +184,78 @@ async fn trailers_are_verified() {
     assert_eq!(server.get("/bucket/key").await.text(), "hello world");
 }
 
+/// A PUT with signed chunks and a signed trailer.
+async fn chunked_and_trailed(server: &Server, change: impl FnOnce(String) -> String) -> Answer {
+    let call = server
+        .request("PUT", "/bucket/key")
+        .header("x-amz-decoded-content-length", "11")
+        .header("x-amz-trailer", "x-amz-checksum-crc32")
+        .header("content-encoding", "aws-chunked")
+        .payload("STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER");
+    let (call, seed) = call.sign();
+    let body = call.signer.chunked(&seed, &[b"hello ", b"world"], true);
+    // The final chunk ends with its line: the trailer follows.
+    let body = String::from_utf8(body).unwrap();
+    let body = body.strip_suffix("\r\n").unwrap();
+    let last = body.trim_end().rsplit('=').next().unwrap().to_owned();
+    let trailer = format!("x-amz-checksum-crc32:{CRC}\n");
+    let text = format!(
+        "AWS4-HMAC-SHA256-TRAILER\n{}\n{}\n{last}\n{}",
+        call.signer.date,
+        call.signer.scope(),
+        super::signer::sha256(trailer.as_bytes())
+    );
+    let signature = hex::encode(super::signer::hmac(&call.signer.key(), &text));
+    let whole =
+        format!("{body}x-amz-checksum-crc32:{CRC}\r\nx-amz-trailer-signature:{signature}\r\n\r\n");
+    call.body(change(whole)).send_as_is().await
+}
+
+// ATTACKS 6, 8: signed chunks with a signed trailer.
+#[tokio::test]
+async fn signed_trailers_are_verified() {
+    let server = Server::with_bucket().await;
+    let cut = |text: String, at: &str| text.split_once(at).unwrap().0.to_owned();
+    for (what, change) in [
+        (
+            "another checksum",
+            Box::new(|text: String| text.replace(CRC, "AAAAAA==")) as Box<dyn Fn(String) -> String>,
+        ),
+        (
+            "no signature",
+            Box::new(move |text| cut(text, "x-amz-trailer-signature") + "\r\n"),
+        ),
+        (
+            "no trailer",
+            Box::new(move |text| cut(text, "x-amz-checksum") + "\r\n"),
+        ),
+        (
+            "no final chunk",
+            Box::new(move |text| cut(text, "0;chunk-signature")),
+        ),
+        (
+            "another byte",
+            Box::new(|text| text.replace("world", "w0rld")),
+        ),
+        (
+            "one trailer more",
+            Box::new(|text| {
+                text.replace(
+                    "x-amz-trailer-signature",
+                    "x-amz-meta-evil:1\r\nx-amz-trailer-signature",
+                )
+            }),
+        ),
+    ] {
+        let answer = chunked_and_trailed(&server, change).await;
+        assert!((400..404).contains(&answer.status), "{what}: {answer:?}");
+        server.get("/bucket/key").await.refused(404, "NoSuchKey");
+    }
+    let stored = chunked_and_trailed(&server, |text| text).await;
+    assert_eq!(stored.status, 200, "{stored:?}");
+    assert_eq!(server.get("/bucket/key").await.text(), "hello world");
+}
+
 // ATTACKS 11: a body that is not what was signed.
 #[tokio::test]
 async fn a_body_must_be_the_signed_one() {
@@ -232,9 +307,17 @@ fn form(fields: &[(&str, &str)], file: &str) -> (String, String) {
     ("multipart/form-data; boundary=edge".to_owned(), body)
 }
 
-async fn post_form(server: &Server, policy: &str, tamper: bool, key: &str) -> Answer {
+/// A form as it is signed, `age` seconds ago.
+async fn post_form_of(
+    server: &Server,
+    policy: &str,
+    tamper: bool,
+    more: &[(&str, &str)],
+    age: i64,
+) -> Answer {
     use base64::Engine as _;
-    let signer = server.request("POST", "/bucket").signer;
+    let mut signer = server.request("POST", "/bucket").signer;
+    signer.date = super::signer::date(-age);
     let credential = format!("{}/{}", signer.access, signer.scope());
     let policy = policy
         .replace("CREDENTIAL", &credential)
@@ -244,23 +327,101 @@ async fn post_form(server: &Server, policy: &str, tamper: bool, key: &str) -> An
     if tamper {
         signature.replace_range(..1, if signature.starts_with('0') { "1" } else { "0" });
     }
-    let (kind, body) = form(
-        &[
-            ("key", key),
-            ("policy", &policy),
-            ("x-amz-algorithm", "AWS4-HMAC-SHA256"),
-            ("x-amz-credential", &credential),
-            ("x-amz-date", &signer.date),
-            ("x-amz-signature", &signature),
-            ("success_action_status", "201"),
-        ],
-        "from a form",
-    );
+    let mut fields = vec![
+        ("policy", policy.as_str()),
+        ("x-amz-algorithm", "AWS4-HMAC-SHA256"),
+        ("x-amz-credential", &credential),
+        ("x-amz-date", &signer.date),
+        ("x-amz-signature", &signature),
+        ("success_action_status", "201"),
+    ];
+    fields.extend(more);
+    let (kind, body) = form(&fields, "from a form");
     let call: Call = server
         .request("POST", "/bucket")
         .unsigned("content-type", &kind)
         .body(body);
     call.send_as_is().await
+}
+
+async fn post_form(server: &Server, policy: &str, tamper: bool, key: &str) -> Answer {
+    post_form_of(server, policy, tamper, &[("key", key)], 0).await
+}
+
+fn policy_until(expiration: &str, conditions: &str) -> String {
+    format!(
+        r#"{{"expiration":"{expiration}","conditions":[{{"bucket":"bucket"}},{conditions}
+        {{"x-amz-credential":"CREDENTIAL"}},{{"x-amz-algorithm":"AWS4-HMAC-SHA256"}},
+        {{"x-amz-date":"DATE"}},{{"success_action_status":"201"}},{{"key":"key"}}]}}"#
+    )
+}
+
+// A page is open for longer than a request is under way.
+#[tokio::test]
+async fn forms_are_taken_until_their_policy_ends() {
+    let server = Server::with_bucket().await;
+    let send = async |expiration: &str, age: i64| {
+        let policy = policy_until(expiration, "");
+        post_form_of(&server, &policy, false, &[("key", "key")], age).await
+    };
+    let day = 24 * 3600;
+    for age in [0, 3600, 6 * day] {
+        let answer = send("2094-01-01T00:00:00Z", age).await;
+        assert_eq!(answer.status, 201, "{age}: {answer:?}");
+        assert!(answer.header("etag").is_some(), "{answer:?}");
+    }
+    let answer = send("2094-01-01T00:00:00Z", 8 * day).await;
+    answer.refused(403, "RequestTimeTooSkewed");
+    let answer = send("2020-01-01T00:00:00Z", 0).await;
+    assert_eq!(answer.status, 403, "{answer:?}");
+    // Nothing else is taken for longer because it calls itself a form.
+    for kind in ["multipart/form-data; boundary=edge", "multipart/form-dataX"] {
+        let mut call = server
+            .request("POST", "/bucket")
+            .query("delete", "")
+            .header("content-type", kind)
+            .body("--edge--\r\n");
+        call.signer.date = super::signer::date(-3600);
+        let answer = call.send().await;
+        assert!((400..404).contains(&answer.status), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_form_says_of_its_file_is_verified() {
+    let server = Server::with_bucket().await;
+    let send = async |name: &str, value: &str| {
+        let policy = policy_until(
+            "2094-01-01T00:00:00Z",
+            &format!(r#"{{"{name}":"{value}"}},"#),
+        );
+        post_form_of(&server, &policy, false, &[("key", "key"), (name, value)], 0).await
+    };
+    for (name, value, code) in [
+        ("x-amz-checksum-crc32", "AAAAAA==", "BadDigest"),
+        ("x-amz-checksum-crc32", "nonsense", "InvalidRequest"),
+        ("x-amz-checksum-sha512", "AAAAAA==", "InvalidRequest"),
+        ("content-md5", "1B2M2Y8AsgTpgAmY7PhCfg==", "BadDigest"),
+        ("content-md5", "nonsense", "InvalidDigest"),
+        (
+            "x-amz-grant-read",
+            "id=somebody",
+            "AccessControlListNotSupported",
+        ),
+    ] {
+        send(name, value).await.refused(400, code);
+    }
+    server.get("/bucket/key").await.refused(404, "NoSuchKey");
+    let crc = send("x-amz-checksum-crc32", "V3arGQ==").await;
+    assert_eq!(crc.status, 201, "{crc:?}");
+    let told = server
+        .request("HEAD", "/bucket/key")
+        .header("x-amz-checksum-mode", "ENABLED");
+    let told = told.send().await;
+    assert_eq!(told.header("x-amz-checksum-crc32"), Some("V3arGQ=="));
+    send("if-none-match", "*")
+        .await
+        .refused(412, "PreconditionFailed");
 }
 
 // ATTACKS 42: forms outside of their policy.

@@ -176,3 +176,45 @@ async fn entries_say_what_s3_says() {
         .await;
     assert_eq!(versions.elements("VersionId"), ["null"; 5]);
 }
+
+// What a request names comes back in its answer, also what XML cannot hold.
+#[tokio::test]
+async fn markers_with_control_characters_are_answered() {
+    let server = Server::with_bucket().await;
+    let odd = "x\u{1}<y>";
+    for (path, parameters) in [
+        (
+            "/bucket",
+            &[
+                ("uploads", ""),
+                ("key-marker", odd),
+                ("upload-id-marker", odd),
+            ][..],
+        ),
+        (
+            "/bucket",
+            &[
+                ("versions", ""),
+                ("key-marker", odd),
+                ("version-id-marker", odd),
+            ],
+        ),
+        (
+            "/bucket",
+            &[("marker", odd), ("prefix", odd), ("delimiter", odd)],
+        ),
+        (
+            "/bucket",
+            &[("list-type", "2"), ("start-after", odd), ("prefix", odd)],
+        ),
+        ("/", &[("prefix", odd)]),
+    ] {
+        let mut call = server.request("GET", path);
+        for (name, value) in parameters {
+            call = call.query(name, value);
+        }
+        let answer = call.send().await;
+        assert_eq!(answer.status, 200, "{parameters:?}: {answer:?}");
+        assert!(answer.text().contains("x%01%3Cy%3E"), "{answer:?}");
+    }
+}

@@ -29,6 +29,8 @@ pub(crate) struct MemoryStore {
     ids: Arc<IdSource>,
     /// Reads break off after so many bytes.
     pub(crate) breaks_after: Arc<Mutex<Option<u64>>>,
+    /// There is no room for more.
+    pub(crate) full: CatalogRoom,
 }
 
 impl Default for MemoryStore {
@@ -39,6 +41,7 @@ impl Default for MemoryStore {
             whole: Arc::default(),
             ids: Arc::new(IdSource::new()),
             breaks_after: Arc::default(),
+            full: CatalogRoom::default(),
         }
     }
 }
@@ -422,6 +425,13 @@ impl ObjectStore for MemoryStore {
     ) -> Result<(), ObjectError> {
         let ended = self.catalog.abort_upload(bucket, key, upload).await;
         ended.map_err(error)
+    }
+
+    fn check_room(&self) -> Result<(), ObjectError> {
+        match self.full.is_short() {
+            true => Err(ObjectError::NoSpace),
+            false => Ok(()),
+        }
     }
 
     fn class_name(&self, number: u16) -> String {

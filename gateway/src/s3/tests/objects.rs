@@ -447,3 +447,50 @@ async fn virtual_hosts_name_buckets() {
     foreign.headers[0].1 = "bucket.example.com".to_owned();
     assert_eq!(foreign.send().await.text(), "by host");
 }
+
+// A store without room for its metadata must still be able to delete.
+#[tokio::test]
+async fn without_room_buckets_are_not_made_and_can_be_deleted() {
+    let server = Server::with_bucket().await;
+    server.store.full.set_short(true);
+    let refused = server.put("/another", b"").await;
+    refused.refused(507, "InsufficientStorage");
+    let deleted = server.request("DELETE", "/bucket").send().await;
+    assert_eq!(deleted.status, 204);
+    server.store.full.set_short(false);
+    assert_eq!(server.put("/another", b"").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_method_that_a_part_does_not_have_leaves_the_whole_alone() {
+    let server = Server::with_bucket().await;
+    server.put("/bucket/key", b"kept").await;
+    assert_eq!(server.put("/empty", b"").await.status, 200);
+    for (method, path, name) in [
+        ("DELETE", "/bucket/key", "retention"),
+        ("DELETE", "/bucket/key", "acl"),
+        ("DELETE", "/bucket/key", "uploads"),
+        ("DELETE", "/bucket/key", "attributes"),
+        ("DELETE", "/bucket/key", "partNumber"),
+        ("PUT", "/bucket/key", "uploads"),
+        ("PUT", "/bucket/key", "partNumber"),
+        ("PUT", "/bucket/key", "uploadId"),
+        ("PUT", "/bucket/key", "attributes"),
+        ("DELETE", "/empty", "versioning"),
+        ("DELETE", "/empty", "acl"),
+        ("DELETE", "/empty", "uploads"),
+        ("PUT", "/another", "uploads"),
+        ("PUT", "/another", "location"),
+    ] {
+        let call = server.request(method, path).query(name, "1");
+        let answer = call.send().await;
+        answer.refused(405, "MethodNotAllowed");
+    }
+    assert_eq!(server.get("/bucket/key").await.text(), "kept");
+    assert_eq!(server.get("/empty").await.status, 200);
+    server.get("/another").await.refused(404, "NoSuchBucket");
+    // Hints of SDKs are none.
+    let hinted = server.request("DELETE", "/bucket/key");
+    let hinted = hinted.query("x-id", "DeleteObject").send().await;
+    assert_eq!(hinted.status, 204);
+}

@@ -75,6 +75,8 @@ async fn parts_become_an_object() {
     assert_eq!(done.status, 200, "{done:?}");
     let etag = done.element("ETag").unwrap();
     assert!(etag.contains("-2"), "{etag}");
+    let location = format!("http://{}/bucket/big", server.address);
+    assert_eq!(done.element("Location"), Some(location));
     // A repeat of the same request is answered the same.
     assert_eq!(
         complete(&server, &upload, &parts).await.element("ETag"),
@@ -194,4 +196,28 @@ async fn attributes_are_told_by_name() {
         Some("5d41402abc4b2a76b9719d911017c592")
     );
     assert_eq!(answer.element("StorageClass"), None);
+}
+
+#[tokio::test]
+async fn the_location_is_how_the_client_reached_it() {
+    let server = Server::with_bucket().await;
+    let host = format!("bucket.s3.test:{}", server.address.port());
+    let call = |method: &str| {
+        let mut call = server.request(method, "/a b+c");
+        call.headers[0].1.clone_from(&host);
+        call
+    };
+    let begun = call("POST").query("uploads", "").send().await;
+    let upload = begun.element("UploadId").unwrap();
+    let put = call("PUT")
+        .query("partNumber", "1")
+        .query("uploadId", &upload)
+        .body("x");
+    let etag = tag(&put.send().await);
+    let body = format!(
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part></CompleteMultipartUpload>"
+    );
+    let done = call("POST").query("uploadId", &upload).body(body);
+    let location = format!("http://{host}/a%20b%2Bc");
+    assert_eq!(done.send().await.element("Location"), Some(location));
 }
