@@ -69,6 +69,35 @@ impl Catalog {
         Err(CatalogError::Conflict)
     }
 
+    /// The newest version of a key and all its part rows, of one version.
+    ///
+    /// # Errors
+    /// [`CatalogError::NoSuchKey`].
+    pub async fn object_with_parts(
+        &self,
+        incarnation: BucketIncarnation,
+        key: &str,
+    ) -> Result<(VersionRow, Vec<PartRow>)> {
+        let mut last_uid = None;
+        for _ in 0..ATTEMPTS {
+            let row = self.object(incarnation, key).await?;
+            let Content::Parts(count) = row.content else {
+                return Ok((row, Vec::new()));
+            };
+            // They come in one commit and go in one: all are there, or none.
+            let parts = self.parts(row.uid, 0, MAX_PARTS + 1).await?;
+            if parts.len() == usize::from(count) {
+                return Ok((row, parts));
+            }
+            if last_uid.replace(row.uid) == Some(row.uid) {
+                return Err(CatalogError::Damaged {
+                    why: format!("version {} has {} of {count} parts", row.uid, parts.len()),
+                });
+            }
+        }
+        Err(CatalogError::Conflict)
+    }
+
     /// `None` if one that should be there is not.
     async fn attached_rows(
         &self,

@@ -49,6 +49,8 @@ struct Switches {
     /// What the next calls of a kind fail with, and how many of them.
     fail_next: BTreeMap<Call, (usize, StoreError)>,
     delay: Duration,
+    /// Which byte of every answer to a read is damaged on its way.
+    garble: Option<usize>,
     calls: BTreeMap<Call, u64>,
 }
 
@@ -143,6 +145,12 @@ impl MemoryDisk {
     /// Lets every call wait before it is done (on tokio's clock).
     pub fn delay(&self, delay: Duration) {
         self.shared.switches.lock().delay = delay;
+    }
+
+    /// Damages a byte of every answer to a read that is that long, behind
+    /// the disk's own checks, until set to `None`.
+    pub fn garble(&self, byte: Option<usize>) {
+        self.shared.switches.lock().garble = byte;
     }
 
     /// Shards may take that many bytes in all; no limit by default.
@@ -262,7 +270,14 @@ impl ShardStore for MemoryStore {
     async fn read(&self, key: ShardKey, offset: u64, len: u32) -> Result<ShardBytes, StoreError> {
         self.enter(Call::Read).await?;
         bounds::check_read(offset, len)?;
-        self.shared.state.lock().read(key, offset, len)
+        let mut read = self.shared.state.lock().read(key, offset, len)?;
+        let garble = self.shared.switches.lock().garble;
+        if let Some(byte) = garble.filter(|byte| *byte < read.bytes.len()) {
+            let mut bytes = read.bytes.to_vec();
+            bytes[byte] ^= 1;
+            read.bytes = bytes.into();
+        }
+        Ok(read)
     }
 
     async fn stat(&self, key: ShardKey) -> Result<ShardStat, StoreError> {

@@ -35,6 +35,9 @@ pub struct AgentSettings {
     pub connect_timeout: Duration,
     /// Until a call is answered, from when it has its connection.
     pub call_timeout: Duration,
+    /// The same for calls that answer when something is durable: what a disk
+    /// has in its caches for a long shard takes longer than one call's bytes.
+    pub sync_timeout: Duration,
     /// The same for health and reports.
     pub control_timeout: Duration,
     /// How long a connection may idle before it is not used again; shorter
@@ -54,6 +57,7 @@ impl Default for AgentSettings {
             calls_per_disk: 12,
             connect_timeout: Duration::from_secs(3),
             call_timeout: Duration::from_secs(10),
+            sync_timeout: Duration::from_secs(30),
             control_timeout: Duration::from_secs(2),
             idle_timeout: Duration::from_secs(30),
             put_queue_bytes: 16 * 1024 * 1024,

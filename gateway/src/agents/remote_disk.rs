@@ -93,8 +93,11 @@ impl Inner {
         let settings = self.client.settings();
         let (way, share, within) = match call {
             Call::Health => (Way::Control, &self.control, settings.control_timeout),
-            // It waits for an fsync.
-            Call::RaiseEpoch => (Way::Control, &self.control, settings.call_timeout),
+            // Those wait for an fsync.
+            Call::RaiseEpoch => (Way::Control, &self.control, settings.sync_timeout),
+            Call::Put | Call::Finish | Call::Delete | Call::Assign => {
+                (Way::Data, &self.data, settings.sync_timeout)
+            }
             _ => (Way::Data, &self.data, settings.call_timeout),
         };
         let limits = call.request_limits();
@@ -256,7 +259,7 @@ impl ShardStore for RemoteDisk {
             let sending = Arc::clone(&self.inner).send_puts();
             self.inner.client.tracker().spawn(sending);
         }
-        let within = self.inner.client.settings().call_timeout;
+        let within = self.inner.client.settings().sync_timeout;
         match timeout(within, answer).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(StoreError::Unreachable {
@@ -315,5 +318,59 @@ impl ShardStore for RemoteDisk {
             return Err(self.inner.unfit(Call::Health));
         }
         Ok(health)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use shardgate_wire::conformance::sample;
+    use tokio::net::TcpListener;
+    use tokio::time::Instant;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::agents::AgentSettings;
+    use crate::seam::SetClock;
+
+    /// An agent that takes what comes and never answers.
+    async fn silent() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            let mut taken = Vec::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                taken.push(stream);
+            }
+        });
+        address
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_fsync_has_more_time_than_a_call_and_neither_is_waited_for_ever() {
+        let settings = AgentSettings {
+            connect_timeout: Duration::from_secs(3600),
+            ..AgentSettings::default()
+        };
+        let clock = Arc::new(SetClock::at(1));
+        let (address, tracker) = (silent().await, TaskTracker::new());
+        let client = AgentClient::new(address, None, settings.clone(), clock, tracker);
+        let disk = client.disk(sample::identity().disk);
+        let ctx = sample::context(1);
+        let end = ShardEnd {
+            shard_len: 1,
+            blob_len: 1,
+        };
+        let begun = Instant::now();
+        let finished = disk.finish(&ctx, ShardHandle(1), end).await;
+        assert_eq!(finished, Err(StoreError::TimedOut(settings.sync_timeout)));
+        assert_eq!(begun.elapsed().as_secs(), settings.sync_timeout.as_secs());
+        let begun = Instant::now();
+        let put = disk.put(&ctx, sample::small(&ctx, 7, 100)).await;
+        assert_eq!(put, Err(StoreError::TimedOut(settings.sync_timeout)));
+        assert_eq!(begun.elapsed().as_secs(), settings.sync_timeout.as_secs());
+        let aborted = disk.abort(&ctx, ShardHandle(1)).await;
+        assert_eq!(aborted, Err(StoreError::TimedOut(settings.call_timeout)));
     }
 }

@@ -28,12 +28,12 @@ fn longest_block(layout: Layout, len: Option<u64>) -> u64 {
 }
 
 /// The least that a streamed write needs: the block in hand and m parity
-/// blocks, or the whole stripe in hand where the length is not known. Copies
-/// have no parity of their own: all shards share one block.
+/// blocks, and before them the stripe that is gathered where the length is
+/// not known. Copies have no parity of their own: all shards share one block.
 pub fn stream_need(layout: Layout, len: Option<u64>) -> u64 {
     let in_hand = match len {
         Some(_) => 1,
-        None => u64::from(layout.data()),
+        None => 1 + u64::from(layout.data()),
     };
     let parity = match layout.is_copies() {
         true => 0,
@@ -156,9 +156,9 @@ mod tests {
         for (scheme, len, need) in [
             ("4+2", Some(64 << 20), 3 * 256 * KIB),
             ("8+4", Some(64 << 20), 5 * 256 * KIB),
-            ("8+4", None, 12 * 256 * KIB),
+            ("8+4", None, 13 * 256 * KIB),
             ("1+2", Some(64 << 20), 256 * KIB),
-            ("1+0", None, 256 * KIB),
+            ("1+0", None, 2 * 256 * KIB),
             ("4+2", Some(400 * KIB), 3 * 100 * KIB),
             ("4+2", Some(0), 0),
         ] {

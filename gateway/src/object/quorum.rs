@@ -70,9 +70,13 @@ impl Tally {
         }
     }
 
-    /// Notes that a shard failed or is given up.
+    /// Notes that a shard failed or is given up, or that the disk on which it
+    /// is durable does not count any more: then the quorum may be gone again.
     pub fn failed(&mut self, shard: usize) {
         self.shards[shard] = ShardState::Failed;
+        if !self.rule.reached(&self.which(ShardState::Durable)) {
+            self.quorum_at = None;
+        }
     }
 
     /// How far a shard is.
@@ -178,6 +182,18 @@ mod tests {
         tally.failed(5);
         assert_eq!(tally.verdict(ms(0)), Verdict::Lost);
         assert_eq!(tally.counts(), (0, 5));
+    }
+
+    #[test]
+    fn a_quorum_that_loses_a_durable_shard_is_none() {
+        let mut tally = tally(4, 2, &[0, 1, 2, 3, 4, 5]);
+        for shard in 0..6 {
+            tally.durable(shard, ms(1));
+        }
+        tally.failed(0);
+        assert_eq!(tally.verdict(ms(1)), Verdict::Commit);
+        tally.failed(1);
+        assert_eq!(tally.verdict(Duration::MAX), Verdict::Lost);
     }
 
     #[test]

@@ -170,7 +170,7 @@ async fn send_once(
         // it needs what a streamed write needs.
         let mut blocks = core.admit(stream_need(layout, Some(blob_len))).await?;
         let mut coder = StripeCoder::new(codec, Some(blob_len), core.blocks.clone());
-        feed(&mut writer, &mut coder, &mut blocks, &padded[..len]).await?;
+        feed(&mut writer, &mut coder, (&mut blocks, 0), &padded[..len]).await?;
         permit.shrink_to(blob_len);
     }
     let end = ShardEnd {
@@ -188,15 +188,16 @@ fn geometry(layout: Layout, len: u64) -> Result<Geometry, ObjectError> {
 }
 
 /// Codes bytes and hands out the blocks, waiting for room as needed.
+/// `gathered`: what the caller holds of the body under the same permit.
 async fn feed(
     writer: &mut BlobWriter,
     coder: &mut StripeCoder,
-    permit: &mut Permit,
+    (permit, gathered): (&mut Permit, u64),
     mut bytes: &[u8],
 ) -> Result<(), ObjectError> {
-    let most = stream_most(coder.layout());
+    let most = stream_most(coder.layout()) + gathered;
     while !bytes.is_empty() {
-        let room = (coder.held(), coder.needs());
+        let room = (gathered + coder.held(), coder.needs());
         if room.1 > 0 {
             writer.room_for(room, permit, most).await?;
         }
@@ -244,7 +245,7 @@ async fn store_streamed(
             // The client is slower than the disks.
             permit.shrink_to(need);
         }
-        feed(&mut writer, &mut coder, &mut permit, &frame).await?;
+        feed(&mut writer, &mut coder, (&mut permit, 0), &frame).await?;
     }
     // Judged before the shards are ended: what fails here was never whole.
     let digests = body.finish(&core.metrics)?;
@@ -264,7 +265,8 @@ async fn store_unknown(
     mut body: Intake,
 ) -> Result<(BodyDigests, StoredBody), ObjectError> {
     let full = Layout::full(to.class.scheme);
-    let mut permit = core.admit(stream_need(full, None)).await?;
+    let need = stream_need(full, None);
+    let mut permit = core.admit(need).await?;
     let first = stripe_bytes(full) as usize;
     let mut stripe = Vec::with_capacity(first + PADDING);
     let mut rest = match body.gather(&mut stripe, first).await? {
@@ -286,10 +288,12 @@ async fn store_unknown(
     let mut writer = BlobWriter::begin(core, group, layout, None, to.object.clone())?;
     let mut coder = StripeCoder::new(core.codec(layout), None, core.blocks.clone());
     let most = stripe_bytes(layout) as usize;
+    let gathered = first as u64;
     loop {
         // Only whole stripes are fed before the end is known.
         let whole = stripe.len() - stripe.len() % most;
-        feed(&mut writer, &mut coder, &mut permit, &stripe[..whole]).await?;
+        let held = (&mut permit, gathered);
+        feed(&mut writer, &mut coder, held, &stripe[..whole]).await?;
         stripe.drain(..whole);
         let Some(frame) = (match rest.is_empty() {
             false => Some(std::mem::take(&mut rest)),
@@ -297,13 +301,18 @@ async fn store_unknown(
         }) else {
             break;
         };
+        if writer.is_settled() {
+            // The client is slower than the disks.
+            permit.shrink_to(need);
+        }
         let taken = frame.len().min(most - stripe.len());
         stripe.extend_from_slice(&frame[..taken]);
         rest = frame.slice(taken..);
     }
     let len = body.len();
     coder.set_len(len);
-    feed(&mut writer, &mut coder, &mut permit, &stripe).await?;
+    let held = (&mut permit, gathered);
+    feed(&mut writer, &mut coder, held, &stripe).await?;
     let digests = body.finish(&core.metrics)?;
     let end = ShardEnd {
         shard_len: coder.shard_len(),

@@ -1,6 +1,7 @@
 //! The object path over disks in memory: what is stored comes back, whatever
 //! the disks do, and what was not stored leaves nothing.
 
+mod durable;
 mod fixture;
 mod multipart;
 mod purge;

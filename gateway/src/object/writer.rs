@@ -167,6 +167,9 @@ impl BlobWriter {
             self.proceed(shard);
         }
         if left > 0 {
+            // Whoever was done has work again, and so the others have not
+            // kept it waiting yet.
+            self.idle_since = None;
             self.outstanding += bytes;
             self.blocks.insert(block, Outstanding { left, bytes });
         }

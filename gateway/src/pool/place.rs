@@ -97,12 +97,24 @@ pub struct LocalFolder {
 }
 
 /// The folders of the gateway's own server.
+///
+/// A folder may hang, on a device that does not answer any more. Whatever
+/// touches one therefore runs on a thread of its own, one at a time for each
+/// folder: a folder that hangs holds one thread, however often it is asked
+/// for, and none of its neighbours.
 pub struct LocalFolders {
-    folders: Vec<LocalFolder>,
+    folders: Vec<Configured>,
     server: String,
     site: String,
     options: DiskOptions,
     open: Mutex<Vec<Arc<LocalDisk>>>,
+}
+
+/// A folder, and the turn of whoever touches it.
+#[derive(Clone)]
+struct Configured {
+    folder: LocalFolder,
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Until a disk that is opened anew has let go of its folder.
@@ -116,8 +128,12 @@ impl LocalFolders {
         site: String,
         options: DiskOptions,
     ) -> Self {
+        let configured = |folder| Configured {
+            folder,
+            turn: Arc::default(),
+        };
         Self {
-            folders,
+            folders: folders.into_iter().map(configured).collect(),
             server,
             site,
             options,
@@ -125,11 +141,11 @@ impl LocalFolders {
         }
     }
 
-    fn folder(&self, name: &str) -> Result<LocalFolder, String> {
+    fn folder(&self, name: &str) -> Result<Configured, String> {
         let found = self
             .folders
             .iter()
-            .find(|folder| folder.path.to_string_lossy() == name);
+            .find(|of| of.folder.path.to_string_lossy() == name);
         found
             .cloned()
             .ok_or_else(|| format!("{name} is not a configured folder"))
@@ -143,12 +159,37 @@ impl LocalFolders {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, OpenError> + Send + 'static,
-) -> Result<T, OpenError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .expect("opening a disk does not panic and is not aborted")
+impl Configured {
+    /// Runs what may hang, when it is its turn. Dropped, the work goes on to
+    /// its end, and the turn with it.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&LocalFolder) -> T + Send + 'static,
+    ) -> T {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let folder = self.folder.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            let done = work(&folder);
+            drop(turn);
+            done
+        });
+        work.await
+            .expect("looking at a disk does not panic and is not aborted")
+    }
+
+    async fn look(&self, within: Duration) -> Found {
+        let found = timeout(within, self.blocking(look_into)).await;
+        found.unwrap_or_else(|_| Found {
+            state: FoundState::Failed {
+                why: format!(
+                    "{} did not answer in {within:?}",
+                    self.folder.path.display()
+                ),
+            },
+            folder: self.folder.path.to_string_lossy().into_owned(),
+            medium: self.folder.medium,
+        })
+    }
 }
 
 fn look_into(folder: &LocalFolder) -> Found {
@@ -174,12 +215,8 @@ impl Place for LocalFolders {
     }
 
     async fn survey(&self, within: Duration) -> Result<Survey, String> {
-        let folders = self.folders.clone();
-        let looking = tokio::task::spawn_blocking(move || folders.iter().map(look_into).collect());
-        let folders = timeout(within, looking)
-            .await
-            .map_err(|_| format!("folders did not answer in {within:?}"))?
-            .map_err(|error| error.to_string())?;
+        let looks = self.folders.iter().map(|folder| folder.look(within));
+        let folders = futures::future::join_all(looks).await;
         Ok(Survey {
             agent: None,
             name: String::new(),
@@ -200,10 +237,11 @@ impl Place for LocalFolders {
         let new = NewDisk {
             cluster: ctx.cluster,
             disk,
-            medium: medium.or(folder.medium),
+            medium: medium.or(folder.folder.medium),
             create_folder: false,
         };
-        let formatted = blocking(move || LocalDisk::format(&folder.path, &new)).await;
+        let format = move |folder: &LocalFolder| LocalDisk::format(&folder.path, &new);
+        let formatted = folder.blocking(format).await;
         formatted.map_err(|error| error.to_string())
     }
 
@@ -222,10 +260,11 @@ impl Place for LocalFolders {
             disk: Some(identity.disk),
         };
         let options = DiskOptions {
-            medium: folder.medium,
+            medium: folder.folder.medium,
             ..self.options.clone()
         };
-        let opened = blocking(move || LocalDisk::open(&folder.path, &expected, options)).await;
+        let open = move |folder: &LocalFolder| LocalDisk::open(&folder.path, &expected, options);
+        let opened = folder.blocking(open).await;
         let disk = Arc::new(opened.map_err(|error| error.to_string())?);
         self.open.lock().push(Arc::clone(&disk));
         Ok(disk)
@@ -248,5 +287,47 @@ pub(crate) async fn health_of(
     match timeout(within, store.health()).await {
         Ok(health) => health,
         Err(_) => Err(StoreError::TimedOut(within)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_folder_that_hangs_holds_one_thread_and_hides_none_of_its_neighbours() {
+        let dir = tempfile::tempdir().unwrap();
+        let folders = ["one", "two"].map(|name| {
+            let path = dir.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            LocalFolder { path, medium: None }
+        });
+        let (server, site) = ("server".into(), "site".into());
+        let place = LocalFolders::new(folders.into(), server, site, DiskOptions::default());
+        let short = Duration::from_millis(200);
+
+        let (release, hanging) = mpsc::channel::<()>();
+        let hang = place.folders[0].blocking(move |_| hanging.recv().is_err());
+        assert!(timeout(short, hang).await.is_err());
+        let began = Arc::new(AtomicBool::new(false));
+        let second = {
+            let began = Arc::clone(&began);
+            place.folders[0].blocking(move |_| began.store(true, Ordering::SeqCst))
+        };
+        assert!(timeout(short, second).await.is_err());
+        assert!(!began.load(Ordering::SeqCst), "one at a time");
+        let survey = place.survey(short).await.unwrap();
+        let states: Vec<_> = survey.folders.iter().map(|found| &found.state).collect();
+        assert!(
+            matches!(states[..], [FoundState::Failed { .. }, FoundState::Blank]),
+            "{states:?}"
+        );
+        drop(release);
+        let survey = place.survey(Duration::from_secs(60)).await.unwrap();
+        let blank = |found: &Found| found.state == FoundState::Blank;
+        assert!(survey.folders.iter().all(blank), "{survey:?}");
     }
 }

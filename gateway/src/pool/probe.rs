@@ -1,23 +1,26 @@
 //! Asking disks how they are, and looking for those that are not there.
 //!
 //! Invariant: a disk counts as living only after it answered in time, as the
-//! disk that it should be, under this gateway's epoch. One that hangs delays
-//! no other. A folder is never made or formatted here.
+//! disk that it should be, under this gateway's epoch. One that hangs, while
+//! it is asked, looked for or opened, delays no other. A folder is never made
+//! or formatted here.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use shardgate_wire::{DiskHealth, ShardStore, StoreError};
+use shardgate_wire::{DiskHealth, DiskIdentity, ShardStore, StoreError};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::members::Member;
-use super::place::FoundState;
+use super::place::{FoundState, Place, Survey};
 use super::standing::Standing;
 use super::state::Pool;
 
+/// How long looking for disks waits for those that it found to be open.
+const OPEN_WAIT: Duration = Duration::from_secs(5);
 /// The prober is woken at most this often.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
 
@@ -26,16 +29,24 @@ impl Pool {
     pub fn spawn_probes(&self, tracker: &TaskTracker, stop: CancellationToken) {
         let pool = self.clone();
         tracker.spawn(async move {
-            let work = pool.probe_for_ever();
+            // Apart: a place that does not answer keeps nobody's health from
+            // us.
+            let work = async { tokio::join!(pool.probe_for_ever(), pool.look_for_ever()) };
             tokio::select! {
-                () = work => {}
+                _ = work => {}
                 () = stop.cancelled() => {}
             }
         });
     }
 
+    async fn look_for_ever(&self) {
+        loop {
+            tokio::time::sleep(self.inner.settings.look_every).await;
+            self.look_for_missing().await;
+        }
+    }
+
     async fn probe_for_ever(&self) {
-        let mut next_look = Instant::now() + self.inner.settings.look_every;
         let mut next_round = Instant::now() + self.inner.settings.probe_every;
         loop {
             let nudged = tokio::select! {
@@ -48,10 +59,6 @@ impl Pool {
                 continue;
             }
             self.probe_all().await;
-            if Instant::now() >= next_look {
-                self.look_for_missing().await;
-                next_look = Instant::now() + self.inner.settings.look_every;
-            }
             next_round = Instant::now() + self.inner.settings.probe_every;
         }
     }
@@ -140,35 +147,100 @@ impl Pool {
         if missing.is_empty() {
             return;
         }
-        let _changing = self.inner.changing.lock().await;
-        for place in &self.inner.places {
-            let Ok(survey) = place.survey(self.inner.settings.survey_timeout).await else {
+        let within = self.inner.settings.survey_timeout;
+        let surveys = self.inner.places.iter().map(|place| async move {
+            let survey = place.survey(within).await;
+            survey.ok().map(|survey| (place, survey))
+        });
+        let surveys: Vec<_> = join_all(surveys).await.into_iter().flatten().collect();
+        let mut found = Vec::new();
+        for (place, survey) in &surveys {
+            found.extend(survey.folders.iter().filter_map(|folder| {
+                let FoundState::Disk(identity) = &folder.state else {
+                    return None;
+                };
+                Some((*place, survey, &folder.folder, *identity))
+            }));
+        }
+        let mut opening = Vec::new();
+        for member in &missing {
+            let mut here = found.iter().filter(|(_, _, _, identity)| {
+                identity.disk == member.id() && identity.cluster == self.inner.cluster
+            });
+            let Some((place, survey, folder, identity)) = here.next() else {
                 continue;
             };
-            for found in &survey.folders {
-                let FoundState::Disk(identity) = &found.state else {
-                    continue;
-                };
-                let wanted = missing.iter().find(|member| member.id() == identity.disk);
-                let (Some(member), true) = (wanted, identity.cluster == self.inner.cluster) else {
-                    continue;
-                };
-                match place.open(&found.folder, identity).await {
-                    Ok(store) => {
-                        tracing::info!(disk = %identity.disk, folder = found.folder, "disk is back");
-                        member.found_again(store);
-                        self.keep_place_of(member, &survey, &found.folder).await;
-                        self.probe_one(member).await;
-                        self.refresh();
-                    }
-                    Err(why) => {
-                        tracing::warn!(disk = %identity.disk, why, "disk is there and cannot be opened");
-                        member.not_opened(why);
-                        self.refresh();
-                    }
+            if let Some((_, _, other, _)) = here.next() {
+                self.found_twice(member, folder, other);
+                continue;
+            }
+            if !self.inner.opening.lock().insert(identity.disk) {
+                continue;
+            }
+            let back = Back {
+                pool: self.clone(),
+                member: Arc::clone(member),
+                place: Arc::clone(place),
+                survey: (*survey).clone(),
+                folder: (*folder).clone(),
+                identity: *identity,
+            };
+            opening.push(tokio::spawn(back.open()));
+        }
+        // One that hangs is left to itself: when it is open, it is taken in.
+        let _patience = timeout(OPEN_WAIT, join_all(opening)).await;
+    }
+
+    /// One of the two is a copy, and nobody can tell which: none is opened.
+    fn found_twice(&self, member: &Member, one: &str, other: &str) {
+        let why = format!("found at {one} and at {other}: one is a copy, and none is used");
+        if member.standing() != (Standing::Lost { why: why.clone() }) {
+            tracing::error!(disk = %member.id(), why, "disk is not taken back");
+            member.not_opened(why);
+            self.refresh();
+        }
+    }
+}
+
+/// A disk that was found again.
+struct Back {
+    pool: Pool,
+    member: Arc<Member>,
+    place: Arc<dyn Place>,
+    survey: Survey,
+    folder: String,
+    identity: DiskIdentity,
+}
+
+impl Back {
+    async fn open(self) {
+        let pool = &self.pool;
+        let disk = self.identity.disk;
+        let opened = self.place.open(&self.folder, &self.identity).await;
+        let _changing = pool.inner.changing.lock().await;
+        // The operator may have declared it lost meanwhile.
+        if !self.member.is_lost_for_good() {
+            match opened {
+                Ok(store) => {
+                    tracing::info!(%disk, folder = self.folder, "disk is back");
+                    self.member.found_again(store);
+                    pool.keep_place_of(&self.member, &self.survey, &self.folder)
+                        .await;
+                    pool.probe_one(&self.member).await;
+                }
+                Err(why) => {
+                    tracing::warn!(%disk, why, "disk is there and cannot be opened");
+                    self.member.not_opened(why);
                 }
             }
+            pool.refresh();
         }
+    }
+}
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        self.pool.inner.opening.lock().remove(&self.identity.disk);
     }
 }
 

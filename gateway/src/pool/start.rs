@@ -276,7 +276,12 @@ impl Opening<'_> {
         row: DiskRow,
     ) -> Result<OpenDisk, (DiskRow, String)> {
         let place = &self.start.places[at.place];
-        let store = match place.open(&at.folder, identity).await {
+        let within = self.start.settings.open_timeout;
+        let opened = match tokio::time::timeout(within, place.open(&at.folder, identity)).await {
+            Ok(opened) => opened,
+            Err(_) => Err(format!("{} did not open in {within:?}", at.folder)),
+        };
+        let store = match opened {
             Ok(store) => store,
             Err(why) => return Err((row, why)),
         };

@@ -154,6 +154,40 @@ async fn a_disk_that_returns_while_running_is_taken_back_under_the_epoch() {
     assert_eq!(row.path, "s0/disk-7");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_while_it_is_opened_delays_nothing() {
+    let living = |pool: &Pool| pool.snapshot().view.by_server(|disk| disk.living).total();
+    let test = TestPool::new(&[6]).await;
+    let place = &test.places[0];
+    place.hang(Some("s0/disk-1"));
+    let other = place.set("s0/disk-2", Content::Missing);
+    let starting = tokio::time::timeout(Duration::from_secs(600), test.restart());
+    let pool = starting.await.expect("the start goes on").unwrap();
+    assert_eq!(living(&pool), 4);
+    place.set("s0/disk-2", other);
+    let looking = tokio::time::timeout(Duration::from_secs(600), pool.look_for_missing());
+    looking.await.expect("the look goes on");
+    assert_eq!(living(&pool), 5, "the other is back");
+    place.hang(None);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(living(&pool), 6, "it is taken in when it is open");
+}
+
+#[tokio::test]
+async fn of_a_disk_and_its_copy_none_is_taken_back() {
+    let test = TestPool::new(&[6]).await;
+    let away = test.places[0].set("s0/disk-1", Content::Missing);
+    let pool = test.restart().await.unwrap();
+    test.places[0].set("s0/disk-7", away.clone());
+    test.places[0].set("s0/disk-8", away);
+    pool.look_for_missing().await;
+    let living = |pool: &Pool| pool.snapshot().view.by_server(|disk| disk.living).total();
+    assert_eq!(living(&pool), 5);
+    test.places[0].set("s0/disk-8", Content::Missing);
+    pool.look_for_missing().await;
+    assert_eq!(living(&pool), 6);
+}
+
 #[tokio::test]
 async fn an_emptied_catalog_never_begins_anew_over_disks() {
     let mut test = TestPool::new(&[3]).await;

@@ -3,7 +3,7 @@
 //! Invariant: the snapshot is rebuilt after every change of a disk's
 //! standing, and at each probe; whoever chooses, chooses on one snapshot.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ pub struct PoolSettings {
     pub look_every: Duration,
     /// Until a server's folders or an agent have said what they have.
     pub survey_timeout: Duration,
+    /// A disk that is not open by then is started without, and looked for.
+    pub open_timeout: Duration,
     /// How long a start waits for agents without which it cannot go on: they
     /// may be starting too.
     pub start_patience: Duration,
@@ -57,6 +59,7 @@ impl Default for PoolSettings {
             assign_timeout: Duration::from_secs(5),
             look_every: Duration::from_secs(1),
             survey_timeout: Duration::from_secs(5),
+            open_timeout: Duration::from_secs(30),
             start_patience: Duration::from_secs(15),
         }
     }
@@ -114,6 +117,8 @@ pub(crate) struct Inner {
     pub making: Mutex<()>,
     /// Held by whoever changes which disks there are.
     pub changing: Mutex<()>,
+    /// Disks that were found again and are being opened.
+    pub opening: parking_lot::Mutex<BTreeSet<DiskId>>,
     /// Wakes the prober.
     pub nudge: Notify,
     taken_over: CancellationToken,
@@ -151,6 +156,7 @@ impl Pool {
                 latencies: Latencies::default(),
                 making: Mutex::new(()),
                 changing: Mutex::new(()),
+                opening: Default::default(),
                 nudge: Notify::new(),
                 taken_over: CancellationToken::new(),
             }),

@@ -31,6 +31,8 @@ pub(crate) struct MemoryPlace {
     folders: Mutex<BTreeMap<String, Content>>,
     /// Whether it answers.
     silent: Mutex<bool>,
+    /// A folder whose disk does not come to be open.
+    hanging: Mutex<Option<String>>,
 }
 
 impl MemoryPlace {
@@ -40,6 +42,7 @@ impl MemoryPlace {
             server: server.to_owned(),
             folders: Mutex::new(names.collect()),
             silent: Mutex::new(false),
+            hanging: Mutex::new(None),
         })
     }
 
@@ -50,6 +53,10 @@ impl MemoryPlace {
 
     pub(crate) fn silence(&self, silent: bool) {
         *self.silent.lock() = silent;
+    }
+
+    pub(crate) fn hang(&self, folder: Option<&str>) {
+        *self.hanging.lock() = folder.map(str::to_owned);
     }
 
     pub(crate) fn store(&self, folder: &str) -> MemoryStore {
@@ -126,6 +133,9 @@ impl Place for MemoryPlace {
         folder: &str,
         identity: &DiskIdentity,
     ) -> Result<Arc<dyn ShardStore>, String> {
+        while self.hanging.lock().as_deref() == Some(folder) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
         let store = self.store(folder);
         assert_eq!(store.disk(), identity.disk, "opened as another disk");
         Ok(Arc::new(store))

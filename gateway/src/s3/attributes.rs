@@ -53,11 +53,19 @@ pub(crate) async fn get_object_attributes(
     let limit = page_limit(input.max_parts, "max-parts")?;
     let after = u16::try_from(input.part_number_marker.unwrap_or(0).max(0)).unwrap_or(u16::MAX);
     let bucket = operations.bucket(&input.bucket).await?;
-    let row = operations
-        .catalog
-        .object(bucket.incarnation, &input.key)
-        .await;
-    let row = row.map_err(catalog_error)?;
+    let catalog = &operations.catalog;
+    let found = match wanted.parts {
+        true => {
+            catalog
+                .object_with_parts(bucket.incarnation, &input.key)
+                .await
+        }
+        false => catalog
+            .object(bucket.incarnation, &input.key)
+            .await
+            .map(|row| (row, Vec::new())),
+    };
+    let (row, parts) = found.map_err(catalog_error)?;
     let mut output = GetObjectAttributesOutput {
         last_modified: Some(timestamp(row.modified)),
         e_tag: wanted.etag.then(|| etag(&row.etag)),
@@ -73,29 +81,26 @@ pub(crate) async fn get_object_attributes(
         output.checksum = Some(checksum);
     }
     if wanted.parts && row.etag.parts > 0 {
-        output.object_parts = Some(parts_of(operations, &row, after, limit).await?);
+        output.object_parts = Some(parts_of(&row, &parts, after, limit));
     }
     Ok(S3Response::new(output))
 }
 
 /// The parts behind a number. As in S3, each is listed only where parts have
 /// checksums; else their number alone is said.
-async fn parts_of(
-    operations: &Operations,
+fn parts_of(
     row: &VersionRow,
+    parts: &[PartRow],
     after: u16,
     limit: usize,
-) -> S3Result<GetObjectAttributesParts> {
+) -> GetObjectAttributesParts {
     let mut shown = GetObjectAttributesParts {
         total_parts_count: Some(i32::from(row.etag.parts)),
         ..GetObjectAttributesParts::default()
     };
     if row.checksum.is_none() {
-        return Ok(shown);
+        return shown;
     }
-    let all = usize::from(row.etag.parts);
-    let parts = operations.catalog.parts(row.uid, 0, all).await;
-    let parts: Vec<PartRow> = parts.map_err(catalog_error)?;
     let mut behind = parts.iter().filter(|part| part.number > after);
     let page: Vec<&PartRow> = behind.by_ref().take(limit).collect();
     let last = page.last().map_or(after, |part| part.number);
@@ -104,7 +109,7 @@ async fn parts_of(
     shown.part_number_marker = Some(i32::from(after));
     shown.next_part_number_marker = Some(i32::from(last));
     shown.parts = Some(page.into_iter().map(shown_part).collect());
-    Ok(shown)
+    shown
 }
 
 fn shown_part(row: &PartRow) -> ObjectPart {

@@ -27,6 +27,8 @@ struct Interposed {
     engine: Arc<MemoryEngine>,
     /// Commits to pass before, and the act.
     act: Mutex<Option<(usize, Act)>>,
+    /// The same before the next scan.
+    before_scan: Mutex<Option<Act>>,
 }
 
 #[async_trait]
@@ -38,6 +40,10 @@ impl Engine for Interposed {
         self.engine.get_many(keys).await
     }
     async fn scan(&self, scan: Scan) -> Result<Vec<Entry>, EngineError> {
+        let act = self.before_scan.lock().take();
+        if let Some(act) = act {
+            act.await;
+        }
         self.engine.scan(scan).await
     }
     async fn commit(&self, commit: Commit) -> Result<CommitNumber, CommitError> {
@@ -79,6 +85,7 @@ impl Two {
         let interposed = Arc::new(Interposed {
             engine: engine.clone(),
             act: Mutex::new(None),
+            before_scan: Mutex::new(None),
         });
         let ours = Catalog::new(interposed.clone());
         let other = Catalog::new(engine);
@@ -177,6 +184,22 @@ async fn complete(
 async fn abort(catalog: Catalog, bucket: BucketRef) {
     let aborted = catalog.abort_upload(&bucket, "k", VersionUid(7));
     aborted.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_parts_of_an_object_are_read_while_it_is_replaced() {
+    let two = Two::new().await;
+    two.upload().await;
+    two.complete(&[(1, 100), (2, 200)]).await.unwrap();
+    let ours = &two.ours;
+    let read = || ours.object_with_parts(two.bucket.incarnation, "k");
+    let (row, parts) = read().await.unwrap();
+    assert_eq!((row.uid, parts.len()), (VersionUid(7), 2));
+    let put = other_puts(two.other.clone(), two.bucket.clone());
+    *two.interposed.before_scan.lock() = Some(Box::pin(put));
+    let (row, parts) = read().await.unwrap();
+    assert_eq!((row.uid, parts.len()), (VersionUid(50), 0));
+    assert_eq!(two.condemned().await, [BlobId(100), BlobId(200)]);
 }
 
 #[tokio::test]

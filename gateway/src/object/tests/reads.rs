@@ -235,6 +235,25 @@ async fn a_flipped_byte_is_repaired_and_never_served() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn bytes_that_are_damaged_behind_the_disks_checks_are_never_served() {
+    for (scheme, disks) in [("4+2", &SIX[..]), ("1+2", &SIX[..3])] {
+        for len in [100 * KIB, 1024 * KIB, 3 << 20] {
+            for byte in [0, 20 * KIB, 64 * KIB] {
+                let store = fixture(scheme, disks).await;
+                let expected = bytes(len, 1);
+                store.put("key", &expected).await.unwrap();
+                store.pool.disk(0).garble(Some(byte));
+                store.pool.disk(1).garble(Some(byte));
+                assert!(store.get("key").await.unwrap() == expected, "{len} {byte}");
+                (0..disks.len()).for_each(|disk| store.pool.disk(disk).garble(Some(0)));
+                let refused = store.get("key").await;
+                assert!(matches!(refused, Err(ObjectError::Unreadable { .. })));
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_healthy_range_reads_only_what_it_needs() {
     let store = fixture("4+2", &SIX).await;
     store.put("key", &bytes(3 << 20, 1)).await.unwrap();
