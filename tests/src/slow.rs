@@ -1,6 +1,7 @@
 //! Many slow clients on an 8+4 pool of three agents, and a fast client whose
 //! latency is taken alone and beside them.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Error, Result};
 use std::net::SocketAddr;
@@ -54,6 +55,8 @@ pub struct Outcome {
     pub beside_p99_ms: f64,
     /// Slow clients that were still served at the end.
     pub served: usize,
+    /// The others: how many ended why.
+    pub cut_off: BTreeMap<String, usize>,
 }
 
 async fn slow_get(client: Client, rate: u64) -> Result<()> {
@@ -173,8 +176,19 @@ pub async fn measure(load: &Load) -> Result<Outcome> {
             }
         }
     };
-    let served = slow.iter().filter(|client| !client.is_finished()).count();
-    slow.iter().for_each(JoinHandle::abort);
+    let (mut served, mut cut_off) = (0, BTreeMap::new());
+    for client in slow {
+        if !client.is_finished() {
+            served += 1;
+            client.abort();
+            continue;
+        }
+        let why = match client.await.map_err(Error::other)? {
+            Ok(()) => "it ended early".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        *cut_off.entry(why).or_default() += 1;
+    }
     let gateway = pool.gateway.as_ref().expect("the gateway runs");
     let peak_mib = gateway.memory().peak as f64 / f64::from(1 << 20);
     pool.stop();
@@ -186,5 +200,6 @@ pub async fn measure(load: &Load) -> Result<Outcome> {
         beside_p50_ms: quantile_ms(&beside, 0.5),
         beside_p99_ms: quantile_ms(&beside, 0.99),
         served,
+        cut_off,
     })
 }
