@@ -1,6 +1,6 @@
 //! From configured folders and agents to a running pool.
 //!
-//! Owns the order of a start: look, decide ([`plan`]), begin an epoch in the
+//! Owns the order of a start: look, decide ([`mod@plan`]), begin an epoch in the
 //! catalog, open what is known, have a majority of the disks accept the
 //! epoch, and only then make new disks of blank folders. Invariants: no disk
 //! is used under an epoch that a majority did not accept (PROTOCOL.md 1); a
