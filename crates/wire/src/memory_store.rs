@@ -49,6 +49,10 @@ struct Switches {
     /// What the next calls of a kind fail with, and how many of them.
     fail_next: BTreeMap<Call, (usize, StoreError)>,
     delay: Duration,
+    /// Who it says it is, where that is not the truth.
+    impostor: Option<DiskIdentity>,
+    /// Why it takes no writes.
+    fenced: Option<String>,
     /// Which byte of every answer to a read is damaged on its way.
     garble: Option<usize>,
     calls: BTreeMap<Call, u64>,
@@ -123,6 +127,9 @@ impl MemoryStore {
         act: impl FnOnce(&DiskIdentity, &mut State) -> Result<T, StoreError> + Send,
     ) -> Result<T, StoreError> {
         self.enter(call).await?;
+        if let Some(why) = self.shared.switches.lock().fenced.clone() {
+            return Err(StoreError::Fenced { why });
+        }
         bounds::check_cluster(&self.shared.identity, ctx)?;
         let mut state = self.shared.state.lock();
         state.admit(ctx)?;
@@ -145,6 +152,17 @@ impl MemoryDisk {
     /// Lets every call wait before it is done (on tokio's clock).
     pub fn delay(&self, delay: Duration) {
         self.shared.switches.lock().delay = delay;
+    }
+
+    /// Lets it say that it is another disk, as a wrong address or a swapped
+    /// device would, until set to `None`.
+    pub fn answer_as(&self, identity: Option<DiskIdentity>) {
+        self.shared.switches.lock().impostor = identity;
+    }
+
+    /// Fences it: it says so, and takes no writes, until set to `None`.
+    pub fn fence(&self, why: Option<&str>) {
+        self.shared.switches.lock().fenced = why.map(str::to_owned);
     }
 
     /// Damages a byte of every answer to a read that is that long, behind
@@ -308,7 +326,13 @@ impl ShardStore for MemoryStore {
 
     async fn health(&self) -> Result<DiskHealth, StoreError> {
         self.enter(Call::Health).await?;
-        Ok(self.shared.state.lock().health(self.shared.identity))
+        let (impostor, fenced) = {
+            let switches = self.shared.switches.lock();
+            (switches.impostor, switches.fenced.clone())
+        };
+        let identity = impostor.unwrap_or(self.shared.identity);
+        let health = self.shared.state.lock().health(identity);
+        Ok(DiskHealth { fenced, ..health })
     }
 }
 

@@ -162,8 +162,8 @@ impl ObjectHandle {
     /// The part of a number, of a multipart object.
     ///
     /// # Errors
-    /// [`ObjectError::NoSuchPart`]; [`ObjectError::NoSuchKey`] if the object
-    /// was replaced meanwhile.
+    /// [`ObjectError::NoSuchPart`]; [`ObjectError::Unavailable`] if the object
+    /// was replaced meanwhile: asked again, the new one answers.
     pub async fn part(&self, number: u16) -> Result<PartRow, ObjectError> {
         let row = self.row();
         if !matches!(row.content, Content::Parts(_)) {
@@ -179,11 +179,19 @@ impl ObjectHandle {
                 _ => Err(ObjectError::NoSuchPart),
             };
         }
-        let part = self.core.catalog.part_by_number(row.uid, number).await;
-        part.map_err(|error| match error {
-            CatalogError::InvalidPart { .. } => ObjectError::NoSuchPart,
-            other => other.into(),
-        })
+        let catalog = &self.core.catalog;
+        match catalog.part_by_number(row.uid, number).await {
+            Err(CatalogError::InvalidPart { .. }) => {}
+            part => return Ok(part?),
+        }
+        // Part rows go with their version: where there is none at all, the
+        // object was replaced since it was opened.
+        match catalog.parts(row.uid, 0, 1).await?.is_empty() {
+            true => Err(ObjectError::Unavailable {
+                why: "the object was replaced meanwhile".into(),
+            }),
+            false => Err(ObjectError::NoSuchPart),
+        }
     }
 
     /// The parts of a multipart object from an offset on.

@@ -7,6 +7,8 @@ use shardgate_wire::{DiskIdentity, Medium, SlotAssignment};
 use super::*;
 use crate::object::ports::Disks;
 use crate::pool::ChangeError;
+use crate::pool::groups::PlaceError;
+use crate::pool::standing::Standing;
 use crate::pool::test_pool::{Content, MemoryPlace, TestPool};
 
 #[tokio::test]
@@ -171,6 +173,61 @@ async fn a_disk_that_hangs_while_it_is_opened_delays_nothing() {
     place.hang(None);
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(living(&pool), 6, "it is taken in when it is open");
+}
+
+#[tokio::test]
+async fn a_fenced_disk_and_one_that_is_another_take_no_writes() {
+    let test = TestPool::new(&[6]).await;
+    let living = || {
+        let snapshot = test.pool.snapshot();
+        snapshot.view.by_server(|disk| disk.living).total()
+    };
+    let disks = test.disks();
+    test.disk(disks[0]).fence(Some("a failed fsync"));
+    test.pool.probe_all().await;
+    assert_eq!(living(), 5);
+    let store = test.places[0].store("s0/disk-2");
+    let own = store.health().await.unwrap().identity;
+    for other in [
+        DiskIdentity {
+            disk: disks[2],
+            ..own
+        },
+        DiskIdentity {
+            cluster: ClusterId::random(),
+            ..own
+        },
+    ] {
+        store.handle().answer_as(Some(other));
+        test.pool.probe_all().await;
+        assert_eq!(living(), 4, "{other:?}");
+        store.handle().answer_as(None);
+        test.put_back(&[]).await;
+        assert_eq!(living(), 5, "only the fenced one stays out");
+    }
+    assert!(matches!(
+        test.pool.member(disks[0]).unwrap().standing(),
+        Standing::Failed { .. }
+    ));
+}
+
+#[tokio::test]
+async fn a_probe_sees_that_another_gateway_took_over() {
+    let test = TestPool::new(&[6]).await;
+    let mut ctx = test.pool.context();
+    ctx.epoch = Epoch {
+        number: ctx.epoch.number + 1,
+        instance: InstanceId::random(),
+    };
+    let store = test.places[0].store("s0/disk-3");
+    store.raise_epoch(&ctx).await.unwrap();
+    test.pool.probe_all().await;
+    assert!(test.pool.is_taken_over());
+    let epoch = store.health().await.unwrap().epoch;
+    assert_eq!(epoch, ctx.epoch, "it keeps the higher one");
+    let class = test.standard().await;
+    let refused = test.pool.group_for_write(&class, Some(1 << 20), None).await;
+    assert!(matches!(refused, Err(PlaceError::TakenOver)));
 }
 
 #[tokio::test]

@@ -143,6 +143,23 @@ async fn parts_make_one_object_with_all_its_ranges() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_part_of_an_object_that_was_replaced_is_not_one_that_never_was() {
+    let store = fixture("4+2", &SIX).await;
+    let begun = upload(&store, None).await;
+    let only = put_part(&store, begun, 3, &bytes(MIB, 1)).await.unwrap();
+    let request = complete(&store, begun, vec![only]);
+    store.service.complete_upload(request).await.unwrap();
+    let handle = store.service.open_object(&store.bucket, "key");
+    let handle = handle.await.unwrap();
+    assert_eq!(handle.part(3).await.unwrap().len, MIB as u64);
+    let never = handle.part(4).await;
+    assert!(matches!(never, Err(ObjectError::NoSuchPart)));
+    store.put("key", &bytes(MIB, 2)).await.unwrap();
+    let replaced = handle.part(3).await;
+    assert!(matches!(replaced, Err(ObjectError::Unavailable { .. })));
+}
+
+#[tokio::test(start_paused = true)]
 async fn composite_checksums_are_of_the_digests() {
     let store = fixture("4+2", &SIX).await;
     let checksum = Some((ChecksumAlgorithm::Sha256, ChecksumKind::Composite));

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rocksdb::perf::{PerfContext, PerfMetric, PerfStatsLevel, set_perf_stats};
+use rocksdb::statistics::Ticker;
 use tempfile::TempDir;
 
 use super::*;
@@ -71,6 +72,25 @@ fn put(key: String) -> Commit {
     Commit {
         expect: vec![],
         ops: vec![Op::Put(key.into(), Bytes::from_static(b"v"))],
+    }
+}
+
+/// A killed process loses nothing that was not synced; a machine without
+/// power does.
+#[tokio::test]
+async fn a_commit_is_answered_when_it_is_synced() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = small().database();
+    options.enable_statistics();
+    let db = Arc::new(DB::open(&options, folder.path()).unwrap());
+    let committed = Arc::default();
+    let start = ChainPosition::default();
+    let committer = Committer::start(db, start, committed, EngineLog).unwrap();
+    for number in 1..=5 {
+        let before = options.get_ticker_count(Ticker::WalFileSynced);
+        committer.commit(put(format!("k{number}"))).await.unwrap();
+        let synced = options.get_ticker_count(Ticker::WalFileSynced);
+        assert_eq!(synced - before, 1, "commit {number}");
     }
 }
 
