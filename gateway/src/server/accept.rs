@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
+use socket2::SockRef;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -27,6 +28,11 @@ use super::operator::{Operator, OperatorRoutes};
 use super::requests::{RequestIds, Requests};
 use super::settings::{Limits, ServerSettings};
 use crate::s3::S3Front;
+
+/// What the kernel takes of an answer beyond what the client's window has room
+/// for. By itself it takes up to 4 MiB for each connection: thousands of slow
+/// clients would have it fetch gigabytes at once that nobody asked for yet.
+const MOST_UNSENT_BYTES: u32 = 128 * 1024;
 
 /// What the server serves.
 pub struct ServerParts {
@@ -144,6 +150,9 @@ impl Connections {
         // Answers are written whole; waiting to fill packets only delays them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
+        }
+        if let Err(error) = SockRef::from(&stream).set_tcp_notsent_lowat(MOST_UNSENT_BYTES) {
+            tracing::debug!(%error, "no TCP_NOTSENT_LOWAT");
         }
         let limits = self.limits;
         let stream = TimedStream::new(stream, limits.header_time, limits.write_idle);
