@@ -13,6 +13,8 @@
 #[cfg(any(test, feature = "testing"))]
 pub mod conforms;
 mod real;
+#[cfg(any(test, feature = "testing"))]
+pub mod sim;
 
 use std::ffi::OsString;
 use std::fmt::Debug;
