@@ -37,7 +37,7 @@ pub(crate) struct Core {
     pub(crate) options: DiskOptions,
     pub(crate) figures: MediumFigures,
     pub(crate) condition: Arc<Condition>,
-    pub(crate) volumes: Engine,
+    pub(crate) volumes: Arc<Engine>,
     pub(crate) rules: Rules,
     pub(crate) folders: Folders,
     pub(crate) keys: KeyLocks,

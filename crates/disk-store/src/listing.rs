@@ -79,7 +79,14 @@ impl Core {
         bounds::check_list(limit)?;
         let packed = self.volumes.list(after, limit)?;
         let files = self.list_files(after, limit, buffer)?;
-        Ok(merged(packed, files, limit))
+        let open = self.handles.open_extents(after);
+        let open = open.into_iter().map(|(key, disk_bytes)| ListedShard {
+            key,
+            disk_bytes,
+            finished: false,
+        });
+        let open = open.take(limit).collect();
+        Ok(merged(merged(packed, files, limit), open, limit))
     }
 
     fn list_files(

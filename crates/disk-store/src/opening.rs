@@ -287,7 +287,7 @@ pub(crate) fn open(
     let volumes = open_volumes(&at, own()?, identity, &condition, &figures, &options)?;
     let core = Core {
         identity,
-        volumes,
+        volumes: Arc::new(volumes),
         path: absolute,
         identity_record,
         device,

@@ -119,6 +119,9 @@ impl Core {
             Ok(answer) => return answer,
             Err(absent) => absent,
         };
+        if let Some(header) = self.handles.open_extent(key) {
+            return Ok(ShardStat { header, end: None });
+        }
         match self.examine(key, buffer)? {
             Found::Absent => Err(absent),
             Found::Damaged(what) => Err(corrupt(what)),

@@ -6,7 +6,7 @@ use shardgate_wire::{CallContext, ShardKey, StoreError, bounds};
 
 use crate::core::Core;
 use crate::names::FolderName;
-use crate::volume::Op;
+use crate::volume::OwnedOp;
 
 impl Core {
     pub(crate) fn delete_shards(
@@ -34,11 +34,9 @@ impl Core {
         for name in touched {
             self.folders.remove_if_empty(name);
         }
-        let ops: Vec<_> = keys.iter().map(|key| Op::Delete(*key)).collect();
-        self.volumes
-            .commit(&ops)
-            .into_iter()
-            .collect::<Result<(), _>>()?;
+        let ops = keys.iter().map(|key| OwnedOp::Delete(*key)).collect();
+        let answers = self.volumes.commit_with_others(ops);
+        answers.into_iter().collect::<Result<(), _>>()?;
         // What is large gives its space back before the answer.
         self.volumes.punch_all()
     }

@@ -10,6 +10,7 @@
 //! deleted stays so, whatever is lost at whichever moment.
 
 mod commit;
+mod compact;
 mod engine;
 mod files;
 mod format;
@@ -23,9 +24,11 @@ mod reading;
 mod scan;
 mod sealing;
 mod volume_state;
+mod windows;
 
-pub(crate) use commit::{Ending, Op};
+pub(crate) use commit::{Ending, Op, OwnedOp};
 pub use engine::VolumeFigures;
 pub(crate) use engine::{Engine, Note};
-pub(crate) use making::Extent;
+pub(crate) use making::OwnExtent;
 pub(crate) use opening::Opening;
+pub use windows::{Window, WindowCursor, WindowRecord, WindowShard};

@@ -12,6 +12,7 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use shardgate_wire::ids::{BlobId, GroupId};
 use shardgate_wire::store::{ShardEnd, SmallShard};
 use shardgate_wire::{ShardHeader, ShardKey, StoreError};
@@ -58,7 +59,32 @@ impl Op<'_> {
     }
 }
 
-type Answer = Result<(), StoreError>;
+pub(crate) type Answer = Result<(), StoreError>;
+
+/// An operation that is handed to whoever commits next.
+#[derive(Debug)]
+pub(crate) enum OwnedOp {
+    /// [`Op::Finish`].
+    Finish(Ending),
+    /// [`Op::Delete`].
+    Delete(ShardKey),
+}
+
+impl OwnedOp {
+    fn as_op(&self) -> Op<'_> {
+        match self {
+            Self::Finish(ending) => Op::Finish(ending),
+            Self::Delete(key) => Op::Delete(*key),
+        }
+    }
+}
+
+/// An operation that waits for the next commit.
+#[derive(Debug)]
+pub(crate) struct Handed {
+    op: OwnedOp,
+    answer: Mutex<Option<Answer>>,
+}
 
 /// A record that is about to be written.
 struct Planned<'a> {
@@ -106,9 +132,44 @@ struct Touched {
 }
 
 impl Engine {
-    /// Does all of `ops`, durably, and answers each.
+    /// Does all of `ops`, durably, and answers each; what others handed in
+    /// meanwhile goes along.
     pub(crate) fn commit(&self, ops: &[Op<'_>]) -> Vec<Answer> {
         let mut writer = self.writer.lock();
+        let handed = std::mem::take(&mut *self.handed.lock());
+        let mut all = Vec::with_capacity(ops.len() + handed.len());
+        all.extend_from_slice(ops);
+        all.extend(handed.iter().map(|handed| handed.op.as_op()));
+        let mut answers = self.commit_all(&mut writer, &all);
+        let theirs = answers.split_off(ops.len());
+        for (handed, answer) in handed.iter().zip(theirs) {
+            *handed.answer.lock() = Some(answer);
+        }
+        answers
+    }
+
+    /// Does operations with whatever others hand in: who comes first does
+    /// it for all that gathered behind the batch before.
+    pub(crate) fn commit_with_others(&self, ops: Vec<OwnedOp>) -> Vec<Answer> {
+        let mine: Vec<_> = ops
+            .into_iter()
+            .map(|op| {
+                Arc::new(Handed {
+                    op,
+                    answer: Mutex::new(None),
+                })
+            })
+            .collect();
+        self.handed.lock().extend(mine.iter().cloned());
+        // When the batch that is under way ends, ours was in it, or waits.
+        self.commit(&[]);
+        let take = |handed: Arc<Handed>| handed.answer.lock().take();
+        mine.into_iter()
+            .map(|handed| take(handed).expect("a commit answers all that was handed in"))
+            .collect()
+    }
+
+    fn commit_all(&self, writer: &mut Writer, ops: &[Op<'_>]) -> Vec<Answer> {
         let mut answers: Vec<Option<Answer>> = vec![None; ops.len()];
         let mut waiting: Vec<usize> = (0..ops.len()).collect();
         while !waiting.is_empty() {
@@ -117,7 +178,7 @@ impl Engine {
             let (now, later): (Vec<_>, Vec<_>) = waiting
                 .into_iter()
                 .partition(|at| seen.insert(ops[*at].subject()));
-            self.commit_round(&mut writer, ops, &now, &mut answers);
+            self.commit_round(writer, ops, &now, &mut answers);
             waiting = later;
         }
         let answer = |answer: Option<Answer>| answer.expect("every round answers its operations");
@@ -332,31 +393,44 @@ impl Engine {
         let mut touched = Vec::new();
         let mut refused = Vec::new();
         for (sequence, write) in &mut batch.writes {
-            match write.write(self.zero_step()) {
+            let written = match write.zero_ahead(self.zero_step()) {
+                Ok(()) => write.write().map_err(|error| (true, error)),
+                Err(error) => Err((false, error)),
+            };
+            match written {
                 Ok(()) => touched.push(Touched {
                     file: Arc::clone(&write.file),
                     what: "sync volume",
                 }),
-                Err(error) => {
+                Err((begun, error)) => {
                     let error = self.refused(Doing::Writing, "write volume", &error);
                     for planned in &write.planned {
                         answers[planned.op] = Some(Err(error.clone()));
                     }
-                    refused.push(*sequence);
+                    refused.push((*sequence, begun));
                 }
             }
         }
-        for sequence in refused {
-            if let Some(write) = batch.writes.remove(&sequence) {
+        for (sequence, begun) in refused {
+            if let Some(write) = batch.writes.remove(&sequence)
+                && begun
+            {
                 self.give_up(&write);
             }
         }
         touched
     }
 
-    /// Nothing more goes into a volume whose end is not known: a later,
-    /// shorter batch would leave records of this one behind it.
+    /// Nothing more goes into a volume whose end is not known. It is ended
+    /// at once where it was good: what a refused write left behind it must
+    /// never be found, for its caller was told that it is not there.
     fn give_up(&self, write: &VolumeWrite<'_>) {
+        let (heading, tail) = (&write.heading, write.durable_to);
+        if self.condition.check_writable().is_ok()
+            && self.end_volume(heading, &*write.file, tail).is_err()
+        {
+            let _ = self.condition.fence("a refused write could not be undone".into());
+        }
         let mut state = self.state.write();
         let Some(of) = state.groups.get_mut(&write.heading.group) else {
             return;
@@ -380,6 +454,10 @@ impl Engine {
             return None;
         }
         let written = self.log_append(writer, &batch.log);
+        if writer.log.as_ref().is_some_and(|log| log.broken) && self.renew_log(writer).is_err() {
+            // What it left must never be found, as in a volume.
+            let _ = self.condition.fence("a refused write of the log could not be undone".into());
+        }
         match written {
             Ok(file) => Some(Touched {
                 file,
@@ -524,8 +602,8 @@ impl<'a> VolumeWrite<'a> {
         self.cursor += span;
     }
 
-    /// Writes all of it with one call, zeroing ahead where that is due.
-    fn write(&mut self, zero_step: u64) -> io::Result<()> {
+    /// Takes and zeroes space where that is due.
+    fn zero_ahead(&mut self, zero_step: u64) -> io::Result<()> {
         if self.cursor > self.zeroed_to {
             let len = (self.cursor - self.zeroed_to).next_multiple_of(zero_step);
             // Extents lie behind it; what they hold must stay.
@@ -533,6 +611,11 @@ impl<'a> VolumeWrite<'a> {
             self.file.allocate_zeroed(self.zeroed_to, len.min(most))?;
             self.zeroed_to += len.min(most);
         }
+        Ok(())
+    }
+
+    /// Writes all of it with one call.
+    fn write(&self) -> io::Result<()> {
         let zeroes = [0; RECORD_ALIGN as usize];
         let mut parts = Vec::with_capacity(3 * self.planned.len());
         for planned in &self.planned {

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use shardgate_wire::ids::{BlobId, CommitNumber, GroupId};
 use shardgate_wire::{DiskIdentity, ShardKey, StoreError};
 
+use super::commit::Handed;
 use super::files::Files;
 use super::format::Entry;
 use super::logbook::Logbook;
@@ -93,6 +94,8 @@ pub(crate) struct Engine {
     pub(crate) state: RwLock<State>,
     pub(crate) writer: Mutex<Writer>,
     pub(crate) files: Files,
+    /// What waits for the next commit.
+    pub(crate) handed: Mutex<Vec<Arc<Handed>>>,
     /// Bytes that may be zeroed ahead of what is written.
     pub(crate) ahead: AtomicU64,
     /// Large records that were deleted, whose space is to be given back.

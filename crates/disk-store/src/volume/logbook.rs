@@ -17,6 +17,7 @@ use super::format::{
 };
 use super::place::{LOG, log_file, parse_log_file};
 use super::scan::Source;
+use crate::condition::Doing;
 use crate::io::{DiskFile, DiskIo, OpenHow};
 
 /// A segment is zeroed in steps of this.
@@ -40,6 +41,23 @@ pub(crate) struct Logbook {
 impl Logbook {
     /// Makes a segment that holds `entries`, durably.
     pub(crate) fn begin(
+        io: &dyn DiskIo,
+        disk: &DiskIdentity,
+        sequence: u64,
+        salt: u64,
+        entries: Vec<LogEntry>,
+    ) -> Result<Self, (Doing, io::Error)> {
+        let written = Self::write_first(io, disk, sequence, salt, entries);
+        let mut log = written.map_err(|error| (Doing::Writing, error))?;
+        let synced = log.file.sync_all();
+        let synced = synced.and_then(|()| io.sync_dir(Path::new(LOG)));
+        synced.map_err(|error| (Doing::Syncing, error))?;
+        log.synced();
+        log.begun_at = log.tail;
+        Ok(log)
+    }
+
+    fn write_first(
         io: &dyn DiskIo,
         disk: &DiskIdentity,
         sequence: u64,
@@ -72,10 +90,6 @@ impl Logbook {
         for batch in batches(&entries) {
             log.append(batch)?;
         }
-        log.file.sync_all()?;
-        io.sync_dir(Path::new(LOG))?;
-        log.synced();
-        log.begun_at = log.tail;
         Ok(log)
     }
 

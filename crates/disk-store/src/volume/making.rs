@@ -5,8 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use shardgate_wire::ids::GroupId;
+use shardgate_wire::store::ShardEnd;
 use shardgate_wire::{ShardHeader, StoreError};
 
+use super::commit::{Ending, OwnedOp};
 use super::engine::{Engine, Writer};
 use super::format::{
     FIRST_RECORD, HEADING_COPY, Heading, RECORD_ALIGN, SECTOR, encode_heading, meta_len,
@@ -37,6 +39,66 @@ pub(crate) fn make_folder(io: &dyn DiskIo, path: &Path) -> io::Result<()> {
     match io.create_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made,
+    }
+}
+
+/// An extent that gives itself up when nobody needs it any more.
+#[derive(Debug)]
+pub(crate) struct OwnExtent {
+    engine: Arc<Engine>,
+    extent: Extent,
+    settled: bool,
+}
+
+impl OwnExtent {
+    /// As [`Engine::reserve`].
+    pub(crate) fn reserve(
+        engine: &Arc<Engine>,
+        header: &ShardHeader,
+        len: u64,
+    ) -> Result<Option<Self>, StoreError> {
+        let extent = engine.reserve(header, len)?;
+        Ok(extent.map(|extent| Self {
+            engine: Arc::clone(engine),
+            extent,
+            settled: false,
+        }))
+    }
+
+    /// Writes bytes of the shard; durable with its end.
+    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        assert!(offset + bytes.len() as u64 <= self.extent.len.next_multiple_of(PAGE));
+        let at = self.extent.at + offset;
+        let written = self.extent.file.write_at(&[IoSlice::new(bytes)], at);
+        written.map_err(|error| self.engine.refused(Doing::Writing, "write extent", &error))
+    }
+
+    /// Ends the shard, durably.
+    pub(crate) fn finish(
+        mut self,
+        header: ShardHeader,
+        end: ShardEnd,
+        crcs: Vec<u32>,
+    ) -> Result<(), StoreError> {
+        let ending = Ending {
+            extent: self.extent.clone(),
+            header,
+            end,
+            crcs,
+        };
+        let ops = vec![OwnedOp::Finish(ending)];
+        let answers = self.engine.commit_with_others(ops);
+        let answer = answers.into_iter().next().unwrap_or(Ok(()));
+        self.settled = answer.is_ok();
+        answer
+    }
+}
+
+impl Drop for OwnExtent {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.engine.release(&self.extent);
+        }
     }
 }
 

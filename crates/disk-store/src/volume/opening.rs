@@ -130,6 +130,7 @@ impl Engine {
                 next_log: 1,
             }),
             files: Files::new(figures.open_files, figures.kept_pages),
+            handed: Mutex::new(Vec::new()),
             ahead: AtomicU64::new(u64::MAX),
             punches: Mutex::new(Vec::new()),
         };

@@ -105,30 +105,8 @@ impl Engine {
     /// one without extents that are out.
     fn seal(&self, of: ToSeal) -> Result<(), StoreError> {
         let heading = of.heading;
-        let tail = of.ends.tail.next_multiple_of(SECTOR);
-        let end = ShardEnd {
-            shard_len: 0,
-            blob_len: 0,
-        };
-        let mark = NewRecord::mark(
-            heading.salt,
-            tail,
-            of.ends.tail,
-            Kind::Seal,
-            of.ends.extents_from,
-            end,
-        );
-        of.file
-            .write_at(&[IoSlice::new(&mark.meta)], tail)
-            .map_err(|error| self.refused(Doing::Writing, "seal volume", &error))?;
-        of.file
-            .sync_data()
-            .map_err(|error| self.refused(Doing::Syncing, "seal volume", &error))?;
-        self.check_named(&*of.file)?;
-        let ends = Ends {
-            tail: tail + mark.head.span(tail),
-            ..of.ends
-        };
+        let tail = self.end_volume(&heading, &*of.file, of.ends.tail)?;
+        let ends = Ends { tail, ..of.ends };
         let head = self.write_directory(heading, ends, &of.entries)?;
         self.show_sealed(head);
         // What was zeroed ahead, up to the extents.
@@ -138,6 +116,30 @@ impl Engine {
             self.punch_range(&*of.file, from, to - from)?;
         }
         Ok(())
+    }
+
+    /// Writes the record behind which nothing counts, durably, and gives
+    /// where it ends.
+    pub(super) fn end_volume(
+        &self,
+        heading: &Heading,
+        file: &dyn crate::io::DiskFile,
+        tail: u64,
+    ) -> Result<u64, StoreError> {
+        let at = tail.next_multiple_of(SECTOR);
+        let end = ShardEnd {
+            shard_len: 0,
+            blob_len: 0,
+        };
+        // Records tell where extents begin; this one has none.
+        let (salt, size) = (heading.salt, heading.size);
+        let mark = NewRecord::mark(salt, at, tail, Kind::Seal, size, end);
+        file.write_at(&[IoSlice::new(&mark.meta)], at)
+            .map_err(|error| self.refused(Doing::Writing, "seal volume", &error))?;
+        file.sync_data()
+            .map_err(|error| self.refused(Doing::Syncing, "seal volume", &error))?;
+        self.check_named(file)?;
+        Ok(at + mark.head.span(at))
     }
 
     /// Writes a volume's directory, durably, under its name.
@@ -237,7 +239,7 @@ impl Engine {
         writer.next_log += 1;
         let salt = (self.random)();
         let log = Logbook::begin(&*self.io, &self.identity, sequence, salt, entries)
-            .map_err(|error| self.refused(Doing::Writing, "begin log", &error))?;
+            .map_err(|(doing, error)| self.refused(doing, "begin log", &error))?;
         let old = writer.log.replace(log);
         if let Some(old) = old {
             let removed = self.io.remove(&log_file(old.sequence));
