@@ -26,6 +26,9 @@ mod sealing;
 mod volume_state;
 mod windows;
 
+#[cfg(test)]
+mod model_tests;
+
 pub(crate) use commit::{Ending, Op, OwnedOp};
 pub use engine::VolumeFigures;
 pub(crate) use engine::{Engine, Note};

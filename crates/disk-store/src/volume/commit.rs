@@ -372,7 +372,8 @@ impl Engine {
         let of = state.groups.get(&group).ok_or_else(gone)?;
         let sequence = sequence.or(of.open).ok_or_else(gone)?;
         let volume = of.volumes.get(&sequence).ok_or_else(gone)?;
-        let file = volume.file.as_ref().ok_or_else(gone)?;
+        let file = volume.file.as_ref().filter(|_| !volume.ended);
+        let file = file.ok_or_else(gone)?;
         let start = volume.tail.next_multiple_of(SECTOR);
         let fresh = || VolumeWrite {
             heading: volume.heading,
@@ -429,7 +430,9 @@ impl Engine {
         if self.condition.check_writable().is_ok()
             && self.end_volume(heading, &*write.file, tail).is_err()
         {
-            let _ = self.condition.fence("a refused write could not be undone".into());
+            let _ = self
+                .condition
+                .fence("a refused write could not be undone".into());
         }
         let mut state = self.state.write();
         let Some(of) = state.groups.get_mut(&write.heading.group) else {
@@ -441,6 +444,7 @@ impl Engine {
         }
         if let Some(volume) = of.volumes.get_mut(&sequence) {
             volume.stage = Stage::Closed;
+            volume.ended = true;
         }
     }
 
@@ -456,7 +460,9 @@ impl Engine {
         let written = self.log_append(writer, &batch.log);
         if writer.log.as_ref().is_some_and(|log| log.broken) && self.renew_log(writer).is_err() {
             // What it left must never be found, as in a volume.
-            let _ = self.condition.fence("a refused write of the log could not be undone".into());
+            let _ = self
+                .condition
+                .fence("a refused write of the log could not be undone".into());
         }
         match written {
             Ok(file) => Some(Touched {

@@ -194,7 +194,7 @@ impl Engine {
     ) -> Result<Option<Output>, StoreError> {
         let mut heading = self.new_heading(&mut self.writer.lock(), choice.group);
         heading.size = size;
-        let made = self.make_file(&heading, What::Output, FIRST_RECORD);
+        let made = self.make_file(&heading, FIRST_RECORD);
         let file = made.map_err(|(doing, error)| self.refused(doing, "compact volume", &error))?;
         let mut output = Output {
             heading,

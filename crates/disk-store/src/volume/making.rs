@@ -111,8 +111,17 @@ impl Engine {
     ) -> Result<u64, StoreError> {
         let heading = self.new_heading(writer, group);
         let zeroed_to = (FIRST_RECORD + self.zero_step()).min(heading.size);
-        let made = self.make_file(&heading, What::Volume, zeroed_to);
-        let file = made.map_err(|(doing, error)| self.refused(doing, "make volume", &error))?;
+        let refused = |(doing, error): (Doing, io::Error)| {
+            let what = "make volume";
+            self.refused(doing, what, &error)
+        };
+        let file = self.make_file(&heading, zeroed_to).map_err(refused)?;
+        let from = volume_file(group, heading.sequence, What::Output);
+        let to = volume_file(group, heading.sequence, What::Volume);
+        let named = self.io.rename(&from, &to);
+        named.map_err(|error| refused((Doing::Writing, error)))?;
+        let named = self.io.sync_dir(&group_folder(group));
+        named.map_err(|error| refused((Doing::Syncing, error)))?;
         let volume = Volume::new(heading, file, zeroed_to);
         let mut state = self.state.write();
         let of = state.groups.entry(group).or_default();
@@ -134,12 +143,12 @@ impl Engine {
         }
     }
 
-    /// Makes the file of a volume, zeroed up to `zeroed_to`, and its name
-    /// durable.
+    /// Makes the file of a volume, zeroed up to `zeroed_to`, durably. It has
+    /// a name that does not count, so that a crash leaves no volume without
+    /// a heading.
     pub(super) fn make_file(
         &self,
         heading: &Heading,
-        what: What,
         zeroed_to: u64,
     ) -> Result<Arc<dyn DiskFile>, (Doing, io::Error)> {
         let io = &*self.io;
@@ -148,7 +157,7 @@ impl Engine {
         let syncing = |error| (Doing::Syncing, error);
         make_folder(io, &folder).map_err(writing)?;
         io.sync_dir(Path::new(VOLUMES)).map_err(syncing)?;
-        let path = volume_file(heading.group, heading.sequence, what);
+        let path = volume_file(heading.group, heading.sequence, What::Output);
         let file = io.open(&path, OpenHow::CreateNew).map_err(writing)?;
         let filled = || -> io::Result<()> {
             file.set_len(heading.size)?;
@@ -162,7 +171,6 @@ impl Engine {
             return Err(writing(error));
         }
         file.sync_all().map_err(syncing)?;
-        io.sync_dir(&folder).map_err(syncing)?;
         Ok(file)
     }
 

@@ -299,11 +299,7 @@ impl Engine {
             let (dead, dead_bytes) = held.dead.get(sequence).unwrap_or(&none);
             let mut volume = match sealed {
                 Some(head) => Volume::sealed(head),
-                None => {
-                    let scanned = self.load_records(group, *sequence, clean, writable, dead)?;
-                    let Some(volume) = scanned else { continue };
-                    volume
-                }
+                None => self.load_records(group, *sequence, clean, writable, dead)?,
             };
             volume.dead = dead.iter().copied().collect();
             volume.dead_bytes = *dead_bytes;
@@ -347,8 +343,7 @@ impl Engine {
         Ok(None)
     }
 
-    /// A volume without a directory, from its records; `None` if it never
-    /// began.
+    /// A volume without a directory, from its records.
     fn load_records(
         &self,
         group: GroupId,
@@ -356,7 +351,7 @@ impl Engine {
         clean: bool,
         writable: bool,
         dead: &BTreeSet<u32>,
-    ) -> Result<Option<Volume>, StoreError> {
+    ) -> Result<Volume, StoreError> {
         let path = volume_file(group, sequence, What::Volume);
         let how = if writable {
             OpenHow::ReadWrite
@@ -372,7 +367,10 @@ impl Engine {
         let heading = read_heading(&mut Source::new(&*file)).map_err(unread)?;
         let heading = heading.filter(|heading| heading.is_of(&self.identity, group, sequence));
         let Some(heading) = heading else {
-            return self.headless(group, sequence, &*file, writable);
+            // It had one before it had its name.
+            error!(disk = %self.identity.disk, volume = name(group, sequence), "volume has no heading: its records cannot be read");
+            let size = file.len().map_err(unread)?;
+            return Ok(lost_volume(&self.identity, group, sequence, size));
         };
         let scanned = scan(&*file, &heading).map_err(unread)?;
         let what = name(group, sequence);
@@ -390,45 +388,13 @@ impl Engine {
         if writable && !reopens {
             self.void_torn(&*file, &heading, &scanned)?;
         }
-        Ok(Some(volume_of(
+        Ok(volume_of(
             heading,
             file,
             &scanned,
             dead,
             reopens && writable,
-        )))
-    }
-
-    /// A file without a heading: made when the power went, or damaged.
-    fn headless(
-        &self,
-        group: GroupId,
-        sequence: u64,
-        file: &dyn DiskFile,
-        writable: bool,
-    ) -> Result<Option<Volume>, StoreError> {
-        let unread = |error: io::Error| self.unread(&error);
-        let len = file.len().map_err(unread)?;
-        let mut source = Source::new(file);
-        let mut at = FIRST_RECORD;
-        while at < len {
-            let bytes = source.bytes(at, 1 << 20).map_err(unread)?;
-            if bytes.iter().any(|byte| *byte != 0) {
-                error!(disk = %self.identity.disk, volume = name(group, sequence), "volume has no heading: its records cannot be read");
-                return Ok(Some(lost_volume(&self.identity, group, sequence, len)));
-            }
-            if bytes.is_empty() {
-                break;
-            }
-            at += bytes.len() as u64;
-        }
-        if writable {
-            let path = volume_file(group, sequence, What::Volume);
-            let removed = self.io.remove(&path);
-            removed.map_err(|error| self.refused(Doing::Writing, "remove volume", &error))?;
-            self.sync_folder(&group_folder(group))?;
-        }
-        Ok(None)
+        ))
     }
 
     /// Covers what a crash left between whole records, so that it is not
@@ -505,6 +471,7 @@ fn lost_volume(disk: &DiskIdentity, group: GroupId, sequence: u64, size: u64) ->
         extents_from: size,
         promised: 0,
         out: 0,
+        ended: false,
         dead: Vec::new(),
         dead_bytes: 0,
         recorded: 0,

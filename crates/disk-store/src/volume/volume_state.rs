@@ -51,6 +51,8 @@ pub(crate) struct Volume {
     pub(crate) promised: u64,
     /// Extents that are out.
     pub(crate) out: usize,
+    /// Ended early, after a refused write: takes nothing at all.
+    pub(crate) ended: bool,
     /// Records that were deleted, in units of 64 bytes, sorted.
     pub(crate) dead: Vec<u32>,
     pub(crate) dead_bytes: u64,
@@ -74,6 +76,7 @@ impl Volume {
             extents_from: heading.size,
             promised: 0,
             out: 0,
+            ended: false,
             dead: Vec::new(),
             dead_bytes: 0,
             recorded: 0,
@@ -93,6 +96,7 @@ impl Volume {
             extents_from: head.extents_from,
             promised: 0,
             out: 0,
+            ended: false,
             dead: Vec::new(),
             dead_bytes: 0,
             unknown: head.unknown,
