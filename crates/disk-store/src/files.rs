@@ -2,7 +2,6 @@
 //!
 //! Owns nothing; every function is told the file.
 
-use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -56,26 +55,6 @@ pub(crate) fn write_all(file: &OwnedFd, bytes: &[u8], offset: u64) -> Result<(),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }
-    }
-    Ok(())
-}
-
-/// Writes all parts, one after the other, from `offset` on.
-pub(crate) fn write_parts(file: &OwnedFd, parts: &[&[u8]], offset: u64) -> Result<(), Errno> {
-    let slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
-    let mut done = loop {
-        match rustix::io::pwritev(file, &slices, offset) {
-            Err(Errno::INTR) => {}
-            other => break other?,
-        }
-    };
-    // After a short count the rest goes part by part.
-    let mut at = offset;
-    for part in parts {
-        let skip = done.min(part.len());
-        done -= skip;
-        write_all(file, &part[skip..], at + skip as u64)?;
-        at += part.len() as u64;
     }
     Ok(())
 }

@@ -28,7 +28,6 @@ const KEEP_EMPTY: Duration = Duration::from_secs(20 * 60);
 /// One folder of shards, open.
 #[derive(Debug)]
 pub(crate) struct Folder {
-    pub(crate) name: FolderName,
     pub(crate) fd: OwnedFd,
     changes: AtomicU64,
     synced: Mutex<u64>,
@@ -36,9 +35,8 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    fn new(name: FolderName, fd: OwnedFd) -> Self {
+    fn new(fd: OwnedFd) -> Self {
         Self {
-            name,
             fd,
             // What came before this process may not be durable.
             changes: AtomicU64::new(1),
@@ -116,7 +114,7 @@ impl Folders {
             }
             made => made?,
         };
-        let folder = Arc::new(Folder::new(name, fd));
+        let folder = Arc::new(Folder::new(fd));
         make_room(&mut known);
         known.open.insert(name, Arc::clone(&folder));
         Ok(folder)
@@ -157,7 +155,7 @@ impl Folders {
             return Ok(Some(Arc::clone(folder)));
         }
         match files::open_folder_at(&self.shards, &name.path()) {
-            Ok(fd) => Ok(Some(Arc::new(Folder::new(name, fd)))),
+            Ok(fd) => Ok(Some(Arc::new(Folder::new(fd)))),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(condition.refused(Doing::Reading, "open folder", errno)),
         }

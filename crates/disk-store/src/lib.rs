@@ -52,4 +52,6 @@ pub use medium::{MediumFigures, medium_of};
 pub use opening::{Expected, NewDisk};
 pub use options::DiskOptions;
 pub use rules::{MAX_CHECKPOINT_BYTES, MAX_MAP_BYTES};
-pub use volume::VolumeFigures;
+pub use volume::{
+    DiskCheck, Finding, Note, VolumeFigures, Window, WindowCursor, WindowRecord, WindowShard,
+};

@@ -89,7 +89,7 @@ impl Core {
         Ok(merged(merged(packed, files, limit), open, limit))
     }
 
-    fn list_files(
+    pub(crate) fn list_files(
         &self,
         after: Option<ShardKey>,
         limit: usize,

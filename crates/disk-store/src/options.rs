@@ -31,6 +31,8 @@ pub struct DiskOptions {
     pub max_cached_bytes: usize,
     /// Overrides the medium's figures of volumes.
     pub volumes: Option<VolumeFigures>,
+    /// Bytes that compaction copies in a second at most, while nobody waits.
+    pub compact_bytes_per_second: u64,
     /// How often the folder is checked to be still there.
     pub check_every: Duration,
     /// How often the highest commit number told is saved, if it rose.
@@ -50,6 +52,7 @@ impl Default for DiskOptions {
             max_cached_files: 64,
             max_cached_bytes: 4 * 1024 * 1024,
             volumes: None,
+            compact_bytes_per_second: 32 * 1024 * 1024,
             check_every: Duration::from_secs(1),
             save_told_every: Duration::from_secs(10),
         }

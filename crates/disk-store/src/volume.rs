@@ -14,6 +14,7 @@ mod compact;
 mod engine;
 mod files;
 mod format;
+mod fsck;
 mod listing;
 mod locate;
 mod logbook;
@@ -29,9 +30,10 @@ mod windows;
 #[cfg(test)]
 mod model_tests;
 
-pub(crate) use commit::{Ending, Op, OwnedOp};
-pub use engine::VolumeFigures;
-pub(crate) use engine::{Engine, Note};
+pub(crate) use commit::{Op, OwnedOp};
+pub(crate) use engine::Engine;
+pub use engine::{Note, VolumeFigures};
+pub use fsck::{DiskCheck, Finding};
 pub(crate) use making::OwnExtent;
 pub(crate) use opening::Opening;
 pub use windows::{Window, WindowCursor, WindowRecord, WindowShard};

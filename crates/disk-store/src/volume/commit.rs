@@ -65,7 +65,7 @@ pub(crate) type Answer = Result<(), StoreError>;
 #[derive(Debug)]
 pub(crate) enum OwnedOp {
     /// [`Op::Finish`].
-    Finish(Ending),
+    Finish(Box<Ending>),
     /// [`Op::Delete`].
     Delete(ShardKey),
 }
@@ -167,6 +167,15 @@ impl Engine {
         mine.into_iter()
             .map(|handed| take(handed).expect("a commit answers all that was handed in"))
             .collect()
+    }
+
+    /// Keeps a note of a blob, or drops it.
+    pub(crate) fn keep_note(&self, group: GroupId, blob: BlobId, note: Option<Note>) -> Answer {
+        let op = match &note {
+            Some(note) => Op::Note(group, blob, note),
+            None => Op::Forget(group, blob),
+        };
+        self.commit(&[op]).remove(0)
     }
 
     fn commit_all(&self, writer: &mut Writer, ops: &[Op<'_>]) -> Vec<Answer> {

@@ -102,11 +102,22 @@ impl Files {
         self.pages.lock().insert((sequence, at), page);
     }
 
+    /// Forgets the pages of a volume's directory.
+    pub(crate) fn forget_pages(&self, sequence: u64) {
+        let mut pages = self.pages.lock();
+        let of: Vec<_> = pages.by_key.keys().copied().collect();
+        for page in of.into_iter().filter(|(of, _)| *of == sequence) {
+            pages.remove(page);
+        }
+    }
+
     /// Forgets the files of a volume that went, or changed.
     pub(crate) fn forget(&self, sequence: u64) {
         let mut open = self.open.lock();
         open.remove((sequence, What::Volume));
         open.remove((sequence, What::Directory));
+        drop(open);
+        self.forget_pages(sequence);
     }
 }
 

@@ -11,11 +11,11 @@ mod log;
 mod record;
 
 pub(crate) use directory::{
-    DIRECTORY_PAGE, Directory, DirectoryHead, Ends, Entry, decode_directory_head, decode_page,
+    DIRECTORY_PAGE, DirectoryHead, Ends, Entry, decode_directory_head, decode_page,
     directory_head_len, encode_directory,
 };
 pub(crate) use heading::{FIRST_RECORD, HEADING_COPY, Heading, decode_heading, encode_heading};
-pub(crate) use log::{LogBatch, LogEntry, MAX_BATCH_BYTES, decode_batch, encode_batch};
+pub(crate) use log::{LogEntry, MAX_BATCH_BYTES, decode_batch, encode_batch};
 pub(crate) use record::{
     HEAD_BYTES, Head, Kind, Meta, NewRecord, RECORD_ALIGN, decode_head, decode_meta, header_at,
     meta_len,

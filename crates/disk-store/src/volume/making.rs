@@ -86,7 +86,7 @@ impl OwnExtent {
             end,
             crcs,
         };
-        let ops = vec![OwnedOp::Finish(ending)];
+        let ops = vec![OwnedOp::Finish(Box::new(ending))];
         let answers = self.engine.commit_with_others(ops);
         let answer = answers.into_iter().next().unwrap_or(Ok(()));
         self.settled = answer.is_ok();

@@ -59,12 +59,8 @@ impl Engine {
         }
     }
 
-    /// Whether a volume waits to be sealed.
-    pub(crate) fn has_upkeep(&self) -> bool {
-        self.next_to_seal().is_some()
-    }
-
     /// Closes the open volume of a group, whatever room it has.
+    #[cfg(test)]
     pub(crate) fn roll(&self, group: GroupId) {
         let _writer = self.writer.lock();
         let empty = {
@@ -175,7 +171,7 @@ impl Engine {
     }
 
     /// The volume is found by its directory from here on.
-    fn show_sealed(&self, head: DirectoryHead) {
+    pub(super) fn show_sealed(&self, head: DirectoryHead) {
         let mut state = self.state.write();
         state.moves += 1;
         let of = state.groups.get_mut(&head.heading.group);

@@ -46,7 +46,7 @@ impl Subject for OnDisk {
 
 #[tokio::test]
 async fn a_flash_disk_conforms() {
-    conformance::run(|_| async { OnDisk::new(options()) }).await;
+    Box::pin(conformance::run(|_| async { OnDisk::new(options()) })).await;
 }
 
 #[tokio::test]
@@ -55,10 +55,10 @@ async fn a_rotating_disk_conforms() {
         medium: Some(Medium::Rotating),
         ..options()
     };
-    conformance::run(|_| {
+    Box::pin(conformance::run(|_| {
         let rotating = rotating.clone();
         async { OnDisk::new(rotating) }
-    })
+    }))
     .await;
 }
 
@@ -72,9 +72,9 @@ async fn a_disk_short_of_files_conforms() {
         max_cached_bytes: 1,
         ..options()
     };
-    conformance::run(|_| {
+    Box::pin(conformance::run(|_| {
         let short = short.clone();
         async { OnDisk::new(short) }
-    })
+    }))
     .await;
 }
