@@ -38,6 +38,9 @@ impl Core {
         let key = header.key;
         let _guard = self.keys.lock(key);
         self.handles.end_open(key);
+        if self.volumes.holds(key)? {
+            return Err(StoreError::Exists);
+        }
         match self.examine_locked(key, buffer)? {
             Found::Absent => {}
             Found::Unfinished(_) => self.unlink(key)?,
@@ -220,9 +223,4 @@ impl Core {
         self.handles.end_shard(&shard, &mut writing);
         if open { self.unlink(shard.key) } else { Ok(()) }
     }
-}
-
-/// Bytes that a new file and its folder take on the disk at most.
-pub(crate) fn put_space(shard_len: usize) -> u64 {
-    file_len(HEAD_BYTES, shard_len as u64)
 }

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{FallocateFlags, Mode, OFlags, StatVfsMountFlags};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 
 /// Opens a folder for the calls that are relative to it.
@@ -33,6 +33,15 @@ pub(crate) fn open_file_at(folder: &OwnedFd, path: &str) -> Result<OwnedFd, Errn
             rustix::fs::openat(folder, path, flags - OFlags::NOATIME, Mode::empty())
         }
         opened => opened,
+    }
+}
+
+/// Whether anything has the name.
+pub(crate) fn exists_at(folder: &OwnedFd, path: &str) -> Result<bool, Errno> {
+    match rustix::fs::statat(folder, path, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno),
     }
 }
 

@@ -1,7 +1,8 @@
 //! The shards of one disk.
 //!
 //! Owns a folder on one file system: its identity, its root and slots
-//! records, and a file for each shard, as `docs/formats.md` says to the byte.
+//! records, and volumes of packed shards, and a file for each large one, as
+//! `docs/formats.md` says to the byte.
 //! [`LocalDisk`] is a [`ShardStore`](shardgate_wire::ShardStore) over it, with
 //! threads and a bounded queue of its own.
 //!
@@ -40,7 +41,9 @@ mod removing;
 mod rules;
 mod shard_file;
 mod space;
+mod tidying;
 mod twin;
+mod volume;
 mod writer;
 
 pub use error::OpenError;
@@ -49,3 +52,4 @@ pub use medium::{MediumFigures, medium_of};
 pub use opening::{Expected, NewDisk};
 pub use options::DiskOptions;
 pub use rules::{MAX_CHECKPOINT_BYTES, MAX_MAP_BYTES};
+pub use volume::VolumeFigures;

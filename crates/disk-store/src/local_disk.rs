@@ -86,6 +86,9 @@ impl LocalDisk {
         let core = Arc::clone(&self.core);
         let builder = std::thread::Builder::new().name(format!("watch-{short}"));
         threads.push(builder.spawn(move || core.watch())?);
+        let core = Arc::clone(&self.core);
+        let builder = std::thread::Builder::new().name(format!("tidy-{short}"));
+        threads.push(builder.spawn(move || core.tidy())?);
         Ok(())
     }
 
@@ -108,6 +111,9 @@ impl LocalDisk {
                 let _ = thread.join();
             }
             core.handles.end_all();
+            // A failure fences the disk, which is said there; the next start
+            // reads what was open.
+            let _ = core.volumes.close();
             let _ = core.rules.save_told(&core.condition);
             let _ = rustix::fs::flock(&core.folder, FlockOperation::Unlock);
             drop(core);

@@ -6,6 +6,7 @@ use shardgate_wire::{CallContext, ShardKey, StoreError, bounds};
 
 use crate::core::Core;
 use crate::names::FolderName;
+use crate::volume::Op;
 
 impl Core {
     pub(crate) fn delete_shards(
@@ -33,6 +34,12 @@ impl Core {
         for name in touched {
             self.folders.remove_if_empty(name);
         }
-        Ok(())
+        let ops: Vec<_> = keys.iter().map(|key| Op::Delete(*key)).collect();
+        self.volumes
+            .commit(&ops)
+            .into_iter()
+            .collect::<Result<(), _>>()?;
+        // What is large gives its space back before the answer.
+        self.volumes.punch_all()
     }
 }

@@ -34,8 +34,7 @@ impl Subject for OnDisk {
     }
 
     async fn damage(&self, key: ShardKey, offset: u64) {
-        let at = self.folder.data_offset(key) + offset as usize;
-        self.folder.change(key, |bytes| bytes[at] ^= 1);
+        self.folder.flip(key, offset);
     }
 
     async fn restart(&mut self) {

@@ -1,0 +1,31 @@
+//! Small and middling shards, packed into volumes.
+//!
+//! Owns `volumes/` and `log/` of a disk's folder: append-only files of one
+//! placement group each, the directories of those that are sealed, and the
+//! log of deletes. Synchronous, without threads, over a
+//! [`DiskIo`](crate::io::DiskIo); the disk's own threads call it.
+//!
+//! Invariants: what was answered is durable; a record is served only whole;
+//! what was synced and does not verify is damaged, never absent; what was
+//! deleted stays so, whatever is lost at whichever moment.
+
+mod commit;
+mod engine;
+mod files;
+mod format;
+mod listing;
+mod locate;
+mod logbook;
+mod making;
+mod opening;
+mod place;
+mod reading;
+mod scan;
+mod sealing;
+mod volume_state;
+
+pub(crate) use commit::{Ending, Op};
+pub use engine::VolumeFigures;
+pub(crate) use engine::{Engine, Note};
+pub(crate) use making::Extent;
+pub(crate) use opening::Opening;

@@ -1,0 +1,183 @@
+//! New volumes, and the extents in them.
+
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+
+use shardgate_wire::ids::GroupId;
+use shardgate_wire::{ShardHeader, StoreError};
+
+use super::engine::{Engine, Writer};
+use super::format::{
+    FIRST_RECORD, HEADING_COPY, Heading, RECORD_ALIGN, SECTOR, encode_heading, meta_len,
+};
+use super::place::{VOLUMES, What, group_folder, volume_file};
+use super::volume_state::{Stage, Volume};
+use crate::condition::Doing;
+use crate::io::{DiskFile, DiskIo, OpenHow};
+
+const PAGE: u64 = 4096;
+
+/// Space in a volume for the bytes of one shard. Given back by a commit, or
+/// by [`Engine::release`].
+#[derive(Clone, Debug)]
+pub(crate) struct Extent {
+    pub(crate) group: GroupId,
+    pub(crate) sequence: u64,
+    /// Where in the volume.
+    pub(crate) at: u64,
+    /// Length of the shard.
+    pub(crate) len: u64,
+    promised: u64,
+    pub(crate) file: Arc<dyn DiskFile>,
+}
+
+/// Makes a folder that may be there.
+pub(crate) fn make_folder(io: &dyn DiskIo, path: &Path) -> io::Result<()> {
+    match io.create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
+
+impl Engine {
+    /// Makes a volume of a group, durable and empty, and gives its number.
+    pub(super) fn make_volume(
+        &self,
+        writer: &mut Writer,
+        group: GroupId,
+    ) -> Result<u64, StoreError> {
+        let heading = self.new_heading(writer, group);
+        let zeroed_to = (FIRST_RECORD + self.zero_step()).min(heading.size);
+        let made = self.make_file(&heading, What::Volume, zeroed_to);
+        let file = made.map_err(|(doing, error)| self.refused(doing, "make volume", &error))?;
+        let volume = Volume::new(heading, file, zeroed_to);
+        let mut state = self.state.write();
+        let of = state.groups.entry(group).or_default();
+        of.volumes.insert(heading.sequence, volume);
+        of.open = Some(heading.sequence);
+        Ok(heading.sequence)
+    }
+
+    pub(super) fn new_heading(&self, writer: &mut Writer, group: GroupId) -> Heading {
+        let sequence = writer.next_volume;
+        writer.next_volume += 1;
+        Heading {
+            cluster: self.identity.cluster,
+            disk: self.identity.disk,
+            group,
+            sequence,
+            salt: (self.random)(),
+            size: self.figures.volume_bytes,
+        }
+    }
+
+    /// Makes the file of a volume, zeroed up to `zeroed_to`, and its name
+    /// durable.
+    pub(super) fn make_file(
+        &self,
+        heading: &Heading,
+        what: What,
+        zeroed_to: u64,
+    ) -> Result<Arc<dyn DiskFile>, (Doing, io::Error)> {
+        let io = &*self.io;
+        let folder = group_folder(heading.group);
+        let writing = |error| (Doing::Writing, error);
+        let syncing = |error| (Doing::Syncing, error);
+        make_folder(io, &folder).map_err(writing)?;
+        io.sync_dir(Path::new(VOLUMES)).map_err(syncing)?;
+        let path = volume_file(heading.group, heading.sequence, what);
+        let file = io.open(&path, OpenHow::CreateNew).map_err(writing)?;
+        let filled = || -> io::Result<()> {
+            file.set_len(heading.size)?;
+            file.allocate_zeroed(0, zeroed_to.min(heading.size))?;
+            let bytes = encode_heading(heading);
+            file.write_at(&[IoSlice::new(&bytes)], 0)?;
+            file.write_at(&[IoSlice::new(&bytes)], HEADING_COPY)
+        };
+        if let Err(error) = filled() {
+            let _ = io.remove(&path);
+            return Err(writing(error));
+        }
+        file.sync_all().map_err(syncing)?;
+        io.sync_dir(&folder).map_err(syncing)?;
+        Ok(file)
+    }
+
+    /// Takes no more records into the open volume of a group.
+    pub(super) fn close_volume(&self, group: GroupId) {
+        let mut state = self.state.write();
+        if let Some(of) = state.groups.get_mut(&group)
+            && let Some(open) = of.open.take()
+            && let Some(volume) = of.volumes.get_mut(&open)
+        {
+            volume.stage = Stage::Closed;
+        }
+    }
+
+    /// Space for the bytes of a shard that comes in appends; `None` for one
+    /// that belongs into a file of its own.
+    pub(crate) fn reserve(
+        &self,
+        header: &ShardHeader,
+        len: u64,
+    ) -> Result<Option<Extent>, StoreError> {
+        let figures = &self.figures;
+        if len == 0 || len > figures.volume_max {
+            return Ok(None);
+        }
+        let group = header.key.group;
+        let span = meta_len(header, len).next_multiple_of(RECORD_ALIGN) + SECTOR;
+        let bytes = len.next_multiple_of(PAGE);
+        let mut writer = self.writer.lock();
+        self.condition.check_writable()?;
+        self.check_note(&self.state.read(), header.key)?;
+        for _ in 0..2 {
+            if let Some(extent) = self.take_extent(group, len, span, bytes) {
+                return Ok(Some(extent));
+            }
+            self.close_volume(group);
+            self.make_volume(&mut writer, group)?;
+        }
+        Ok(self.take_extent(group, len, span, bytes))
+    }
+
+    fn take_extent(&self, group: GroupId, len: u64, span: u64, bytes: u64) -> Option<Extent> {
+        let mut state = self.state.write();
+        let of = state.groups.get_mut(&group)?;
+        let sequence = of.open?;
+        let volume = of.volumes.get_mut(&sequence)?;
+        if !volume.has_room(volume.tail, span, bytes) {
+            return None;
+        }
+        let at = volume.extents_from - bytes;
+        volume.extents_from = at;
+        volume.promised += span;
+        volume.out += 1;
+        Some(Extent {
+            group,
+            sequence,
+            at,
+            len,
+            promised: span,
+            file: Arc::clone(volume.file.as_ref()?),
+        })
+    }
+
+    /// Gives up an extent: its bytes are waste until the volume is compacted.
+    pub(crate) fn release(&self, extent: &Extent) {
+        let mut state = self.state.write();
+        let of = state.groups.get_mut(&extent.group);
+        if let Some(volume) = of.and_then(|of| of.volumes.get_mut(&extent.sequence)) {
+            extent.settle(volume);
+        }
+    }
+}
+
+impl Extent {
+    /// The extent is out no more.
+    pub(super) fn settle(&self, volume: &mut Volume) {
+        volume.promised = volume.promised.saturating_sub(self.promised);
+        volume.out = volume.out.saturating_sub(1);
+    }
+}
