@@ -134,6 +134,13 @@ impl SimDisk {
         self.state.lock().sabotage = sabotage;
     }
 
+    /// Whether space that was taken and never synced may show what removed
+    /// files left there, which is so at first; otherwise zeroes, as file
+    /// systems that order data before metadata show.
+    pub fn set_old_bytes(&self, show: bool) {
+        self.state.lock().old_bytes = show;
+    }
+
     /// Calls so far.
     pub fn counters(&self) -> Counters {
         self.state.lock().counters

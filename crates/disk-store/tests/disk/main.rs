@@ -9,5 +9,7 @@ mod fixture;
 mod folder;
 mod kills;
 mod lifetimes;
+mod lossy;
 mod model;
+mod outage;
 mod power;

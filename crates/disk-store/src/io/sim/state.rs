@@ -38,6 +38,7 @@ pub(super) struct State {
     pub(super) off: bool,
     pub(super) faults: Faults,
     pub(super) sabotage: Sabotage,
+    pub(super) old_bytes: bool,
     pub(super) counters: Counters,
     files: BTreeMap<Id, File>,
     folders: BTreeMap<Id, Folder>,
@@ -70,6 +71,7 @@ impl State {
             off: false,
             faults: Faults::default(),
             sabotage: Sabotage::default(),
+            old_bytes: true,
             counters: Counters::default(),
             files: BTreeMap::new(),
             folders: BTreeMap::from([(ROOT, Folder::default())]),
@@ -473,8 +475,8 @@ impl State {
                 continue;
             }
             let old = match self.old.len() {
-                0 => Old::new(),
-                len => self.old[random.below(len)].clone(),
+                len @ 1.. if self.old_bytes => self.old[random.below(len)].clone(),
+                _ => Old::new(),
             };
             file.content.lose(mood, &mut random, &old);
         }

@@ -216,6 +216,14 @@ fn space_that_was_not_synced_shows_old_bytes() {
     let left = outcomes(run(false), see);
     assert!(left.contains(&BTreeSet::from([0, 9])), "{left:?}");
     assert_eq!(outcomes(run(true), see), BTreeSet::from([[0].into()]));
+    let no_old = |disk: &SimDisk| {
+        disk.set_old_bytes(false);
+        run(false)(disk);
+    };
+    assert_eq!(
+        outcomes(no_old, see),
+        BTreeSet::from([[0].into(), [].into()])
+    );
     // Where zeroing is left out it shows at once.
     let disk = SimDisk::new(1);
     disk.set_sabotage(Sabotage {
