@@ -29,6 +29,8 @@ mod windows;
 
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod motion_tests;
 
 pub(crate) use commit::{Op, OwnedOp};
 pub(crate) use engine::Engine;
