@@ -12,7 +12,7 @@ use shardgate_wire::store::{ShardEnd, SmallShard};
 use shardgate_wire::{ShardKey, StoreError};
 
 use crate::condition::Condition;
-use crate::io::sim::{Faults, SimDisk};
+use crate::io::sim::{Faults, Sabotage, SimDisk};
 use crate::volume::commit::Ending;
 use crate::volume::engine::{Engine, Note, VolumeFigures};
 use crate::volume::making::Extent;
@@ -112,8 +112,9 @@ fn open(disk: &SimDisk, salts: &Arc<AtomicU64>) -> Result<Engine, StoreError> {
 }
 
 impl World {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64, sabotage: Sabotage) -> Self {
         let disk = SimDisk::new(seed);
+        disk.set_sabotage(sabotage);
         let salts = Arc::new(AtomicU64::new(seed << 16));
         let engine = open(&disk, &salts).expect("an empty disk opens");
         Self {
