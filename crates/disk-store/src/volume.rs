@@ -28,6 +28,8 @@ mod volume_state;
 mod windows;
 
 #[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod motion_tests;

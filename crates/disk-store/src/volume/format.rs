@@ -34,3 +34,6 @@ pub(crate) fn keyed_sum(salt: u64, offset: u64, bytes: &[u8]) -> u32 {
     place[8..].copy_from_slice(&offset.to_be_bytes());
     crc32c(bytes) ^ crc32c(&place)
 }
+
+#[cfg(test)]
+mod tests;

@@ -252,12 +252,9 @@ fn report_records(check: &mut DiskCheck, place: &str, sealed: &Sealed, scanned: 
         let what = format!("bytes {from} to {to} are no records");
         check.find(place.to_owned(), None, what);
     }
-    if scanned.tail < sealed.head.tail {
-        let what = format!(
-            "records end at {}, not at {}",
-            scanned.tail, sealed.head.tail
-        );
+    if !scanned.sealed {
+        let what = format!("volume has no seal, records end at {}", scanned.tail);
         check.find(place.to_owned(), None, what);
     }
-    !scanned.unknown.is_empty() || scanned.tail < sealed.head.tail
+    !scanned.unknown.is_empty() || !scanned.sealed
 }

@@ -14,7 +14,7 @@ use world::World;
 use crate::io::sim::Sabotage;
 
 /// Sequences of a usual run.
-const SEQUENCES: u64 = 400;
+const SEQUENCES: u64 = 250;
 /// Steps of a sequence.
 const STEPS: usize = 60;
 

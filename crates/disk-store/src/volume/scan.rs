@@ -109,8 +109,9 @@ pub(crate) fn scan(file: &dyn DiskFile, heading: &Heading) -> io::Result<Scanned
         match look(&mut source, heading, at)? {
             Seen::Whole(head) => {
                 found.take(at, &head);
+                // A seal may be written again where it is.
+                found.tail = if found.sealed { at } else { at + head.span(at) };
                 at += head.span(at);
-                found.tail = at;
             }
             Seen::Bad(head) => {
                 let entry = head.kind.is_shard().then(|| entry(at, &head));
