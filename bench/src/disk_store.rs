@@ -31,6 +31,10 @@ pub(crate) struct Args {
     /// Seconds of each load.
     #[arg(long, default_value_t = 4)]
     seconds: u64,
+    /// Rounds of each load, in turns with what it is compared with; the best
+    /// of each counts, because what else the machine does only slows.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
     /// Records that are read at random, kept in memory's index, and opened;
     /// 0 leaves this part out.
     #[arg(long, default_value_t = 10_000_000)]
@@ -46,7 +50,6 @@ struct Figures {
     load_average_after: String,
     writes: Vec<writes::Row>,
     syncs: Vec<writes::Syncs>,
-    fio_appends: Vec<writes::FioAppends>,
     large: Option<large::Figures>,
 }
 
@@ -62,26 +65,14 @@ pub(crate) async fn run(args: Args, output: &Path) -> Result<()> {
         .prefix("disk-store-bench-")
         .tempdir_in(&args.folder)?;
     let load_average_before = load_average();
-    let mut written = Vec::new();
-    for len in writes::LENGTHS {
-        for writers in writes::WRITERS {
-            let row = writes::measure(folder.path(), len, writers, args.seconds).await?;
-            eprintln!("{}", row.line());
-            written.push(row);
-        }
-    }
-    let mut syncs = Vec::new();
-    let mut fio_appends = Vec::new();
+    let (mut written, mut syncs) = (Vec::new(), Vec::new());
     for len in writes::LENGTHS {
         for writers in writes::WRITERS {
             let counted = writes::count_syncs(folder.path(), len, writers)?;
             eprintln!("{}", counted.line());
-            if writers == 64 {
-                let batch = counted.batch_bytes();
-                let appends = writes::fio_appends(folder.path(), len, batch, args.seconds)?;
-                eprintln!("{}", appends.line());
-                fio_appends.push(appends);
-            }
+            let row = writes::measure(folder.path(), &counted, args.seconds, args.rounds).await?;
+            eprintln!("{}", row.line());
+            written.push(row);
             syncs.push(counted);
         }
     }
@@ -95,7 +86,6 @@ pub(crate) async fn run(args: Args, output: &Path) -> Result<()> {
         load_average_after: load_average(),
         writes: written,
         syncs,
-        fio_appends,
         large,
     };
     let text = table(&figures).map_err(Error::other)?;
@@ -106,30 +96,16 @@ fn table(figures: &Figures) -> std::result::Result<String, std::fmt::Error> {
     let mut text = String::new();
     let (before, after) = (&figures.load_average_before, &figures.load_average_after);
     writeln!(text, "load average before {before}, after {after}\n")?;
-    writeln!(text, "durable writes per second (p50, p99 in ms)")?;
+    writeln!(
+        text,
+        "durable writes per second (p50, p99 in ms), the best of the rounds"
+    )?;
     for row in &figures.writes {
         writeln!(text, "{}", row.line())?;
     }
     writeln!(text, "\nsyncs per PUT of the store")?;
     for row in &figures.syncs {
         writeln!(text, "{}", row.line())?;
-    }
-    writeln!(
-        text,
-        "\nfio: append and fdatasync, batches as of 64 writers"
-    )?;
-    for row in &figures.fio_appends {
-        writeln!(text, "{}", row.line())?;
-        let same = |put: &&writes::Row| put.len == row.len && put.writers == 64;
-        if let Some(put) = figures.writes.iter().find(same) {
-            let share = put.store.per_s / row.best() * 100.0;
-            let times = put.store.per_s / put.file_per_record.per_s;
-            writeln!(
-                text,
-                "    the store reaches {share:.0} % of the best of these, \
-                 and {times:.1} times a file per record"
-            )?;
-        }
     }
     if let Some(large) = &figures.large {
         writeln!(text, "\n{}", large.lines()?)?;

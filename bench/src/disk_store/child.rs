@@ -66,6 +66,23 @@ pub(super) struct Read {
     pub(super) reads: Vec<(usize, Rate)>,
 }
 
+impl Read {
+    /// The faster of two rounds, and the larger memory.
+    pub(super) fn or_better(mut self, before: Option<Self>) -> Self {
+        let Some(before) = before else {
+            return self;
+        };
+        let reads = self.reads.into_iter().zip(before.reads);
+        self.reads = reads
+            .map(|((readers, now), (_, then))| (readers, now.or_better(Some(then))))
+            .collect();
+        self.open_seconds = self.open_seconds.min(before.open_seconds);
+        self.opened_mib = self.opened_mib.max(before.opened_mib);
+        self.after_mib = self.after_mib.max(before.after_mib);
+        self
+    }
+}
+
 /// Memory of this process, MiB.
 fn resident() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

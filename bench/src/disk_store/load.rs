@@ -28,6 +28,14 @@ impl Rate {
         }
     }
 
+    /// The faster of two rounds: what else the machine does only slows.
+    pub(crate) fn or_better(self, before: Option<Self>) -> Self {
+        match before {
+            Some(before) if before.per_s > self.per_s => before,
+            _ => self,
+        }
+    }
+
     pub(crate) fn cell(&self) -> String {
         let Self {
             per_s,

@@ -14,6 +14,8 @@
 pub mod conforms;
 mod real;
 #[cfg(any(test, feature = "testing"))]
+pub mod rotating;
+#[cfg(any(test, feature = "testing"))]
 pub mod sim;
 
 use std::ffi::OsString;

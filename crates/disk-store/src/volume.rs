@@ -31,6 +31,8 @@ mod windows;
 mod damage_tests;
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod motion_tests;
 
 pub(crate) use commit::{Op, OwnedOp};
 pub(crate) use engine::Engine;

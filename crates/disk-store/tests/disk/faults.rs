@@ -14,13 +14,13 @@ use tempfile::TempDir;
 use crate::folder::{Folder, expected, options};
 
 /// A small file system in memory, mounted for a test.
-struct Mount {
+pub(crate) struct Mount {
     at: TempDir,
 }
 
 impl Mount {
     /// Needs root; a test that cannot mount fails.
-    fn tmpfs(size: &str) -> Self {
+    pub(crate) fn tmpfs(size: &str) -> Self {
         let at = TempDir::new().unwrap();
         let options = format!("size={size}");
         run(
@@ -35,7 +35,7 @@ impl Mount {
         run("mount", &["-o", &format!("remount,{options}")], self.path());
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.at.path()
     }
 }

@@ -13,3 +13,5 @@ mod lossy;
 mod model;
 mod outage;
 mod power;
+mod volume_damage;
+mod volume_faults;
