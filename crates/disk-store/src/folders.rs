@@ -22,6 +22,8 @@ use crate::names::FolderName;
 
 /// Folders that are kept open.
 const MOST_OPEN: usize = 64;
+/// Folders whose absence is remembered.
+const MOST_ABSENT: usize = 1024;
 /// An empty folder that was used since then is kept: the next shard comes.
 const KEEP_EMPTY: Duration = Duration::from_secs(20 * 60);
 
@@ -73,6 +75,8 @@ struct Known {
     open: HashMap<FolderName, Arc<Folder>>,
     /// Groups whose folder is durable.
     groups: HashSet<GroupId>,
+    /// Folders that are not there, of late.
+    absent: HashSet<FolderName>,
 }
 
 /// All folders of one disk.
@@ -98,6 +102,7 @@ impl Folders {
     ) -> Result<Arc<Folder>, StoreError> {
         // Held while folders are made and synced: a few times an hour.
         let mut known = self.known.lock();
+        known.absent.remove(&name);
         if let Some(folder) = known.open.get(&name) {
             *folder.used.lock() = Instant::now();
             return Ok(Arc::clone(folder));
@@ -118,6 +123,26 @@ impl Folders {
         make_room(&mut known);
         known.open.insert(name, Arc::clone(&folder));
         Ok(folder)
+    }
+
+    /// Whether a folder may be there: false only if nobody made it. Small
+    /// shards have no files, so most of their folders never exist, and a look
+    /// for each file is saved.
+    pub(crate) fn may_be(&self, name: FolderName) -> bool {
+        let mut known = self.known.lock();
+        if known.absent.contains(&name) {
+            return false;
+        }
+        if known.open.contains_key(&name)
+            || files::exists_at(&self.shards, &name.path()) != Ok(false)
+        {
+            return true;
+        }
+        if known.absent.len() >= MOST_ABSENT {
+            known.absent.clear();
+        }
+        known.absent.insert(name);
+        false
     }
 
     /// Makes and opens one folder, its entry durable. `NotFound` if its

@@ -14,7 +14,7 @@ use crate::core::Core;
 use crate::files;
 use crate::key_locks::KeyGuard;
 use crate::lanes::PutCall;
-use crate::names;
+use crate::names::{self, FolderName};
 use crate::rules::Gate;
 use crate::shard_file::Found;
 use crate::volume::Op;
@@ -97,6 +97,9 @@ impl Core {
         buffer: &mut AlignedBuffer,
     ) -> Result<bool, StoreError> {
         let key = shard.header.key;
+        if !self.folders.may_be(FolderName::of(&key)) {
+            return Ok(true);
+        }
         let path = names::file_path(&key);
         match files::exists_at(&self.folders.shards, &path) {
             Ok(false) => return Ok(true),

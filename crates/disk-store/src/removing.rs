@@ -21,6 +21,9 @@ impl Core {
             let _guard = self.keys.lock(*key);
             self.handles.end(*key);
             self.cache.remove(*key);
+            if !self.folders.may_be(FolderName::of(key)) {
+                continue;
+            }
             self.unlink(*key)?;
             // A name that was gone before may be gone in the cache only.
             touched.insert(FolderName::of(key));

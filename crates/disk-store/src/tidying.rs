@@ -13,6 +13,8 @@ use crate::volume::{DiskCheck, Finding};
 
 /// How often the thread looks for something to do.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often it looks for volumes to compact: that goes over all of them.
+const COMPACT_EVERY: Duration = Duration::from_secs(1);
 /// How often compaction looks whether callers still wait.
 const GIVE_WAY: Duration = Duration::from_millis(5);
 /// Callers hold compaction up no longer than this at a time: a disk that is
@@ -21,11 +23,13 @@ const MOST_WAY: Duration = Duration::from_millis(500);
 
 impl Core {
     pub(crate) fn tidy(self: &Arc<Self>) {
+        let mut compacts_at = Instant::now();
         while !self.lanes.is_closing() {
             // A failure fences the disk, which is said there; one of space
             // is met again by a later look.
             while self.volumes.upkeep() == Ok(true) {}
-            if self.condition.check_writable().is_ok()
+            if Instant::now() >= compacts_at
+                && self.condition.check_writable().is_ok()
                 && let Some(choice) = self.volumes.worst()
             {
                 let done = self.volumes.compact(&choice, &mut |bytes| self.pace(bytes));
@@ -33,8 +37,10 @@ impl Core {
                 if done == Ok(true) {
                     continue;
                 }
-                // Not again at once: it was given up, or refused.
-                self.rest(20 * LOOK_EVERY);
+                // Else not again at once: it was given up, or refused.
+            }
+            if Instant::now() >= compacts_at {
+                compacts_at = Instant::now() + COMPACT_EVERY;
             }
             self.rest(LOOK_EVERY);
         }

@@ -22,6 +22,8 @@ mod making;
 mod opening;
 mod place;
 mod reading;
+#[cfg(test)]
+mod refusal_tests;
 mod scan;
 mod sealing;
 mod volume_state;

@@ -23,7 +23,7 @@ use super::format::{
 };
 use super::locate::Located;
 use super::place::{What, group_folder, volume_file};
-use super::reading::Unread;
+use super::reading::{AT_ONCE_BYTES, Unread};
 use super::volume_state::{InGroup, Index, Stage, Volume, at_of};
 use crate::condition::Doing;
 use crate::io::DiskFile;
@@ -270,11 +270,13 @@ impl Engine {
             entry: *entry,
             file: None,
         };
-        let read = self.open_record(key, &located).and_then(|opened| {
-            let len = usize::try_from(opened.head.end.shard_len).unwrap_or(usize::MAX);
-            let bytes = self.read_blocks(&opened, 0, len)?;
-            Ok((opened.head.end, opened.meta, bytes.bytes))
-        });
+        let read = self
+            .open_record(key, &located, AT_ONCE_BYTES)
+            .and_then(|opened| {
+                let len = usize::try_from(opened.head.end.shard_len).unwrap_or(usize::MAX);
+                let bytes = self.read_blocks(&opened, 0, len)?;
+                Ok((opened.head.end, opened.meta, bytes.bytes))
+            });
         let (end, meta, bytes) = match read {
             Ok(read) => read,
             Err(Unread::Store(StoreError::Corrupt { .. })) => {

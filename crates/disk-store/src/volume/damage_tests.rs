@@ -17,22 +17,26 @@ use crate::io::sim::SimDisk;
 const LEN: usize = 1000;
 const COUNT: u128 = 6;
 
+pub(super) fn figures() -> VolumeFigures {
+    VolumeFigures {
+        volume_bytes: 64 * 1024,
+        volume_records: 1000,
+        zero_step: 16 * 1024,
+        volume_max: 20_000,
+        punch_from: 4096,
+        log_bytes: 1 << 20,
+        open_files: 2,
+        kept_pages: 1,
+        sync_at_once: false,
+    }
+}
+
 fn open(disk: &SimDisk) -> Engine {
     let opened = Engine::open(Opening {
         io: disk.io(),
         identity: sample::identity(),
         condition: Arc::new(Condition::good(sample::identity().disk)),
-        figures: VolumeFigures {
-            volume_bytes: 64 * 1024,
-            volume_records: 1000,
-            zero_step: 16 * 1024,
-            volume_max: 20_000,
-            punch_from: 4096,
-            log_bytes: 1 << 20,
-            open_files: 2,
-            kept_pages: 1,
-            sync_at_once: false,
-        },
+        figures: figures(),
         random: Box::new(|| 0x5a17),
     });
     opened.expect("it opens")
@@ -57,7 +61,7 @@ fn volume() -> PathBuf {
     volume_file(sample::GROUP, 1, What::Volume)
 }
 
-fn read(engine: &Engine, blob: u128) -> Result<bool, StoreError> {
+pub(super) fn read(engine: &Engine, blob: u128) -> Result<bool, StoreError> {
     let read = engine.read(sample::key(blob), 0, LEN as u32)?;
     Ok(read.is_some_and(|read| read.bytes == sample::bytes(blob, LEN)))
 }

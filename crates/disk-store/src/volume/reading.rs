@@ -13,10 +13,10 @@ use super::format::{HEAD_BYTES, Head, Kind, Meta, decode_head, decode_meta};
 use super::locate::Located;
 use crate::io::DiskFile;
 
-/// Records up to this length are read at once.
-const AT_ONCE_BYTES: usize = 320 * 1024;
-/// Bytes of a longer one that are read first.
-const FIRST_BYTES: usize = 8 * 1024;
+/// Bytes of a record that are read at once at most.
+pub(crate) const AT_ONCE_BYTES: usize = 320 * 1024;
+/// Bytes that head, header and checksums mostly take.
+const FIRST_BYTES: usize = 4 * 1024;
 
 /// A record's head, header and checksums, verified, and what was read of it.
 pub(crate) struct Opened {
@@ -36,8 +36,13 @@ impl Engine {
         offset: u64,
         len: u32,
     ) -> Result<Option<ShardBytes>, StoreError> {
+        // From its start on, a record's bytes come with its head in one read.
+        let first = match offset {
+            0 => FIRST_BYTES + len as usize,
+            _ => FIRST_BYTES,
+        };
         self.with_record(key, &|engine, located| {
-            let opened = engine.open_record(key, located)?;
+            let opened = engine.open_record(key, located, first)?;
             bounds::check_range(opened.head.end.shard_len, offset, len).map_err(Unread::Store)?;
             engine.read_blocks(&opened, offset, len as usize)
         })
@@ -46,7 +51,7 @@ impl Engine {
     /// Head and end of a shard; `None` if it is in no volume.
     pub(crate) fn stat(&self, key: ShardKey) -> Result<Option<ShardStat>, StoreError> {
         self.with_record(key, &|engine, located| {
-            let opened = engine.open_record(key, located)?;
+            let opened = engine.open_record(key, located, FIRST_BYTES)?;
             Ok(ShardStat {
                 header: opened.meta.header,
                 end: Some(opened.head.end),
@@ -61,7 +66,8 @@ impl Engine {
             return Ok(false);
         }
         let same = self.with_record(key, &|engine, located| {
-            let opened = engine.open_record(key, located)?;
+            let first = FIRST_BYTES + shard.bytes.len();
+            let opened = engine.open_record(key, located, first)?;
             let stored = bounds::Stored {
                 key,
                 end: opened.head.end,
@@ -101,17 +107,19 @@ impl Engine {
         }
     }
 
-    /// Head, header and checksums of a record.
-    pub(crate) fn open_record(&self, key: ShardKey, located: &Located) -> Result<Opened, Unread> {
+    /// Head, header and checksums of a record, of which the first `first`
+    /// bytes are read at once.
+    pub(crate) fn open_record(
+        &self,
+        key: ShardKey,
+        located: &Located,
+        first: usize,
+    ) -> Result<Opened, Unread> {
         let file = self.file_of(located)?;
         let (heading, entry) = (&located.heading, &located.entry);
         let offset = entry.offset();
         let span = entry.span as usize;
-        let first = if span <= AT_ONCE_BYTES {
-            span
-        } else {
-            FIRST_BYTES
-        };
+        let first = first.min(AT_ONCE_BYTES).min(span);
         let mut bytes = read_at(&*file, offset, first)?;
         let damaged = |what: &str| Unread::Store(corrupt(format!("record: {what}")));
         let head = decode_head(heading.salt, offset, &bytes).ok_or(damaged("no head"))?;

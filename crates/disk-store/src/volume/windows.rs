@@ -11,7 +11,7 @@ use shardgate_wire::{ShardHeader, ShardKey, StoreError};
 
 use super::engine::Engine;
 use super::locate::Located;
-use super::reading::Unread;
+use super::reading::{AT_ONCE_BYTES, Unread};
 
 /// A place among the records of a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -134,16 +134,18 @@ impl Engine {
         key: ShardKey,
         located: &Located,
     ) -> Result<Option<Result<WindowShard, StoreError>>, StoreError> {
-        let read = self.open_record(key, located).and_then(|opened| {
-            let len = usize::try_from(opened.head.end.shard_len).unwrap_or(usize::MAX);
-            let read = self.read_blocks(&opened, 0, len)?;
-            Ok(WindowShard {
-                header: opened.meta.header,
-                end: opened.head.end,
-                bytes: read.bytes,
-                crcs: read.crcs,
-            })
-        });
+        let read = self
+            .open_record(key, located, AT_ONCE_BYTES)
+            .and_then(|opened| {
+                let len = usize::try_from(opened.head.end.shard_len).unwrap_or(usize::MAX);
+                let read = self.read_blocks(&opened, 0, len)?;
+                Ok(WindowShard {
+                    header: opened.meta.header,
+                    end: opened.head.end,
+                    bytes: read.bytes,
+                    crcs: read.crcs,
+                })
+            });
         let error = match read {
             Ok(shard) => return Ok(Some(Ok(shard))),
             Err(Unread::Store(error)) => error,

@@ -138,7 +138,7 @@ impl World {
     }
 
     pub(super) fn step(&mut self) {
-        match self.random.below(40) {
+        match self.random.below(42) {
             0..=14 => self.commit(),
             15..=17 => self.begin(),
             18..=20 => self.finish(),
@@ -540,7 +540,7 @@ impl World {
 
     /// Something goes wrong with one of the next changes.
     fn fault(&mut self) {
-        let at = Some(1 + self.random.below(12));
+        let at = Some(1 + self.random.below(30));
         let faults = match self.random.below(4) {
             0 => Faults {
                 fail_sync: at,
@@ -564,8 +564,14 @@ impl World {
         };
         self.say(|| format!("{faults:?}"));
         self.disk.set_faults(faults);
-        for _ in 0..4 {
-            self.commit();
+        for _ in 0..6 {
+            match self.random.below(8) {
+                0 => self.begin(),
+                1 => self.finish(),
+                2 => self.upkeep(),
+                3 | 4 => self.compact(),
+                _ => self.commit(),
+            }
         }
         if self.disk.is_off() {
             self.crash();
