@@ -372,7 +372,11 @@ impl Engine {
             let size = file.len().map_err(unread)?;
             return Ok(lost_volume(&self.identity, group, sequence, size));
         };
-        let scanned = scan(&*file, &heading).map_err(unread)?;
+        let mut scanned = scan(&*file, &heading).map_err(unread)?;
+        if clean && !scanned.sealed && !scanned.closed {
+            // Closing wrote an end: with it, records may be gone.
+            scanned.unknown.push((scanned.tail, heading.size));
+        }
         let what = name(group, sequence);
         for (from, to) in &scanned.unknown {
             error!(disk = %self.identity.disk, volume = what, from, to, "volume is damaged");
@@ -384,7 +388,7 @@ impl Engine {
         {
             error!(disk = %self.identity.disk, volume = what, blob = %entry.blob, "record is damaged");
         }
-        let reopens = clean && !scanned.sealed && scanned.torn.is_empty();
+        let reopens = clean && scanned.closed && scanned.torn.is_empty();
         if writable && !reopens {
             self.void_torn(&*file, &heading, &scanned)?;
         }

@@ -78,6 +78,8 @@ pub(crate) struct Scanned {
     /// A later record says that the volume was synced up to here.
     pub(crate) durable_to: u64,
     pub(crate) sealed: bool,
+    /// The last record says that the disk was closed in order.
+    pub(crate) closed: bool,
 }
 
 /// What stands at one place.
@@ -117,6 +119,7 @@ pub(crate) fn scan(file: &dyn DiskFile, heading: &Heading) -> io::Result<Scanned
                 let entry = head.kind.is_shard().then(|| entry(at, &head));
                 let to = at + head.span(at);
                 found.durable_to = found.durable_to.max(head.durable_to);
+                found.closed = false;
                 stretches.push(Stretch {
                     from: at,
                     to,
@@ -156,6 +159,7 @@ fn entry(at: u64, head: &Head) -> Entry {
 impl Scanned {
     fn take(&mut self, at: u64, head: &Head) {
         self.durable_to = self.durable_to.max(head.durable_to);
+        self.closed = head.kind == Kind::End;
         match head.kind {
             Kind::Inline => self.entries.push(entry(at, head)),
             Kind::Extent => {

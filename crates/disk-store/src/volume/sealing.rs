@@ -256,12 +256,14 @@ impl Engine {
         }
         let mut open = Vec::new();
         for of in self.state.read().groups.values() {
-            let volumes = of.volumes.values();
-            open.extend(
-                volumes
-                    .filter(|volume| volume.stage == Stage::Open)
-                    .map(end_of),
-            );
+            // Without an end, a start after a clean stop takes a volume for
+            // cut; also one that waits for its extents to be sealed.
+            let unsealed = |volume: &&Volume| match volume.stage {
+                Stage::Open => true,
+                Stage::Closed => !volume.ended && volume.file.is_some(),
+                Stage::Sealed => false,
+            };
+            open.extend(of.volumes.values().filter(unsealed).map(end_of));
         }
         for (file, tail, mark) in open {
             let Some(file) = file else { continue };
