@@ -249,6 +249,9 @@ impl Engine {
         let synced = output.file.sync_all();
         synced.map_err(|error| self.refused(Doing::Syncing, "compact volume", &error))?;
         self.check_named(&*output.file)?;
+        // Its name too, before its directory has one: a directory without
+        // its volume is that of one that was lost.
+        self.sync_group(choice.group)?;
         Ok(true)
     }
 

@@ -207,6 +207,28 @@ fn a_directory_that_is_lost_or_damaged_is_made_anew() {
 }
 
 #[test]
+fn a_sealed_volume_that_is_gone_is_damage() {
+    let (disk, engine) = filled();
+    engine.roll(sample::GROUP);
+    assert_eq!(engine.upkeep(), Ok(true));
+    assert_eq!(put(&engine, 50), Ok(()));
+    engine.close().unwrap();
+    disk.restart();
+    disk.io().remove(&volume()).unwrap();
+    for _ in 0..2 {
+        let engine = open(&disk);
+        for blob in 0..COUNT {
+            assert!(is_corrupt(&read(&engine, blob)), "{blob}");
+        }
+        assert_eq!(read(&engine, 50), Ok(true));
+        assert_eq!(read(&engine, 51), Ok(false));
+        assert_eq!(engine.check(true).unwrap().findings.len(), 1);
+        engine.close().unwrap();
+        disk.restart();
+    }
+}
+
+#[test]
 fn a_wiped_stretch_is_damage_and_not_the_end() {
     let (disk, engine) = filled();
     let (from, to) = (offset(&engine, 2), offset(&engine, 3));

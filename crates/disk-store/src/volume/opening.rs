@@ -252,28 +252,27 @@ impl Engine {
         self.sync_folder(&group_folder(group))
     }
 
-    /// Removes what never counted.
+    /// Removes what never counted. A directory goes, durably, before the
+    /// output that it is of: one without either volume or output is that of a
+    /// volume that was lost.
     fn remove_partial(&self, group: GroupId, found: &mut Found) -> Result<(), StoreError> {
-        let mut removed = false;
-        for (sequence, whats) in found.iter_mut() {
-            let mut goes: Vec<What> = [What::Output, What::Part]
-                .into_iter()
-                .filter(|what| whats.contains(what))
-                .collect();
-            if !whats.contains(&What::Volume) && whats.contains(&What::Directory) {
-                goes.push(What::Directory);
-            }
-            for what in goes {
-                let gone = self.io.remove(&volume_file(group, *sequence, what));
+        for pass in [What::Directory, What::Output, What::Part] {
+            let mut removed = false;
+            for (sequence, whats) in found.iter_mut() {
+                let output = whats.contains(&What::Output) && !whats.contains(&What::Volume);
+                if !whats.contains(&pass) || (pass == What::Directory && !output) {
+                    continue;
+                }
+                let gone = self.io.remove(&volume_file(group, *sequence, pass));
                 gone.map_err(|error| self.refused(Doing::Writing, "remove file", &error))?;
-                whats.remove(&what);
+                whats.remove(&pass);
                 removed = true;
+            }
+            if removed {
+                self.sync_folder(&group_folder(group))?;
             }
         }
         found.retain(|_, whats| !whats.is_empty());
-        if removed {
-            self.sync_folder(&group_folder(group))?;
-        }
         Ok(())
     }
 
@@ -287,7 +286,8 @@ impl Engine {
     ) -> Result<Group, StoreError> {
         let mut of = Group::default();
         for (sequence, whats) in found {
-            if !whats.contains(&What::Volume) {
+            let is_there = whats.contains(&What::Volume);
+            if !is_there && (!whats.contains(&What::Directory) || whats.contains(&What::Output)) {
                 continue;
             }
             let sealed = if whats.contains(&What::Directory) {
@@ -299,8 +299,13 @@ impl Engine {
             let (dead, dead_bytes) = held.dead.get(sequence).unwrap_or(&none);
             let mut volume = match sealed {
                 Some(head) => Volume::sealed(head),
+                None if !is_there => lost_volume(&self.identity, group, *sequence, 0),
                 None => self.load_records(group, *sequence, clean, writable, dead)?,
             };
+            if !is_there {
+                error!(disk = %self.identity.disk, volume = name(group, *sequence), "a sealed volume is gone");
+                volume.damaged = true;
+            }
             volume.dead = dead.iter().copied().collect();
             volume.dead_bytes = *dead_bytes;
             if volume.stage == Stage::Open
