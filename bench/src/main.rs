@@ -5,6 +5,7 @@
 //! one run are comparable with each other; those of two runs are not.
 
 mod data_path;
+mod disk_store;
 mod memory;
 mod report;
 mod slow;
@@ -29,6 +30,11 @@ enum What {
     DataPath(data_path::Args),
     /// The gateway's memory while many clients move large objects.
     Memory(memory::Args),
+    /// The disk store beside a file per record, RocksDB and fio.
+    DiskStore(disk_store::Args),
+    /// Part of `disk-store`, which starts it.
+    #[command(hide = true)]
+    DiskStoreChild(disk_store::Child),
     /// Many slow clients, and a fast one beside them.
     Slow(slow::Args),
 }
@@ -42,6 +48,8 @@ fn main() -> std::io::Result<()> {
     match args.what {
         What::DataPath(what) => runtime.block_on(data_path::run(what, &args.output)),
         What::Memory(what) => runtime.block_on(memory::run(what, &args.output)),
+        What::DiskStore(what) => runtime.block_on(disk_store::run(what, &args.output)),
+        What::DiskStoreChild(what) => runtime.block_on(disk_store::run_child(what)),
         What::Slow(what) => runtime.block_on(slow::run(what, &args.output)),
     }
 }

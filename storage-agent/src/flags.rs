@@ -15,6 +15,14 @@ pub struct Flags {
     /// Configuration file (TOML)
     #[arg(long, env = "SHARDGATE_AGENT_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Check the disk in this folder, which no process may have open, say
+    /// what is wrong, and end
+    #[arg(long, value_name = "FOLDER")]
+    pub fsck: Option<PathBuf>,
+    /// With --fsck: write directories of volumes anew that do not say what
+    /// the records do
+    #[arg(long, requires = "fsck")]
+    pub repair: bool,
     /// Address and port for gateways; several with commas
     #[arg(long, env = "SHARDGATE_AGENT_LISTEN", value_delimiter = ',')]
     pub listen: Vec<String>,

@@ -12,6 +12,7 @@ pub mod calls;
 pub mod config;
 pub mod flags;
 pub mod folders;
+pub mod fsck;
 pub mod gate;
 pub mod lanes;
 pub mod limits;

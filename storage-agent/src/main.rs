@@ -1,10 +1,12 @@
 //! The `shardgate-agent` command: configuration, logs, signals.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
 use shardgate_agent::config::Config;
 use shardgate_agent::flags::Flags;
+use shardgate_agent::fsck::{fsck, report};
 use shardgate_agent::run::run;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +16,11 @@ use tracing_subscriber::EnvFilter;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let config = match Config::load(Flags::parse()) {
+    let flags = Flags::parse();
+    if let Some(folder) = &flags.fsck {
+        return check_disk(folder, flags.repair);
+    }
+    let config = match Config::load(flags) {
         Ok(config) => config,
         Err(error) => {
             eprintln!("shardgate-agent: {error}");
@@ -51,6 +57,30 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("shardgate-agent: {error}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Checks a disk: success if nothing is wrong with it any more.
+fn check_disk(folder: &Path, repair: bool) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let checked = match runtime {
+        Ok(runtime) => runtime
+            .block_on(fsck(folder, repair))
+            .map_err(|error| error.to_string()),
+        Err(error) => Err(format!("start threads: {error}")),
+    };
+    let said = checked.and_then(|check| {
+        report(&check, &mut std::io::stdout()).map_err(|error| format!("write report: {error}"))
+    });
+    match said {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("shardgate-agent: {error}");
+            ExitCode::from(USAGE)
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::folders::Folder;
 use crate::lanes::Lane;
 use crate::names::{self, FolderName};
 use crate::shard_file::{self, Found, WRITING_MODE};
+use crate::volume::OwnExtent;
 use crate::writer::{Phase, Writing, file_len};
 
 /// What a file of a shard may take besides its bytes: header and footer.
@@ -38,15 +39,23 @@ impl Core {
         let key = header.key;
         let _guard = self.keys.lock(key);
         self.handles.end_open(key);
+        if self.volumes.holds(key)? {
+            return Err(StoreError::Exists);
+        }
         match self.examine_locked(key, buffer)? {
             Found::Absent => {}
             Found::Unfinished(_) => self.unlink(key)?,
             Found::Finished { .. } | Found::Damaged(_) => return Err(StoreError::Exists),
         }
-        self.space.reserve(
-            &self.condition,
-            file_len(HEAD_BYTES, announced.unwrap_or(0)),
-        )?;
+        let needed = file_len(HEAD_BYTES, announced.unwrap_or(0));
+        let free = self.space.reserve(&self.condition, needed)?;
+        self.volumes.may_take_ahead(free - needed);
+        if let Some(len) = announced
+            && let Some(extent) = OwnExtent::reserve(&self.volumes, &header, len)?
+        {
+            let writing = Writing::begin_extent(extent, header, len);
+            return Ok(self.handles.add(writing));
+        }
         self.handles.make_room_for_file(&self.condition)?;
         let (file, folder) = self.create(key)?;
         let begun = Writing::begin(&self.condition, file, header, announced, &folder);
@@ -122,7 +131,9 @@ impl Core {
         if step > 0 {
             self.space.reserve(&self.condition, step)?;
         }
-        self.reopen(&mut writing)?;
+        if !writing.is_extent() {
+            self.reopen(&mut writing)?;
+        }
         let condition = &self.condition;
         writing.append(condition, &self.direct, buffer, offset, bytes, crcs)
     }
@@ -159,6 +170,11 @@ impl Core {
         }
         gate.slots.check(writing.header())?;
         writing.check_end(end)?;
+        if writing.is_extent() {
+            let finished = writing.finish_extent(end);
+            shard.open.store(false, Ordering::SeqCst);
+            return finished;
+        }
         self.reopen(&mut writing)?;
         // The folder first: it was mostly synced while the body came.
         let key = writing.key();
@@ -216,13 +232,8 @@ impl Core {
         };
         let _guard = self.keys.lock(shard.key);
         let mut writing = shard.writing.lock();
-        let open = writing.phase == Phase::Open;
+        let open = writing.phase == Phase::Open && !writing.is_extent();
         self.handles.end_shard(&shard, &mut writing);
         if open { self.unlink(shard.key) } else { Ok(()) }
     }
-}
-
-/// Bytes that a new file and its folder take on the disk at most.
-pub(crate) fn put_space(shard_len: usize) -> u64 {
-    file_len(HEAD_BYTES, shard_len as u64)
 }

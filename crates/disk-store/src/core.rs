@@ -5,6 +5,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLockReadGuard};
 use shardgate_wire::{CallContext, DiskIdentity, StoreError};
@@ -21,6 +22,7 @@ use crate::medium::MediumFigures;
 use crate::options::DiskOptions;
 use crate::rules::{Gate, Rules};
 use crate::space::Space;
+use crate::volume::Engine;
 use crate::writer::Direct;
 
 #[derive(Debug)]
@@ -34,7 +36,8 @@ pub(crate) struct Core {
     pub(crate) device: u64,
     pub(crate) options: DiskOptions,
     pub(crate) figures: MediumFigures,
-    pub(crate) condition: Condition,
+    pub(crate) condition: Arc<Condition>,
+    pub(crate) volumes: Arc<Engine>,
     pub(crate) rules: Rules,
     pub(crate) folders: Folders,
     pub(crate) keys: KeyLocks,

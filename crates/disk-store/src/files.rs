@@ -2,12 +2,11 @@
 //!
 //! Owns nothing; every function is told the file.
 
-use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{FallocateFlags, Mode, OFlags, StatVfsMountFlags};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 
 /// Opens a folder for the calls that are relative to it.
@@ -36,6 +35,15 @@ pub(crate) fn open_file_at(folder: &OwnedFd, path: &str) -> Result<OwnedFd, Errn
     }
 }
 
+/// Whether anything has the name.
+pub(crate) fn exists_at(folder: &OwnedFd, path: &str) -> Result<bool, Errno> {
+    match rustix::fs::statat(folder, path, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Writes all of `bytes` at `offset`.
 pub(crate) fn write_all(file: &OwnedFd, bytes: &[u8], offset: u64) -> Result<(), Errno> {
     let mut done = 0;
@@ -47,26 +55,6 @@ pub(crate) fn write_all(file: &OwnedFd, bytes: &[u8], offset: u64) -> Result<(),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }
-    }
-    Ok(())
-}
-
-/// Writes all parts, one after the other, from `offset` on.
-pub(crate) fn write_parts(file: &OwnedFd, parts: &[&[u8]], offset: u64) -> Result<(), Errno> {
-    let slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
-    let mut done = loop {
-        match rustix::io::pwritev(file, &slices, offset) {
-            Err(Errno::INTR) => {}
-            other => break other?,
-        }
-    };
-    // After a short count the rest goes part by part.
-    let mut at = offset;
-    for part in parts {
-        let skip = done.min(part.len());
-        done -= skip;
-        write_all(file, &part[skip..], at + skip as u64)?;
-        at += part.len() as u64;
     }
     Ok(())
 }

@@ -22,13 +22,14 @@ use crate::names::FolderName;
 
 /// Folders that are kept open.
 const MOST_OPEN: usize = 64;
+/// Folders whose absence is remembered.
+const MOST_ABSENT: usize = 1024;
 /// An empty folder that was used since then is kept: the next shard comes.
 const KEEP_EMPTY: Duration = Duration::from_secs(20 * 60);
 
 /// One folder of shards, open.
 #[derive(Debug)]
 pub(crate) struct Folder {
-    pub(crate) name: FolderName,
     pub(crate) fd: OwnedFd,
     changes: AtomicU64,
     synced: Mutex<u64>,
@@ -36,9 +37,8 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    fn new(name: FolderName, fd: OwnedFd) -> Self {
+    fn new(fd: OwnedFd) -> Self {
         Self {
-            name,
             fd,
             // What came before this process may not be durable.
             changes: AtomicU64::new(1),
@@ -75,6 +75,8 @@ struct Known {
     open: HashMap<FolderName, Arc<Folder>>,
     /// Groups whose folder is durable.
     groups: HashSet<GroupId>,
+    /// Folders that are not there, of late.
+    absent: HashSet<FolderName>,
 }
 
 /// All folders of one disk.
@@ -100,6 +102,7 @@ impl Folders {
     ) -> Result<Arc<Folder>, StoreError> {
         // Held while folders are made and synced: a few times an hour.
         let mut known = self.known.lock();
+        known.absent.remove(&name);
         if let Some(folder) = known.open.get(&name) {
             *folder.used.lock() = Instant::now();
             return Ok(Arc::clone(folder));
@@ -116,10 +119,30 @@ impl Folders {
             }
             made => made?,
         };
-        let folder = Arc::new(Folder::new(name, fd));
+        let folder = Arc::new(Folder::new(fd));
         make_room(&mut known);
         known.open.insert(name, Arc::clone(&folder));
         Ok(folder)
+    }
+
+    /// Whether a folder may be there: false only if nobody made it. Small
+    /// shards have no files, so most of their folders never exist, and a look
+    /// for each file is saved.
+    pub(crate) fn may_be(&self, name: FolderName) -> bool {
+        let mut known = self.known.lock();
+        if known.absent.contains(&name) {
+            return false;
+        }
+        if known.open.contains_key(&name)
+            || files::exists_at(&self.shards, &name.path()) != Ok(false)
+        {
+            return true;
+        }
+        if known.absent.len() >= MOST_ABSENT {
+            known.absent.clear();
+        }
+        known.absent.insert(name);
+        false
     }
 
     /// Makes and opens one folder, its entry durable. `NotFound` if its
@@ -157,7 +180,7 @@ impl Folders {
             return Ok(Some(Arc::clone(folder)));
         }
         match files::open_folder_at(&self.shards, &name.path()) {
-            Ok(fd) => Ok(Some(Arc::new(Folder::new(name, fd)))),
+            Ok(fd) => Ok(Some(Arc::new(Folder::new(fd)))),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(condition.refused(Doing::Reading, "open folder", errno)),
         }

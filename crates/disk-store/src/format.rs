@@ -5,7 +5,7 @@
 //! tests read. Every integer is big-endian. Nothing is trusted before its
 //! checksum matched; lengths are checked before they are used.
 
-mod bytes;
+pub(crate) mod bytes;
 mod disk;
 mod footer;
 mod header;
@@ -15,7 +15,9 @@ pub(crate) use disk::{
     encode_slots,
 };
 pub(crate) use footer::{Footer, footer_bytes};
-pub(crate) use header::{HEADER_PREFIX_BYTES, decode_header, encode_header, header_record_len};
+pub(crate) use header::{
+    HEADER_PREFIX_BYTES, decode_header, encode_header, header_bytes, header_record_len,
+};
 
 use thiserror::Error;
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use shardgate_wire::store::ShardHandle;
-use shardgate_wire::{ShardKey, StoreError};
+use shardgate_wire::{ShardHeader, ShardKey, StoreError};
 
 use crate::condition::{Condition, Doing};
 use crate::writer::{Phase, Writing};
@@ -99,6 +99,31 @@ impl Handles {
         shard.is_some_and(|shard| shard.open.load(Ordering::SeqCst))
     }
 
+    /// The head of a shard that is being written into a volume.
+    pub(crate) fn open_extent(&self, key: ShardKey) -> Option<ShardHeader> {
+        let shard = self.table.lock().by_key.get(&key).cloned()?;
+        let writing = shard.writing.lock();
+        writing.is_extent().then(|| writing.header().clone())
+    }
+
+    /// The shards behind `after` that are being written into volumes, and
+    /// what they take.
+    pub(crate) fn open_extents(&self, after: Option<ShardKey>) -> Vec<(ShardKey, u64)> {
+        let all: Vec<_> = {
+            let table = self.table.lock();
+            let behind = |shard: &&Arc<OpenShard>| Some(shard.key) > after;
+            table.by_key.values().filter(behind).cloned().collect()
+        };
+        let open = |shard: Arc<OpenShard>| {
+            let writing = shard.writing.lock();
+            let taken = writing.announced().unwrap_or(0);
+            writing.is_extent().then_some((shard.key, taken))
+        };
+        let mut open: Vec<_> = all.into_iter().filter_map(open).collect();
+        open.sort_unstable();
+        open
+    }
+
     /// Ends the handle of a key if its shard is open. Waits for a call that
     /// is in it. The file is left as it is.
     pub(crate) fn end_open(&self, key: ShardKey) {
@@ -123,8 +148,7 @@ impl Handles {
     /// Ends a handle whose lock is held; a finished shard's is forgotten.
     pub(crate) fn end_shard(&self, shard: &OpenShard, writing: &mut Writing) {
         if writing.phase == Phase::Open {
-            writing.phase = Phase::Ended;
-            writing.file = None;
+            writing.end();
         }
         let mut table = self.table.lock();
         table.by_handle.remove(&shard.handle);

@@ -1,7 +1,8 @@
 //! The shards of one disk.
 //!
 //! Owns a folder on one file system: its identity, its root and slots
-//! records, and a file for each shard, as `docs/formats.md` says to the byte.
+//! records, and volumes of packed shards, and a file for each large one, as
+//! `docs/formats.md` says to the byte.
 //! [`LocalDisk`] is a [`ShardStore`](shardgate_wire::ShardStore) over it, with
 //! threads and a bounded queue of its own.
 //!
@@ -22,6 +23,7 @@ mod files;
 mod folders;
 mod format;
 mod handles;
+pub mod io;
 mod key_locks;
 mod lanes;
 mod latency;
@@ -40,7 +42,9 @@ mod removing;
 mod rules;
 mod shard_file;
 mod space;
+mod tidying;
 mod twin;
+mod volume;
 mod writer;
 
 pub use error::OpenError;
@@ -50,3 +54,6 @@ pub use open_files::raise_open_files;
 pub use opening::{Expected, NewDisk};
 pub use options::DiskOptions;
 pub use rules::{MAX_CHECKPOINT_BYTES, MAX_MAP_BYTES};
+pub use volume::{
+    DiskCheck, Finding, Note, VolumeFigures, Window, WindowCursor, WindowRecord, WindowShard,
+};

@@ -56,6 +56,18 @@ impl Cursor {
     }
 }
 
+/// The first of two sorted pages; of a shard in both, the first's.
+fn merged(a: Vec<ListedShard>, b: Vec<ListedShard>, limit: usize) -> Vec<ListedShard> {
+    if b.is_empty() {
+        return a;
+    }
+    let mut page: Vec<_> = a.into_iter().chain(b).collect();
+    page.sort_by_key(|entry| entry.key); // stable, and of two runs
+    page.dedup_by_key(|entry| entry.key);
+    page.truncate(limit);
+    page
+}
+
 impl Core {
     pub(crate) fn list_shards(
         &self,
@@ -65,6 +77,24 @@ impl Core {
     ) -> Result<Vec<ListedShard>, StoreError> {
         self.condition.check_present()?;
         bounds::check_list(limit)?;
+        let packed = self.volumes.list(after, limit)?;
+        let files = self.list_files(after, limit, buffer)?;
+        let open = self.handles.open_extents(after);
+        let open = open.into_iter().map(|(key, disk_bytes)| ListedShard {
+            key,
+            disk_bytes,
+            finished: false,
+        });
+        let open = open.take(limit).collect();
+        Ok(merged(merged(packed, files, limit), open, limit))
+    }
+
+    pub(crate) fn list_files(
+        &self,
+        after: Option<ShardKey>,
+        limit: usize,
+        buffer: &mut AlignedBuffer,
+    ) -> Result<Vec<ListedShard>, StoreError> {
         let mut page = Vec::new();
         let from = after.map(|key| FolderName::of(&key));
         for group in self.groups_from(from)? {

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::fs::FlockOperation;
-use shardgate_wire::ids::DiskId;
+use shardgate_wire::ids::{BlobId, DiskId, GroupId};
 use shardgate_wire::store::{
     ListedShard, ShardBytes, ShardEnd, ShardHandle, ShardStat, SmallShard,
 };
@@ -26,6 +26,7 @@ use crate::error::OpenError;
 use crate::lanes::{Lane, PutCall};
 use crate::opening::{self, Expected, NewDisk};
 use crate::options::DiskOptions;
+use crate::volume::{DiskCheck, Note, Window, WindowCursor};
 
 /// A disk whose folder this process holds.
 ///
@@ -86,6 +87,9 @@ impl LocalDisk {
         let core = Arc::clone(&self.core);
         let builder = std::thread::Builder::new().name(format!("watch-{short}"));
         threads.push(builder.spawn(move || core.watch())?);
+        let core = Arc::clone(&self.core);
+        let builder = std::thread::Builder::new().name(format!("tidy-{short}"));
+        threads.push(builder.spawn(move || core.tidy())?);
         Ok(())
     }
 
@@ -108,6 +112,9 @@ impl LocalDisk {
                 let _ = thread.join();
             }
             core.handles.end_all();
+            // A failure fences the disk, which is said there; the next start
+            // reads what was open.
+            let _ = core.volumes.close();
             let _ = core.rules.save_told(&core.condition);
             let _ = rustix::fs::flock(&core.folder, FlockOperation::Unlock);
             drop(core);
@@ -157,6 +164,85 @@ impl LocalDisk {
         self.call(Lane::Foreground, checkpoint.len(), move |core, _| {
             let _gate = core.enter(&ctx)?;
             core.rules.set_checkpoint(&core.condition, checkpoint)
+        })
+        .await
+    }
+
+    /// Keeps a note of a blob, durably; a later commit's note takes the place
+    /// of an earlier one's. After one that says the blob was deleted, no shard
+    /// of it is written any more.
+    ///
+    /// # Errors
+    /// As the calls of [`ShardStore`] that change something.
+    pub async fn put_note(
+        &self,
+        ctx: &CallContext,
+        group: GroupId,
+        blob: BlobId,
+        note: Note,
+    ) -> Result<(), StoreError> {
+        let ctx = *ctx;
+        self.call(Lane::Background, note.payload.len(), move |core, _| {
+            let _gate = core.enter(&ctx)?;
+            core.volumes.keep_note(group, blob, Some(note))
+        })
+        .await
+    }
+
+    /// Drops the note of a blob, durably.
+    ///
+    /// # Errors
+    /// As the calls of [`ShardStore`] that change something.
+    pub async fn forget_note(
+        &self,
+        ctx: &CallContext,
+        group: GroupId,
+        blob: BlobId,
+    ) -> Result<(), StoreError> {
+        let ctx = *ctx;
+        self.call(Lane::Background, 0, move |core, _| {
+            let _gate = core.enter(&ctx)?;
+            core.volumes.keep_note(group, blob, None)
+        })
+        .await
+    }
+
+    /// Up to `limit` notes behind `after`, by group and blob.
+    pub fn notes(
+        &self,
+        after: Option<(GroupId, BlobId)>,
+        limit: usize,
+    ) -> Vec<((GroupId, BlobId), Note)> {
+        self.core.volumes.notes(after, limit)
+    }
+
+    /// Groups that have volumes, in order.
+    pub fn volume_groups(&self) -> Vec<GroupId> {
+        self.core.volumes.groups_from(None)
+    }
+
+    /// Records of a group's volumes in the order in which they lie on the
+    /// disk, about `bytes` of them, verified; what is damaged is said to be.
+    ///
+    /// # Errors
+    /// The disk is lost, or a directory cannot be read.
+    pub async fn window(&self, from: WindowCursor, bytes: u64) -> Result<Window, StoreError> {
+        self.read_call(Lane::Background, move |core, _| {
+            core.condition.check_present()?;
+            core.volumes.window(from, bytes)
+        })
+        .await
+    }
+
+    /// Reads the whole disk and says what is wrong. With `repair`, writes
+    /// directories of volumes anew that do not say what the records do;
+    /// repairs nothing else.
+    ///
+    /// # Errors
+    /// The disk is lost, or refused what a repair needs.
+    pub async fn check(&self, repair: bool) -> Result<DiskCheck, StoreError> {
+        self.read_call(Lane::Background, move |core, buffer| {
+            core.check(repair, buffer)
         })
         .await
     }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use shardgate_wire::Medium;
 
+use crate::volume::VolumeFigures;
+
 /// What depends on the medium.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MediumFigures {
@@ -20,6 +22,8 @@ pub struct MediumFigures {
     /// are written at once into long runs, which saves seeks there, while
     /// flash only saves the copying.
     pub direct_from: usize,
+    /// What volumes are like.
+    pub volumes: VolumeFigures,
 }
 
 impl MediumFigures {
@@ -28,16 +32,38 @@ impl MediumFigures {
         match medium {
             Medium::Flash => Self {
                 threads: 8,
-                put_batches: 4,
-                batch_shards: 32,
+                put_batches: 1,
+                batch_shards: 1024,
                 direct_from: 64 * 1024,
+                volumes: VolumeFigures {
+                    volume_bytes: 64 << 20,
+                    volume_records: 64 * 1024,
+                    zero_step: 4 << 20,
+                    volume_max: 1 << 20,
+                    punch_from: 64 * 1024,
+                    log_bytes: 16 << 20,
+                    open_files: 256,
+                    kept_pages: 1024,
+                    sync_at_once: true,
+                },
             },
             // Four, so that two fsyncs leave room for reads.
             Medium::Rotating => Self {
                 threads: 4,
                 put_batches: 1,
-                batch_shards: 128,
+                batch_shards: 1024,
                 direct_from: usize::MAX,
+                volumes: VolumeFigures {
+                    volume_bytes: 256 << 20,
+                    volume_records: 64 * 1024,
+                    zero_step: 16 << 20,
+                    volume_max: 16 << 20,
+                    punch_from: 1 << 20,
+                    log_bytes: 16 << 20,
+                    open_files: 256,
+                    kept_pages: 1024,
+                    sync_at_once: true,
+                },
             },
         }
     }

@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use shardgate_wire::ids::{ClusterId, DiskId, Epoch};
 use shardgate_wire::slots::SlotTable;
-use shardgate_wire::{DiskIdentity, Medium};
+use shardgate_wire::{DiskIdentity, Medium, StoreError};
 
 use crate::cache::Cache;
 use crate::condition::Condition;
@@ -27,6 +27,7 @@ use crate::format::{
     encode_slots,
 };
 use crate::handles::Handles;
+use crate::io::{DiskIo, RealIo};
 use crate::key_locks::KeyLocks;
 use crate::lanes::Lanes;
 use crate::latency::Latency;
@@ -36,6 +37,7 @@ use crate::options::DiskOptions;
 use crate::rules::Rules;
 use crate::space::Space;
 use crate::twin::{Loaded, Twin};
+use crate::volume::{Engine, Opening};
 use crate::writer::Direct;
 
 /// Which disk is expected in a folder.
@@ -278,13 +280,19 @@ pub(crate) fn open(
     let own = || files::open_folder(path).map_err(at.io("open folder"));
     let figures = MediumFigures::of(options.medium.unwrap_or(identity.medium));
     let first_handle = (shardgate_wire::ids::random_u128() as u64) >> 1;
+    let condition = Arc::new(Condition::good(identity.disk));
+    if files::is_read_only(&folder).map_err(at.io("check file system"))? {
+        let _ = condition.fence("the file system is read-only".into());
+    }
+    let volumes = open_volumes(&at, own()?, identity, &condition, &figures, &options)?;
     let core = Core {
         identity,
+        volumes: Arc::new(volumes),
         path: absolute,
         identity_record,
         device,
         figures,
-        condition: Condition::good(identity.disk),
+        condition,
         rules: Rules::new(root, root_twin, slots, slots_twin),
         folders: Folders::new(shards),
         keys: KeyLocks::default(),
@@ -302,6 +310,36 @@ pub(crate) fn open(
     Ok(Arc::new(core))
 }
 
+/// The volumes of the disk. A disk that fails while they are opened is
+/// fenced, and read as it is.
+fn open_volumes(
+    at: &At<'_>,
+    folder: OwnedFd,
+    identity: DiskIdentity,
+    condition: &Arc<Condition>,
+    figures: &MediumFigures,
+    options: &DiskOptions,
+) -> Result<Engine, OpenError> {
+    let io: Arc<dyn DiskIo> = Arc::new(RealIo::new(folder, figures.direct_from));
+    let open = || {
+        Engine::open(Opening {
+            io: Arc::clone(&io),
+            identity,
+            condition: Arc::clone(condition),
+            figures: options.volumes.unwrap_or(figures.volumes),
+            random: Box::new(|| shardgate_wire::ids::random_u128() as u64),
+        })
+    };
+    let opened = match open() {
+        Err(StoreError::Fenced { .. } | StoreError::NoSpace) => {
+            let _ = condition.fence("its volumes could not be made ready".into());
+            open()
+        }
+        opened => opened,
+    };
+    opened.map_err(|error| at.damaged(format!("volumes: {error}")))
+}
+
 fn check_expected(path: &Path, expected: &Expected, found: DiskIdentity) -> Result<(), OpenError> {
     let disk = expected.disk.unwrap_or(found.disk);
     if found.cluster == expected.cluster && found.disk == disk {
@@ -316,8 +354,8 @@ fn check_expected(path: &Path, expected: &Expected, found: DiskIdentity) -> Resu
 
 /// What was read is durable from here on, or the disk is fenced.
 fn make_sure(core: &Core) -> Result<(), Errno> {
-    if files::is_read_only(&core.folder)? {
-        let _ = core.condition.fence("the file system is read-only".into());
+    if core.condition.fenced().is_some() {
+        // Nothing is written.
     } else if core.rules.rewrite(&core.condition).is_ok()
         && let Err(errno) = rustix::fs::fsync(&core.folder)
     {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use shardgate_wire::Medium;
 
+use crate::volume::VolumeFigures;
+
 /// Settings of one disk; the defaults suit a server of a few disks.
 #[derive(Clone, Debug)]
 pub struct DiskOptions {
@@ -27,6 +29,10 @@ pub struct DiskOptions {
     pub max_cached_files: usize,
     /// Bytes of footers that are kept for reads.
     pub max_cached_bytes: usize,
+    /// Overrides the medium's figures of volumes.
+    pub volumes: Option<VolumeFigures>,
+    /// Bytes that compaction copies in a second at most, while nobody waits.
+    pub compact_bytes_per_second: u64,
     /// How often the folder is checked to be still there.
     pub check_every: Duration,
     /// How often the highest commit number told is saved, if it rose.
@@ -45,6 +51,8 @@ impl Default for DiskOptions {
             max_queued_bytes: 64 * 1024 * 1024,
             max_cached_files: 64,
             max_cached_bytes: 4 * 1024 * 1024,
+            volumes: None,
+            compact_bytes_per_second: 32 * 1024 * 1024,
             check_every: Duration::from_secs(1),
             save_told_every: Duration::from_secs(10),
         }

@@ -1,41 +1,27 @@
-//! Small shards, whole: many that wait at once are written as one batch.
+//! Small shards, whole: many that wait at once are one batch of the volumes.
 //!
-//! A batch writes all its files, then syncs each, then syncs each folder that
-//! it touched once. No timer: a batch is what waited while others synced.
-//! Each shard is answered for itself.
-
-use std::collections::HashMap;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+//! No timer: a batch is what waited while the one before was synced. Each
+//! shard is answered for itself.
 
 use shardgate_wire::checksum::first_bad_block;
-use shardgate_wire::store::{ShardEnd, SmallShard};
-use shardgate_wire::{ShardKey, StoreError, bounds};
-use tokio::sync::oneshot;
+use shardgate_wire::store::SmallShard;
+use shardgate_wire::{StoreError, bounds};
 
 use crate::aligned::AlignedBuffer;
-use crate::appending::put_space;
 use crate::cache::Whole;
 use crate::condition::Doing;
 use crate::core::Core;
 use crate::files;
-use crate::folders::Folder;
-use crate::format::{Footer, encode_header};
 use crate::key_locks::KeyGuard;
 use crate::lanes::PutCall;
-use crate::names::FolderName;
+use crate::names::{self, FolderName};
 use crate::rules::Gate;
-use crate::shard_file::{self, Found};
-use crate::writer::file_len;
+use crate::shard_file::Found;
+use crate::volume::Op;
 
-/// A shard whose file is written and not yet synced.
-struct Written<'a> {
-    key: ShardKey,
-    file: OwnedFd,
-    folder: Arc<Folder>,
-    ticket: u64,
-    answer: oneshot::Sender<Result<(), StoreError>>,
-    /// Held until it is durable and answered.
+/// A shard that may be written, its key locked until it is answered.
+struct Admitted<'a> {
+    put: PutCall,
     _guard: KeyGuard<'a>,
 }
 
@@ -46,18 +32,18 @@ impl Core {
         let mut later = Vec::new();
         {
             let gate = self.rules.read();
-            let mut written = Vec::with_capacity(puts.len());
+            let mut admitted = Vec::with_capacity(puts.len());
             for put in puts {
                 match self.rules.judge(&gate, &self.condition, &put.ctx) {
                     Err(error) => drop(put.answer.send(Err(error))),
                     Ok(false) => later.push(put),
                     Ok(true) => match self.keys.try_lock(put.shard.header.key) {
-                        Some(guard) => written.extend(self.begin_put(&gate, put, guard, buffer)),
+                        Some(guard) => admitted.extend(self.admit(&gate, put, guard, buffer)),
                         None => later.push(put),
                     },
                 }
             }
-            self.end_puts(written);
+            self.store(admitted);
         }
         // Those with an epoch to raise, and those whose shard another call
         // had locked: one after the other.
@@ -66,8 +52,8 @@ impl Core {
                 Err(error) => drop(put.answer.send(Err(error))),
                 Ok(gate) => {
                     let guard = self.keys.lock(put.shard.header.key);
-                    let alone = self.begin_put(&gate, put, guard, buffer);
-                    self.end_puts(alone.into_iter().collect());
+                    let alone = self.admit(&gate, put, guard, buffer);
+                    self.store(alone.into_iter().collect());
                 }
             }
         }
@@ -76,30 +62,26 @@ impl Core {
         }
     }
 
-    /// Checks and writes one shard; answers it where there is nothing to sync.
-    fn begin_put<'a>(
+    /// Checks one shard; answers it where there is nothing to write.
+    fn admit<'a>(
         &self,
         gate: &Gate,
         put: PutCall,
         guard: KeyGuard<'a>,
         buffer: &mut AlignedBuffer,
-    ) -> Option<Written<'a>> {
-        let key = put.shard.header.key;
-        let begun = bounds::check_header(&self.identity, &put.ctx, &put.shard.header)
+    ) -> Option<Admitted<'a>> {
+        let checked = bounds::check_header(&self.identity, &put.ctx, &put.shard.header)
             .and_then(|()| bounds::check_put(&put.shard))
-            .and_then(|()| self.write_small(gate, &put.shard, buffer));
-        let answer = match begun {
-            Ok(Some((file, folder, ticket))) => {
-                return Some(Written {
-                    key,
-                    file,
-                    folder,
-                    ticket,
-                    answer: put.answer,
-                    _guard: guard,
-                });
+            .and_then(|()| gate.slots.check(&put.shard.header))
+            .and_then(|()| {
+                self.handles.end_open(put.shard.header.key);
+                self.clear_file(&put.shard, buffer)
+            });
+        let answer = match checked {
+            Ok(true) => {
+                return Some(Admitted { put, _guard: guard });
             }
-            Ok(None) => Ok(()),
+            Ok(false) => Ok(()),
             Err(error) => Err(error),
         };
         // A caller that went away hears nothing.
@@ -107,47 +89,43 @@ impl Core {
         None
     }
 
-    /// Writes a checked shard into its file; `None` if it is stored already.
-    fn write_small(
-        &self,
-        gate: &Gate,
-        shard: &SmallShard,
-        buffer: &mut AlignedBuffer,
-    ) -> Result<Option<(OwnedFd, Arc<Folder>, u64)>, StoreError> {
-        gate.slots.check(&shard.header)?;
-        let key = shard.header.key;
-        self.handles.end_open(key);
-        self.space
-            .reserve(&self.condition, put_space(shard.bytes.len()))?;
-        let (file, folder) = match self.create(key) {
-            Err(StoreError::Exists) => {
-                if self.is_stored(shard, buffer)? {
-                    return Ok(None);
-                }
-                self.unlink(key)?;
-                self.create(key)?
-            }
-            created => created?,
-        };
-        let ticket = folder.changed();
-        let filled = self.fill_small(&file, shard, buffer);
-        filled.inspect_err(|_| drop(self.unlink(key)))?;
-        Ok(Some((file, folder, ticket)))
-    }
-
-    /// Whether the file under the shard's key is this shard, finished and
-    /// whole; false if it is an unfinished one.
-    fn is_stored(
+    /// Makes way where the shard's key has a file: an unfinished one goes.
+    /// False if the file is this very shard.
+    fn clear_file(
         &self,
         shard: &SmallShard,
         buffer: &mut AlignedBuffer,
     ) -> Result<bool, StoreError> {
-        let whole = match self.examine_locked(shard.header.key, buffer)? {
-            Found::Absent | Found::Unfinished(_) => return Ok(false),
+        let key = shard.header.key;
+        if !self.folders.may_be(FolderName::of(&key)) {
+            return Ok(true);
+        }
+        let path = names::file_path(&key);
+        match files::exists_at(&self.folders.shards, &path) {
+            Ok(false) => return Ok(true),
+            Ok(true) => {}
+            Err(errno) => {
+                return Err(self
+                    .condition
+                    .refused(Doing::Reading, "look for shard", errno));
+            }
+        }
+        let whole = match self.examine_locked(key, buffer)? {
+            Found::Absent => return Ok(true),
+            Found::Unfinished(_) => {
+                self.unlink(key)?;
+                return Ok(true);
+            }
             Found::Damaged(what) => return Err(StoreError::Corrupt { what }),
             Found::Finished { whole, .. } => whole,
         };
-        let Whole { file, footer } = &*whole;
+        self.is_repeat(&whole, shard)?;
+        Ok(false)
+    }
+
+    /// Whether a finished file is this shard, whole.
+    fn is_repeat(&self, whole: &Whole, shard: &SmallShard) -> Result<(), StoreError> {
+        let Whole { file, footer } = whole;
         let stored = bounds::Stored {
             key: footer.key,
             end: footer.end,
@@ -157,7 +135,7 @@ impl Core {
         let read = files::read_at(file, u64::from(footer.data_offset), shard.bytes.len())
             .map_err(|errno| self.condition.refused(Doing::Reading, "read shard", errno))?;
         match first_bad_block(&read, &footer.crcs) {
-            None => Ok(true),
+            None => Ok(()),
             Some(block) => {
                 let what = format!("block {block}");
                 Err(StoreError::Corrupt { what })
@@ -165,76 +143,49 @@ impl Core {
         }
     }
 
-    fn fill_small(
-        &self,
-        file: &OwnedFd,
-        shard: &SmallShard,
-        buffer: &mut AlignedBuffer,
-    ) -> Result<(), StoreError> {
-        let header = encode_header(&shard.header);
-        let crc = header[header.len() - 4..].try_into();
-        let footer = Footer {
-            key: shard.header.key,
-            end: ShardEnd {
-                shard_len: shard.bytes.len() as u64,
-                blob_len: shard.blob_len,
-            },
-            data_offset: u32::try_from(header.len()).expect("a header is short"),
-            header_crc: u32::from_be_bytes(crc.expect("a record ends with four bytes")),
-            crcs: shard.crcs.clone(),
-        };
-        let footer = footer.encode();
-        let len = usize::try_from(file_len(header.len() as u64, shard.bytes.len() as u64))
-            .expect("a small shard is short");
-        let pad = vec![0; len - header.len() - shard.bytes.len() - footer.len()];
-        let parts: [&[u8]; 4] = [&header, &shard.bytes, &pad, &footer];
-        let refused = |errno| self.condition.refused(Doing::Writing, "write shard", errno);
-        if self.direct.suits(len) {
-            let pages = buffer.fill(&parts, len);
-            if self.direct.write(file, pages, 0).map_err(refused)? {
-                return Ok(());
+    /// Stores admitted shards with one commit of the volumes, and answers.
+    fn store(&self, mut admitted: Vec<Admitted<'_>>) {
+        if admitted.is_empty() {
+            return;
+        }
+        // What does not fit is refused from the end on.
+        while let Some(last) = admitted.last() {
+            let room = self.room_for(&admitted);
+            let Err(error) = room else { break };
+            if error != StoreError::NoSpace {
+                for Admitted { put, .. } in admitted.drain(..) {
+                    let _ = put.answer.send(Err(error.clone()));
+                }
+                return;
+            }
+            debug_assert!(!last.put.shard.crcs.is_empty() || last.put.shard.bytes.is_empty());
+            if let Some(Admitted { put, .. }) = admitted.pop() {
+                let _ = put.answer.send(Err(error));
             }
         }
-        files::write_parts(file, &parts, 0).map_err(refused)
-    }
-
-    /// Makes what was written durable, files before folders, and answers.
-    fn end_puts(&self, written: Vec<Written<'_>>) {
-        let mut synced = Vec::with_capacity(written.len());
-        for put in written {
-            let done = self.sync_small(&put.file);
-            match done {
-                Ok(()) => synced.push(put),
-                Err(error) => drop(put.answer.send(Err(error))),
-            }
-        }
-        // The last ticket of a folder serves all before it.
-        let mut folders: HashMap<FolderName, (Arc<Folder>, u64)> = HashMap::new();
-        for put in &synced {
-            let fresh = || (Arc::clone(&put.folder), put.ticket);
-            let held = folders.entry(put.folder.name).or_insert_with(fresh);
-            if !Arc::ptr_eq(&held.0, &put.folder) || held.1 < put.ticket {
-                *held = fresh();
-            }
-        }
-        let folders: HashMap<_, _> = folders
-            .into_iter()
-            .map(|(name, (folder, ticket))| (name, self.sync_folder(&folder, ticket)))
+        let ops: Vec<_> = admitted
+            .iter()
+            .map(|admitted| Op::Put(&admitted.put.shard))
             .collect();
-        for put in synced {
-            let durable = folders[&put.folder.name].clone();
-            if durable.is_ok() {
-                shard_file::mark(&put.file);
-                self.cache.remove(put.key);
-            }
-            let _ = put.answer.send(durable);
+        let answers = self.volumes.commit(&ops);
+        for (Admitted { put, .. }, answer) in admitted.into_iter().zip(answers) {
+            let _ = put.answer.send(answer);
         }
     }
 
-    fn sync_small(&self, file: &OwnedFd) -> Result<(), StoreError> {
-        self.condition.check_writable()?;
-        rustix::fs::fdatasync(file)
-            .map_err(|errno| self.condition.refused(Doing::Syncing, "sync shard", errno))?;
-        self.check_named(file)
+    fn room_for(&self, admitted: &[Admitted<'_>]) -> Result<(), StoreError> {
+        let bytes = |admitted: &Admitted<'_>| put_space(&admitted.put.shard);
+        let sum = admitted.iter().map(bytes).sum();
+        let free = self.space.reserve(&self.condition, sum)?;
+        self.volumes.may_take_ahead(free - sum);
+        Ok(())
     }
+}
+
+/// Bytes that a record takes at most.
+fn put_space(shard: &SmallShard) -> u64 {
+    const HEADS: usize = 1024;
+    let object = &shard.header.object;
+    let names = object.bucket.len() + object.key.len() + object.metadata.len();
+    (HEADS + names + shard.bytes.len()) as u64
 }

@@ -19,6 +19,19 @@ fn corrupt(what: impl Into<String>) -> StoreError {
     StoreError::Corrupt { what: what.into() }
 }
 
+/// What the volumes say, or what to say if there is no file either.
+fn absent<T>(
+    in_volume: Result<Option<T>, StoreError>,
+) -> Result<Result<T, StoreError>, StoreError> {
+    match in_volume {
+        Ok(Some(found)) => Ok(Ok(found)),
+        Ok(None) => Err(StoreError::NotFound),
+        // A volume may be damaged and the shard in a file all the same.
+        Err(error @ StoreError::Corrupt { .. }) => Err(error),
+        Err(error) => Ok(Err(error)),
+    }
+}
+
 impl Core {
     pub(crate) fn read_shard(
         &self,
@@ -29,11 +42,16 @@ impl Core {
     ) -> Result<ShardBytes, StoreError> {
         self.condition.check_present()?;
         bounds::check_read(offset, len)?;
+        let in_volume = self.volumes.read(key, offset, len);
+        let absent = match absent(in_volume) {
+            Ok(answer) => return answer,
+            Err(absent) => absent,
+        };
         if let Some(whole) = self.cached(key) {
             return self.read_blocks(&whole, None, offset, len);
         }
         match self.examine(key, buffer)? {
-            Found::Absent | Found::Unfinished(_) => Err(StoreError::NotFound),
+            Found::Absent | Found::Unfinished(_) => Err(absent),
             Found::Damaged(what) => Err(corrupt(what)),
             Found::Finished { whole, head } => {
                 self.cache.insert(Arc::clone(&whole));
@@ -97,8 +115,15 @@ impl Core {
         buffer: &mut AlignedBuffer,
     ) -> Result<ShardStat, StoreError> {
         self.condition.check_present()?;
+        let absent = match absent(self.volumes.stat(key)) {
+            Ok(answer) => return answer,
+            Err(absent) => absent,
+        };
+        if let Some(header) = self.handles.open_extent(key) {
+            return Ok(ShardStat { header, end: None });
+        }
         match self.examine(key, buffer)? {
-            Found::Absent => Err(StoreError::NotFound),
+            Found::Absent => Err(absent),
             Found::Damaged(what) => Err(corrupt(what)),
             Found::Unfinished(file) => Ok(ShardStat {
                 header: self.read_header(key, &file, None)?,

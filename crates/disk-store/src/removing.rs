@@ -6,6 +6,7 @@ use shardgate_wire::{CallContext, ShardKey, StoreError, bounds};
 
 use crate::core::Core;
 use crate::names::FolderName;
+use crate::volume::OwnedOp;
 
 impl Core {
     pub(crate) fn delete_shards(
@@ -20,6 +21,9 @@ impl Core {
             let _guard = self.keys.lock(*key);
             self.handles.end(*key);
             self.cache.remove(*key);
+            if !self.folders.may_be(FolderName::of(key)) {
+                continue;
+            }
             self.unlink(*key)?;
             // A name that was gone before may be gone in the cache only.
             touched.insert(FolderName::of(key));
@@ -33,6 +37,10 @@ impl Core {
         for name in touched {
             self.folders.remove_if_empty(name);
         }
-        Ok(())
+        let ops = keys.iter().map(|key| OwnedOp::Delete(*key)).collect();
+        let answers = self.volumes.commit_with_others(ops);
+        answers.into_iter().collect::<Result<(), _>>()?;
+        // What is large gives its space back before the answer.
+        self.volumes.punch_all()
     }
 }

@@ -60,11 +60,12 @@ impl Space {
         *self.last.lock()
     }
 
-    /// Whether `bytes` more fit.
-    pub(crate) fn reserve(&self, condition: &Condition, bytes: u64) -> Result<(), StoreError> {
-        if self.measure(condition)?.free < bytes {
+    /// Whether `bytes` more fit; gives what shards may take in all.
+    pub(crate) fn reserve(&self, condition: &Condition, bytes: u64) -> Result<u64, StoreError> {
+        let free = self.measure(condition)?.free;
+        if free < bytes {
             return Err(StoreError::NoSpace);
         }
-        Ok(())
+        Ok(free)
     }
 }

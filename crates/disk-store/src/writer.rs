@@ -18,6 +18,7 @@ use crate::condition::{Condition, Doing};
 use crate::files;
 use crate::folders::Folder;
 use crate::format::{Footer, PAGE, encode_header, footer_bytes};
+use crate::volume::OwnExtent;
 
 /// Space that is taken at once for a shard of unknown length: as much as came
 /// already, within these bounds, so that many slow short uploads take little
@@ -103,9 +104,81 @@ pub(crate) struct Writing {
     allocated: u64,
     folder: Weak<Folder>,
     ticket: u64,
+    /// Where the bytes go if not into a file.
+    extent: Option<OwnExtent>,
 }
 
 impl Writing {
+    /// Begins a shard whose bytes go into a volume. Its names are kept: they
+    /// are written at its end.
+    pub(crate) fn begin_extent(extent: OwnExtent, header: ShardHeader, len: u64) -> Self {
+        Self {
+            phase: Phase::Open,
+            file: None,
+            dirty: false,
+            header,
+            header_crc: 0,
+            data_offset: 0,
+            announced: Some(len),
+            len: 0,
+            tail: Vec::new(),
+            crcs: Vec::new(),
+            last_append: None,
+            allocated: 0,
+            folder: Weak::new(),
+            ticket: 0,
+            extent: Some(extent),
+        }
+    }
+
+    /// Whether the shard has no file, and what was written of it goes with
+    /// its handle.
+    pub(crate) fn is_extent(&self) -> bool {
+        self.extent.is_some()
+    }
+
+    /// Nothing more comes.
+    pub(crate) fn end(&mut self) {
+        self.phase = Phase::Ended;
+        self.file = None;
+        self.extent = None;
+    }
+
+    /// Ends a shard in a volume, durably. Whether it succeeds or not, the
+    /// extent is spent.
+    pub(crate) fn finish_extent(&mut self, end: ShardEnd) -> Result<(), StoreError> {
+        let Some(extent) = self.extent.take() else {
+            return Err(StoreError::NoHandle);
+        };
+        let crcs = std::mem::take(&mut self.crcs);
+        let finished = extent.finish(self.header.clone(), end, crcs);
+        self.phase = match finished {
+            Ok(()) => Phase::Finished(end),
+            Err(_) => Phase::Ended,
+        };
+        finished
+    }
+
+    fn append_extent(
+        &mut self,
+        buffer: &mut AlignedBuffer,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), StoreError> {
+        let Some(extent) = &self.extent else {
+            return Err(StoreError::NoHandle);
+        };
+        // Whole pages can go past the page cache.
+        let (pages, tail) = bytes.split_at(bytes.len() / PAGE * PAGE);
+        if !pages.is_empty() {
+            extent.write(offset, buffer.fill(&[pages], pages.len()))?;
+        }
+        if !tail.is_empty() {
+            extent.write(offset + pages.len() as u64, tail)?;
+        }
+        Ok(())
+    }
+
     /// Takes space and writes the header into a new, empty file.
     pub(crate) fn begin(
         condition: &Condition,
@@ -143,6 +216,7 @@ impl Writing {
             allocated,
             folder: Arc::downgrade(folder),
             ticket: folder.changed(),
+            extent: None,
         })
     }
 
@@ -213,6 +287,13 @@ impl Writing {
         bytes: &[u8],
         crcs: &[u32],
     ) -> Result<(), StoreError> {
+        if self.extent.is_some() {
+            self.append_extent(buffer, offset, bytes)?;
+            self.crcs.extend_from_slice(crcs);
+            self.len += bytes.len() as u64;
+            self.last_append = Some(offset);
+            return Ok(());
+        }
         let refused = |errno| condition.refused(Doing::Writing, "append", errno);
         let file = self.file.as_ref().expect("the caller opens the file");
         let step = self.space_needed(bytes.len());

@@ -228,7 +228,9 @@ pub trait ShardStore: Send + Sync + 'static {
     /// most [`MAX_BATCH`] in a call and [`MAX_SLOTS`] in all (`NoSpace`).
     async fn assign(&self, ctx: &CallContext, slots: &[SlotAssignment]) -> Result<(), StoreError>;
 
-    /// Begins a shard that comes in appends. `shard_len` preallocates.
+    /// Begins a shard that comes in appends. `shard_len` preallocates; of a
+    /// shard that was begun so, what came may be gone once its handle ends
+    /// without a finish, as if it had never been begun.
     /// `Exists` if a finished shard has the key, damaged or not; an
     /// unfinished one of the same key is begun anew and its handle ends.
     /// `StaleGeneration` unless the disk holds the header's slot in the

@@ -4,59 +4,59 @@ use super::{FormatError, damaged};
 
 /// Appends values to a record.
 #[derive(Default)]
-pub(super) struct Writer {
-    pub(super) out: Vec<u8>,
+pub(crate) struct Writer {
+    pub(crate) out: Vec<u8>,
 }
 
 impl Writer {
-    pub(super) fn raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);
     }
 
-    pub(super) fn u8(&mut self, value: u8) {
+    pub(crate) fn u8(&mut self, value: u8) {
         self.out.push(value);
     }
 
-    pub(super) fn u16(&mut self, value: u16) {
+    pub(crate) fn u16(&mut self, value: u16) {
         self.raw(&value.to_be_bytes());
     }
 
-    pub(super) fn u32(&mut self, value: u32) {
+    pub(crate) fn u32(&mut self, value: u32) {
         self.raw(&value.to_be_bytes());
     }
 
-    pub(super) fn u64(&mut self, value: u64) {
+    pub(crate) fn u64(&mut self, value: u64) {
         self.raw(&value.to_be_bytes());
     }
 
-    pub(super) fn u128(&mut self, value: u128) {
+    pub(crate) fn u128(&mut self, value: u128) {
         self.raw(&value.to_be_bytes());
     }
 
     /// A string of at most 65,535 bytes, with its length.
-    pub(super) fn short(&mut self, bytes: &[u8]) {
+    pub(crate) fn short(&mut self, bytes: &[u8]) {
         self.u16(u16::try_from(bytes.len()).expect("callers bound it"));
         self.raw(bytes);
     }
 
     /// A string with a length of four bytes.
-    pub(super) fn long(&mut self, bytes: &[u8]) {
+    pub(crate) fn long(&mut self, bytes: &[u8]) {
         self.u32(u32::try_from(bytes.len()).expect("callers bound it"));
         self.raw(bytes);
     }
 }
 
 /// Takes values from a record whose checksum matched.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     left: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(left: &'a [u8]) -> Self {
+    pub(crate) fn new(left: &'a [u8]) -> Self {
         Self { left }
     }
 
-    pub(super) fn raw(&mut self, len: usize) -> Result<&'a [u8], FormatError> {
+    pub(crate) fn raw(&mut self, len: usize) -> Result<&'a [u8], FormatError> {
         let taken = self.left.split_at_checked(len);
         let (taken, left) = taken.ok_or(damaged("record is too short for its fields"))?;
         self.left = left;
@@ -67,38 +67,38 @@ impl<'a> Reader<'a> {
         Ok(self.raw(N)?.try_into().expect("raw gives the length asked"))
     }
 
-    pub(super) fn u8(&mut self) -> Result<u8, FormatError> {
+    pub(crate) fn u8(&mut self) -> Result<u8, FormatError> {
         Ok(self.array::<1>()?[0])
     }
 
-    pub(super) fn u16(&mut self) -> Result<u16, FormatError> {
+    pub(crate) fn u16(&mut self) -> Result<u16, FormatError> {
         Ok(u16::from_be_bytes(self.array()?))
     }
 
-    pub(super) fn u32(&mut self) -> Result<u32, FormatError> {
+    pub(crate) fn u32(&mut self) -> Result<u32, FormatError> {
         Ok(u32::from_be_bytes(self.array()?))
     }
 
-    pub(super) fn u64(&mut self) -> Result<u64, FormatError> {
+    pub(crate) fn u64(&mut self) -> Result<u64, FormatError> {
         Ok(u64::from_be_bytes(self.array()?))
     }
 
-    pub(super) fn u128(&mut self) -> Result<u128, FormatError> {
+    pub(crate) fn u128(&mut self) -> Result<u128, FormatError> {
         Ok(u128::from_be_bytes(self.array()?))
     }
 
-    pub(super) fn short(&mut self) -> Result<&'a [u8], FormatError> {
+    pub(crate) fn short(&mut self) -> Result<&'a [u8], FormatError> {
         let len = self.u16()?;
         self.raw(usize::from(len))
     }
 
-    pub(super) fn long(&mut self) -> Result<&'a [u8], FormatError> {
+    pub(crate) fn long(&mut self) -> Result<&'a [u8], FormatError> {
         let len = self.u32()?;
         self.raw(len as usize)
     }
 
     /// Nothing may follow the last field.
-    pub(super) fn end(self) -> Result<(), FormatError> {
+    pub(crate) fn end(self) -> Result<(), FormatError> {
         if self.left.is_empty() {
             Ok(())
         } else {

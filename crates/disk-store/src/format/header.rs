@@ -21,6 +21,14 @@ pub(crate) fn header_record_len(prefix: &[u8]) -> Option<usize> {
     framed_len(MAGIC, prefix).filter(|len| *len <= MOST)
 }
 
+/// Bytes of the header record, without making it.
+pub(crate) fn header_bytes(header: &ShardHeader) -> usize {
+    const FIXED: usize = 131;
+    let object = &header.object;
+    let names = object.bucket.len() + object.key.len() + object.metadata.len();
+    super::FRAME_HEAD_BYTES + FIXED + names + super::FRAME_TAIL_BYTES
+}
+
 pub(crate) fn encode_header(header: &ShardHeader) -> Vec<u8> {
     let mut w = Writer::default();
     w.u128(header.cluster.0);

@@ -34,8 +34,7 @@ impl Subject for OnDisk {
     }
 
     async fn damage(&self, key: ShardKey, offset: u64) {
-        let at = self.folder.data_offset(key) + offset as usize;
-        self.folder.change(key, |bytes| bytes[at] ^= 1);
+        self.folder.flip(key, offset);
     }
 
     async fn restart(&mut self) {
@@ -47,7 +46,7 @@ impl Subject for OnDisk {
 
 #[tokio::test]
 async fn a_flash_disk_conforms() {
-    conformance::run(|_| async { OnDisk::new(options()) }).await;
+    Box::pin(conformance::run(|_| async { OnDisk::new(options()) })).await;
 }
 
 #[tokio::test]
@@ -56,10 +55,10 @@ async fn a_rotating_disk_conforms() {
         medium: Some(Medium::Rotating),
         ..options()
     };
-    conformance::run(|_| {
+    Box::pin(conformance::run(|_| {
         let rotating = rotating.clone();
         async { OnDisk::new(rotating) }
-    })
+    }))
     .await;
 }
 
@@ -73,9 +72,9 @@ async fn a_disk_short_of_files_conforms() {
         max_cached_bytes: 1,
         ..options()
     };
-    conformance::run(|_| {
+    Box::pin(conformance::run(|_| {
         let short = short.clone();
         async { OnDisk::new(short) }
-    })
+    }))
     .await;
 }

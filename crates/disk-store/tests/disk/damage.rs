@@ -63,16 +63,11 @@ async fn notices(disk: &LocalDisk, blob: u128, len: usize, stat: &ShardStat, wha
 
 /// Flips a bit of every byte of the file of `len` stored bytes, one at a
 /// time; `step` leaves some out.
-async fn every_flip_is_noticed(len: usize, appended: bool, step: usize) {
+async fn every_flip_is_noticed(len: usize, step: usize) {
     let folder = Folder::new();
     let disk = forgetful(&folder).await;
-    let ctx = sample::context(1);
     let key = sample::key(1);
-    if appended {
-        append_all(&disk, 1, len).await;
-    } else {
-        disk.put(&ctx, sample::small(&ctx, 1, len)).await.unwrap();
-    }
+    append_all(&disk, 1, len).await;
     let stat = disk.stat(key).await.unwrap();
     let data = folder.data_offset(key);
     let file = std::fs::read(folder.shard_path(key)).unwrap();
@@ -102,12 +97,12 @@ async fn every_flip_is_noticed(len: usize, appended: bool, step: usize) {
 
 #[tokio::test]
 async fn every_flip_of_a_small_shard_is_noticed() {
-    every_flip_is_noticed(1000, false, 1).await;
+    every_flip_is_noticed(1000, 1).await;
 }
 
 #[tokio::test]
 async fn every_flip_of_a_longer_shard_is_noticed() {
-    every_flip_is_noticed(2 * CHECK_BLOCK + 4097, true, 613).await;
+    every_flip_is_noticed(2 * CHECK_BLOCK + 4097, 613).await;
 }
 
 #[tokio::test]
@@ -135,11 +130,8 @@ async fn every_cut_is_noticed() {
 async fn a_cached_footer_does_not_hide_damage() {
     let folder = Folder::new();
     let disk = folder.open_assigned().await;
-    let ctx = sample::context(1);
     let key = sample::key(1);
-    disk.put(&ctx, sample::small(&ctx, 1, 4 * CHECK_BLOCK))
-        .await
-        .unwrap();
+    append_all(&disk, 1, 4 * CHECK_BLOCK).await;
     let first = disk.read(key, 0, CHECK_BLOCK as u32).await;
     assert!(first.is_ok());
     // Cut while it is open: what is left of it still reads.
@@ -149,7 +141,7 @@ async fn a_cached_footer_does_not_hide_damage() {
     let read = disk.read(key, 0, (4 * CHECK_BLOCK) as u32).await;
     assert!(is_corrupt(&read), "{read:?}");
     // Removed behind its back: absent, though its file is still open.
-    disk.put(&ctx, sample::small(&ctx, 2, 100)).await.unwrap();
+    append_all(&disk, 2, 100).await;
     assert!(disk.read(sample::key(2), 0, 100).await.is_ok());
     std::fs::remove_file(folder.shard_path(sample::key(2))).unwrap();
     let read = disk.read(sample::key(2), 0, 100).await;
@@ -160,8 +152,7 @@ async fn a_cached_footer_does_not_hide_damage() {
 async fn a_file_under_anothers_name_is_corrupt() {
     let folder = Folder::new();
     let disk = forgetful(&folder).await;
-    let ctx = sample::context(1);
-    disk.put(&ctx, sample::small(&ctx, 1, 500)).await.unwrap();
+    append_all(&disk, 1, 500).await;
     let name = folder.shard_path(sample::key(2));
     std::fs::copy(folder.shard_path(sample::key(1)), &name).unwrap();
     assert!(is_corrupt(&disk.read(sample::key(2), 0, 500).await));
@@ -254,7 +245,7 @@ async fn what_is_no_file_under_a_shards_name_is_corrupt() {
     let folder = Folder::new();
     let disk = forgetful(&folder).await;
     let ctx = sample::context(1);
-    disk.put(&ctx, sample::small(&ctx, 1, 500)).await.unwrap();
+    append_all(&disk, 1, 500).await;
     std::fs::create_dir(folder.shard_path(sample::key(2))).unwrap();
     let pipe = folder.shard_path(sample::key(3));
     let mode = rustix::fs::Mode::from_raw_mode(0o600);

@@ -14,13 +14,13 @@ use tempfile::TempDir;
 use crate::folder::{Folder, expected, options};
 
 /// A small file system in memory, mounted for a test.
-struct Mount {
+pub(crate) struct Mount {
     at: TempDir,
 }
 
 impl Mount {
     /// Needs root; a test that cannot mount fails.
-    fn tmpfs(size: &str) -> Self {
+    pub(crate) fn tmpfs(size: &str) -> Self {
         let at = TempDir::new().unwrap();
         let options = format!("size={size}");
         run(
@@ -35,7 +35,7 @@ impl Mount {
         run("mount", &["-o", &format!("remount,{options}")], self.path());
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.at.path()
     }
 }
@@ -296,9 +296,16 @@ fn a_failed_fsync_fences() {
     ] {
         let folder = Folder::new();
         let shard = folder.shard_path(sample::key(1));
-        let group = shard.parent().and_then(Path::parent).unwrap();
-        // Only calls on the shard's own file and folders fail.
-        let paths = [group, shard.parent().unwrap(), &shard];
+        let group = sample::key(1).group.to_string();
+        let volumes = folder.path().join("volumes").join(group);
+        let volume = volumes.join("0000000000000001.vol");
+        // Only calls on the shard's own file and folders, or on its volume
+        // and the folder of that, fail.
+        let paths = match child {
+            "put" => [volume.as_path(), volumes.as_path()],
+            "folder" => [volumes.as_path(), volumes.as_path()],
+            _ => [shard.parent().unwrap(), shard.as_path()],
+        };
         let mut strace = Command::new("strace");
         strace.args(["-f", "-qq", "-o", "/dev/null"]);
         strace.arg(format!("--trace={call}"));

@@ -3,9 +3,10 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use shardgate_disk_store::LocalDisk;
+use shardgate_disk_store::{DiskOptions, LocalDisk, Note, VolumeFigures};
 use shardgate_wire::checksum::block_crcs;
 use shardgate_wire::conformance::sample;
+use shardgate_wire::ids::{BlobId, CommitNumber};
 use shardgate_wire::store::ShardEnd;
 use shardgate_wire::{CallContext, ShardStore, StoreError};
 
@@ -125,4 +126,105 @@ async fn a_disk_of_version_1_reads() {
     // It goes on being written.
     let put = disk.put(&ctx, sample::small(&ctx, 4, 10)).await;
     assert_eq!(put, Ok(()));
+}
+
+fn small_volumes() -> DiskOptions {
+    DiskOptions {
+        volumes: Some(VolumeFigures {
+            volume_bytes: 32 * 1024,
+            volume_records: 5,
+            zero_step: 4096,
+            volume_max: 10_000,
+            punch_from: 64 * 1024,
+            log_bytes: 1 << 20,
+            open_files: 4,
+            kept_pages: 4,
+            sync_at_once: true,
+        }),
+        // Nothing is compacted while the fixture is written.
+        compact_bytes_per_second: 1,
+        ..options()
+    }
+}
+
+/// Writes what [`volumes_of_version_1_read`] reads, once:
+/// `cargo test -p shardgate-disk-store -- --ignored write_volumes_fixture`.
+#[tokio::test]
+#[ignore = "writes a fixture of a new format version"]
+async fn write_volumes_fixture() {
+    let path = fixture("v1-volumes");
+    std::fs::create_dir(&path).expect("a fixture is never written over");
+    LocalDisk::format(&path, &new_disk()).unwrap();
+    let disk = LocalDisk::open(&path, &expected(), small_volumes()).unwrap();
+    let ctx = context();
+    disk.assign(&ctx, &[sample::slot()]).await.unwrap();
+    for blob in 1..=7 {
+        let small = sample::small(&ctx, blob, SMALL_LEN);
+        disk.put(&ctx, small).await.unwrap();
+    }
+    let opened = disk.open(&ctx, sample::header(&ctx, 8), Some(5000)).await;
+    let bytes = sample::bytes(8, 5000);
+    let crcs = block_crcs(&bytes);
+    let handle = opened.unwrap();
+    disk.append(&ctx, handle, 0, bytes, &crcs).await.unwrap();
+    let end = ShardEnd {
+        shard_len: 5000,
+        blob_len: 20_000,
+    };
+    disk.finish(&ctx, handle, end).await.unwrap();
+    let keys = [sample::key(2), sample::key(7)];
+    disk.delete(&ctx, &keys).await.unwrap();
+    disk.put_note(&ctx, sample::GROUP, BlobId(2), note())
+        .await
+        .unwrap();
+    disk.close().await;
+    // What was zeroed ahead is no part of the format.
+    let log = std::fs::read_dir(path.join("log")).unwrap().next();
+    let log = log.unwrap().unwrap().path();
+    let file = std::fs::OpenOptions::new().write(true).open(log).unwrap();
+    file.set_len(16 * 1024).unwrap();
+}
+
+fn note() -> Note {
+    Note {
+        commit: CommitNumber(41),
+        deleted: true,
+        payload: b"deleted by its owner".to_vec(),
+    }
+}
+
+#[tokio::test]
+async fn volumes_of_version_1_read() {
+    let dir = tempfile::TempDir::new().unwrap();
+    copy(&fixture("v1-volumes"), dir.path());
+    // Version control keeps no empty folders.
+    std::fs::create_dir_all(dir.path().join("shards")).unwrap();
+    let disk = LocalDisk::open(dir.path(), &expected(), small_volumes()).unwrap();
+    let ctx = context();
+    for blob in [1, 3, 4, 5, 6] {
+        let key = sample::key(blob);
+        let read = disk.read(key, 0, SMALL_LEN as u32).await.unwrap();
+        assert_eq!(read.bytes, sample::bytes(blob, SMALL_LEN));
+        let stat = disk.stat(key).await.unwrap();
+        assert_eq!(stat.header, sample::header(&ctx, blob));
+    }
+    let read = disk.read(sample::key(8), 0, 5000).await.unwrap();
+    assert_eq!(read.bytes, sample::bytes(8, 5000));
+    for blob in [2, 7] {
+        let read = disk.read(sample::key(blob), 0, SMALL_LEN as u32).await;
+        assert_eq!(read, Err(StoreError::NotFound));
+    }
+    assert_eq!(disk.notes(None, 10), [((sample::GROUP, BlobId(2)), note())]);
+    let refused = disk.put(&ctx, sample::small(&ctx, 2, SMALL_LEN)).await;
+    assert!(
+        matches!(refused, Err(StoreError::BadCall { .. })),
+        "{refused:?}"
+    );
+    let listed = disk.list(None, 10).await.unwrap();
+    let blobs: Vec<_> = listed.iter().map(|entry| entry.key.blob.0).collect();
+    assert_eq!(blobs, [1, 3, 4, 5, 6, 8]);
+    let put = disk.put(&ctx, sample::small(&ctx, 9, 10)).await;
+    assert_eq!(put, Ok(()));
+    let check = disk.check(false).await.unwrap();
+    assert_eq!((check.findings.len(), check.shards), (0, 7), "{check:?}");
 }

@@ -87,6 +87,45 @@ impl Folder {
         std::fs::set_permissions(&path, mode).unwrap();
     }
 
+    /// The volume that has the shard's record, and where its bytes begin in
+    /// it; of several records the last.
+    pub(crate) fn in_volume(&self, key: ShardKey) -> Option<(PathBuf, u64)> {
+        let folder = self.path().join("volumes").join(key.group.to_string());
+        let mut volumes: Vec<_> = std::fs::read_dir(folder)
+            .ok()?
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|ending| ending == "vol"))
+            .collect();
+        volumes.sort();
+        let mut found = None;
+        for path in volumes {
+            let bytes = std::fs::read(&path).unwrap();
+            for record in bytes.chunks_exact(64).enumerate() {
+                let (at, head) = record;
+                let of = head[48..64] == key.blob.to_be_bytes() && bytes[64 * at + 64] == key.index;
+                if head.starts_with(b"SG.vrec\0") && of {
+                    let data_at = u64::from_be_bytes(head[32..40].try_into().unwrap());
+                    found = Some((path.clone(), data_at));
+                }
+            }
+        }
+        found
+    }
+
+    /// Flips a bit of a stored shard's bytes, wherever they lie.
+    pub(crate) fn flip(&self, key: ShardKey, offset: u64) {
+        use std::os::unix::fs::FileExt;
+        let Some((path, data_at)) = self.in_volume(key) else {
+            let at = self.data_offset(key) + offset as usize;
+            return self.change(key, |bytes| bytes[at] ^= 1);
+        };
+        let mut options = std::fs::File::options();
+        let file = options.read(true).write(true).open(path).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, data_at + offset).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], data_at + offset).unwrap();
+    }
+
     /// Where a finished shard's bytes begin in its file, by its trailer.
     pub(crate) fn data_offset(&self, key: ShardKey) -> usize {
         let bytes = std::fs::read(self.shard_path(key)).unwrap();

@@ -105,14 +105,14 @@ fn say(line: &str) {
 
 /// What the runs said so far.
 #[derive(Default)]
-struct Said {
+pub(crate) struct Said {
     stored: BTreeSet<u64>,
     deleting: BTreeSet<u64>,
     deleted: BTreeSet<u64>,
 }
 
 impl Said {
-    fn hear(&mut self, output: &str) {
+    pub(crate) fn hear(&mut self, output: &str) {
         for line in output.lines() {
             let Some((what, blob)) = line.split_once(' ') else {
                 continue;
@@ -126,6 +126,55 @@ impl Said {
             set.extend(blob.parse::<u64>());
         }
     }
+
+    pub(crate) fn stored(&self) -> usize {
+        self.stored.len()
+    }
+
+    /// Stored, and nobody began to delete it.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = u64> {
+        self.stored.difference(&self.deleting).copied()
+    }
+}
+
+/// A process that stores until it is killed.
+pub(crate) struct Child {
+    process: std::process::Child,
+    output: tempfile::NamedTempFile,
+}
+
+impl Child {
+    pub(crate) fn start(run: u64, folder: &Path) -> Self {
+        let output = tempfile::NamedTempFile::new().unwrap();
+        let process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--ignored", "--nocapture"])
+            .arg("kills::child_that_is_killed")
+            .env(CHILD_FOLDER, format!("{run}:{}", folder.display()))
+            .stdout(Stdio::from(output.reopen().unwrap()))
+            .spawn()
+            .unwrap();
+        Self { process, output }
+    }
+
+    fn text(&self) -> String {
+        std::fs::read_to_string(self.output.path()).unwrap()
+    }
+
+    /// Waits until something was stored, and deleted.
+    pub(crate) async fn wait_for_answers(&mut self) {
+        while !self.text().contains("deleted") {
+            let over = self.process.try_wait().unwrap().is_some();
+            assert!(!over, "{}", self.text());
+            tokio::time::sleep(Duration::from_millis(7)).await;
+        }
+    }
+
+    /// Kills it; what it said.
+    pub(crate) fn kill(mut self) -> String {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.text()
+    }
 }
 
 #[tokio::test]
@@ -133,32 +182,20 @@ async fn acknowledged_shards_outlive_kills() {
     let folder = Folder::new();
     let mut said = Said::default();
     for run in 0..6u64 {
-        let output = tempfile::NamedTempFile::new().unwrap();
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--ignored", "--nocapture"])
-            .arg("kills::child_that_is_killed")
-            .env(CHILD_FOLDER, format!("{run}:{}", folder.path().display()))
-            .stdout(Stdio::from(output.reopen().unwrap()))
-            .spawn()
-            .unwrap();
+        let mut child = Child::start(run, folder.path());
         // Long enough that something was stored, then at no moment in
         // particular.
-        let text = || std::fs::read_to_string(output.path()).unwrap();
-        while !text().contains("deleted") {
-            assert!(child.try_wait().unwrap().is_none(), "{}", text());
-            tokio::time::sleep(Duration::from_millis(7 + run)).await;
-        }
+        child.wait_for_answers().await;
         tokio::time::sleep(Duration::from_millis(37 * run)).await;
-        child.kill().unwrap();
-        child.wait().unwrap();
-        said.hear(&text());
-        verify(&folder, &said, run).await;
+        said.hear(&child.kill());
+        verify(folder.path(), &said, run).await;
     }
     assert!(said.stored.len() > 50, "{} were stored", said.stored.len());
 }
 
-async fn verify(folder: &Folder, said: &Said, run: u64) {
-    let disk = folder.open();
+/// Opens the disk after a kill and compares it with what was said.
+pub(crate) async fn verify(folder: &Path, said: &Said, run: u64) {
+    let disk = LocalDisk::open(folder, &expected(), options()).unwrap();
     let health = disk.health().await.unwrap();
     assert_eq!(health.epoch, sample::context(run + 1).epoch);
     for blob in &said.stored {

@@ -3,7 +3,7 @@
 //! Both stand under one suite; this finds what the suite did not think of.
 //! `SHARDGATE_SEED=N` repeats a run.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use shardgate_disk_store::{DiskOptions, LocalDisk};
@@ -74,6 +74,8 @@ struct Pair {
     /// Handles of the disk, of the model, their shard and what was appended.
     handles: Vec<(ShardHandle, ShardHandle, u128, u64)>,
     generations: HashMap<GroupId, u32>,
+    /// Shards that were begun with a length, lately.
+    announced: HashSet<ShardKey>,
 }
 
 const GROUPS: [GroupId; 2] = [GroupId(7), GroupId(0x91)];
@@ -99,6 +101,7 @@ impl Pair {
             ctx: sample::context(1),
             handles: vec![],
             generations: HashMap::new(),
+            announced: HashSet::new(),
         }
     }
 
@@ -161,6 +164,10 @@ impl Pair {
         let disk = self.disk.open(&self.ctx, header.clone(), announced).await;
         let model = self.model.open(&self.ctx, header, announced).await;
         if let (Ok(disk), Ok(model)) = (&disk, &model) {
+            match announced {
+                Some(_) => self.announced.insert(key),
+                None => self.announced.remove(&key),
+            };
             self.handles.push((*disk, *model, key.blob.0, 0));
         }
         assert_same(disk.map(drop), model.map(drop), &format!("open {key:?}"));
@@ -292,8 +299,22 @@ impl Pair {
         let in_model = self.model.raise_epoch(&ctx).await;
         if in_model.is_ok() {
             self.ctx = ctx;
+            self.forget_unfinished().await;
         }
         assert_same(on_disk, in_model, &format!("raise to {:?}", ctx.epoch));
+    }
+
+    /// What was begun in a volume and never ended is gone with its handle; a
+    /// file stays.
+    async fn forget_unfinished(&mut self) {
+        let unfinished = self.model.list(None, 1000).await.unwrap();
+        for entry in unfinished.iter().filter(|entry| !entry.finished) {
+            if self.disk.stat(entry.key).await == Err(StoreError::NotFound) {
+                assert!(self.announced.contains(&entry.key), "{:?}", entry.key);
+                let gone = self.model.delete(&self.ctx, &[entry.key]).await;
+                gone.unwrap();
+            }
+        }
     }
 
     async fn restart(&mut self, random: &mut Random) {
@@ -304,6 +325,7 @@ impl Pair {
         let opened = LocalDisk::open(self.folder.path(), &expected(), self.options.clone());
         self.disk = Arc::new(opened.unwrap());
         self.model.handle().restart();
+        self.forget_unfinished().await;
         let on_disk = self
             .disk
             .health()

@@ -67,9 +67,15 @@ pub(super) async fn unfinished_is_not_served<S: Subject>(mut case: Case<S>) {
         }
         let read = case.store.read(sample::key(1), 0, CHECK_BLOCK as u32).await;
         assert_eq!(read, Err(StoreError::NotFound));
-        let stat = case.store.stat(sample::key(1)).await.expect("stats");
-        assert_eq!((stat.header, stat.end), (header.clone(), None));
+        let stat = case.store.stat(sample::key(1)).await;
         let listed = case.store.list(None, 10).await.expect("lists");
+        // A store may forget what never ended when its handle ends.
+        if restarted && stat == Err(StoreError::NotFound) {
+            assert_eq!(listed, []);
+            continue;
+        }
+        let stat = stat.expect("stats");
+        assert_eq!((stat.header, stat.end), (header.clone(), None));
         assert_eq!(listed.len(), 1);
         assert_eq!((listed[0].key, listed[0].finished), (sample::key(1), false));
     }

@@ -1,0 +1,121 @@
+//! The tool `fio` (Debian package of that name), for what the disk itself can.
+
+use std::fs;
+use std::io::{Error, Result};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Length of the file that is appended to; then it begins anew.
+const APPEND_FILE: &str = "512m";
+
+/// Whether it is there.
+pub(super) fn check() -> Result<()> {
+    let found = Command::new("fio").arg("--version").output();
+    found.map(drop).map_err(|error| {
+        let why = format!("fio (Debian package fio) does not start: {error}");
+        Error::new(error.kind(), why)
+    })
+}
+
+fn run(args: &[String]) -> Result<Value> {
+    let output = Command::new("fio")
+        .arg("--output-format=json")
+        .args(args)
+        .output()?;
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(Error::other(format!("fio {args:?}: {why}")));
+    }
+    // Notes may stand before the figures.
+    let start = output.stdout.iter().position(|byte| *byte == b'{');
+    let text = &output.stdout[start.unwrap_or(0)..];
+    let figures: Value = serde_json::from_slice(text)?;
+    Ok(figures["jobs"][0].clone())
+}
+
+fn iops(job: &Value, what: &str) -> Result<f64> {
+    let iops = job[what]["iops"].as_f64().filter(|iops| *iops > 0.0);
+    iops.ok_or_else(|| Error::other("fio did nothing"))
+}
+
+/// How it appends.
+pub(super) struct Appends {
+    pub(super) batch_bytes: u64,
+    pub(super) seconds: u64,
+    /// Into a file that was written before.
+    pub(super) overwrite: bool,
+    pub(super) direct: bool,
+}
+
+/// Batches per second, each written and synced.
+pub(super) fn appends(folder: &Path, appends: &Appends) -> Result<f64> {
+    let Appends {
+        batch_bytes,
+        seconds,
+        overwrite,
+        direct,
+    } = appends;
+    let direct = u8::from(*direct);
+    let mut args = vec![
+        "--name=append".to_owned(),
+        "--rw=write".to_owned(),
+        "--ioengine=psync".to_owned(),
+        "--fdatasync=1".to_owned(),
+        format!("--bs={batch_bytes}"),
+        format!("--direct={direct}"),
+        format!("--size={APPEND_FILE}"),
+        format!("--directory={}", folder.display()),
+        format!("--runtime={seconds}"),
+    ];
+    if *overwrite {
+        // Laid out with bytes before, and written round and round.
+        args.extend(["--overwrite=1".to_owned(), "--time_based".to_owned()]);
+    } else {
+        args.extend(["--fallocate=none".to_owned(), "--file_append=1".to_owned()]);
+    }
+    iops(&run(&args)?, "write")
+}
+
+/// Files of at least `least` bytes in a folder and those in it.
+pub(super) fn files(folder: &Path, least: u64) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut to_see = vec![folder.to_owned()];
+    while let Some(folder) = to_see.pop() {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if metadata.is_dir() {
+                to_see.push(entry.path());
+            } else if metadata.len() >= least {
+                found.push(entry.path());
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Random reads of `len` bytes per second from files whose pages are dropped
+/// first.
+pub(super) fn random_reads(
+    files: &[PathBuf],
+    len: usize,
+    readers: usize,
+    seconds: u64,
+) -> Result<f64> {
+    let names: Vec<String> = files
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    let job = tempfile::NamedTempFile::new()?;
+    let text = format!(
+        "[reads]\nfilename={}\nrw=randread\nioengine=psync\nbs={len}\ndirect=0\n\
+         invalidate=1\nrandrepeat=0\nnorandommap\nnumjobs={readers}\ngroup_reporting\n\
+         time_based\nruntime={seconds}\n",
+        names.join(":")
+    );
+    fs::write(job.path(), text)?;
+    let args = ["--readonly".to_owned(), job.path().display().to_string()];
+    iops(&run(&args)?, "read")
+}

@@ -1,0 +1,109 @@
+//! Many writers or readers for a time; how often, and how long each took.
+
+use std::io::Result;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+
+use crate::report::{ms, quantile};
+
+/// What a load reached.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Rate {
+    pub(crate) per_s: f64,
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
+}
+
+impl Rate {
+    fn of(mut times: Vec<Duration>, took: Duration) -> Self {
+        times.sort_unstable();
+        Self {
+            per_s: times.len() as f64 / took.as_secs_f64(),
+            p50_ms: ms(quantile(&times, 0.5)),
+            p99_ms: ms(quantile(&times, 0.99)),
+        }
+    }
+
+    /// The faster of two rounds: what else the machine does only slows.
+    pub(crate) fn or_better(self, before: Option<Self>) -> Self {
+        match before {
+            Some(before) if before.per_s > self.per_s => before,
+            _ => self,
+        }
+    }
+
+    pub(crate) fn cell(&self) -> String {
+        let Self {
+            per_s,
+            p50_ms,
+            p99_ms,
+        } = self;
+        format!("{per_s:>9.0} ({p50_ms:.2}, {p99_ms:.2})")
+    }
+}
+
+/// Runs `op` with numbers from `next` on in so many tasks.
+pub(crate) async fn tasks<F, Fut>(
+    at_once: usize,
+    seconds: u64,
+    next: &Arc<AtomicU64>,
+    op: F,
+) -> Result<Rate>
+where
+    F: Fn(u64) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = Result<()>> + Send,
+{
+    let begun = Instant::now();
+    let end = begun + Duration::from_secs(seconds);
+    let mut running = JoinSet::new();
+    for _ in 0..at_once {
+        let (op, next) = (op.clone(), Arc::clone(next));
+        running.spawn(async move {
+            let mut times = Vec::new();
+            while Instant::now() < end {
+                let start = Instant::now();
+                op(next.fetch_add(1, Ordering::Relaxed)).await?;
+                times.push(start.elapsed());
+            }
+            Result::Ok(times)
+        });
+    }
+    let mut all = Vec::new();
+    for times in running.join_all().await {
+        all.extend(times?);
+    }
+    Ok(Rate::of(all, begun.elapsed()))
+}
+
+/// As [`tasks`], in threads, for what blocks.
+pub(crate) fn threads(
+    at_once: usize,
+    seconds: u64,
+    op: impl Fn(u64) -> Result<()> + Sync,
+) -> Result<Rate> {
+    let begun = Instant::now();
+    let end = begun + Duration::from_secs(seconds);
+    let next = AtomicU64::new(0);
+    let work = || {
+        let mut times = Vec::new();
+        while Instant::now() < end {
+            let start = Instant::now();
+            op(next.fetch_add(1, Ordering::Relaxed))?;
+            times.push(start.elapsed());
+        }
+        Result::Ok(times)
+    };
+    let mut all = Vec::new();
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
+        for thread in running {
+            all.extend(thread.join().expect("a load does not panic")?);
+        }
+        Result::Ok(())
+    })?;
+    Ok(Rate::of(all, begun.elapsed()))
+}

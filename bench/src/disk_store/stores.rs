@@ -1,0 +1,152 @@
+//! What is compared: a file per record, RocksDB, and the disk store.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Error, Result, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use shardgate_catalog::engine::{Commit, Engine, Op, RocksEngine, RocksOptions};
+use shardgate_disk_store::{DiskOptions, Expected, LocalDisk, NewDisk};
+use shardgate_wire::checksum::block_crcs;
+use shardgate_wire::conformance::sample;
+use shardgate_wire::store::SmallShard;
+use shardgate_wire::{Medium, ShardStore};
+
+/// Folders of files, so that none gets too long.
+const FAN_OUT: u64 = 256;
+
+pub(super) fn random_bytes(len: usize) -> Bytes {
+    let mut bytes = vec![0; len];
+    rand::Rng::fill(&mut rand::rng(), &mut bytes[..]);
+    bytes.into()
+}
+
+/// One file per record, as durable as the store: file and folder synced.
+pub(super) struct Files {
+    folder: PathBuf,
+    folders: Vec<File>,
+    bytes: Bytes,
+}
+
+impl Files {
+    pub(super) fn new(folder: &Path, bytes: Bytes) -> Result<Self> {
+        let mut folders = Vec::new();
+        for number in 0..FAN_OUT {
+            let path = folder.join(format!("{number:02x}"));
+            fs::create_dir(&path)?;
+            folders.push(File::open(&path)?);
+        }
+        File::open(folder)?.sync_all()?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            folders,
+            bytes,
+        })
+    }
+
+    pub(super) fn write(&self, number: u64) -> Result<()> {
+        let at = number % FAN_OUT;
+        let path = self.folder.join(format!("{at:02x}/{number:016x}"));
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        file.write_all(&self.bytes)?;
+        file.sync_data()?;
+        self.folders[usize::try_from(at).expect("below the fan-out")].sync_all()
+    }
+}
+
+/// RocksDB as the catalog uses it: one write batch and one sync for all that
+/// wait.
+#[derive(Clone)]
+pub(super) struct Rocks {
+    engine: Arc<RocksEngine>,
+    bytes: Bytes,
+}
+
+impl Rocks {
+    pub(super) fn new(folder: &Path, bytes: Bytes) -> Result<Self> {
+        let engine = RocksEngine::open(folder, &RocksOptions::default());
+        Ok(Self {
+            engine: Arc::new(engine.map_err(Error::other)?),
+            bytes,
+        })
+    }
+
+    pub(super) async fn write(&self, number: u64) -> Result<()> {
+        let key = Bytes::from(format!("bench/{number:016x}"));
+        let commit = Commit {
+            expect: Vec::new(),
+            ops: vec![Op::Put(key, self.bytes.clone())],
+        };
+        let done = self.engine.commit(commit).await;
+        done.map(drop)
+            .map_err(|error| Error::other(format!("{error:?}")))
+    }
+}
+
+/// The disk store, through the trait that its callers use.
+#[derive(Clone)]
+pub(super) struct Shards {
+    disk: Arc<LocalDisk>,
+    bytes: Bytes,
+    crcs: Vec<u32>,
+}
+
+impl Shards {
+    /// Makes a disk in an empty folder.
+    pub(super) async fn create(folder: &Path, bytes: Bytes) -> Result<Self> {
+        let new = NewDisk {
+            cluster: sample::CLUSTER,
+            disk: sample::identity().disk,
+            medium: Some(Medium::Flash),
+            create_folder: false,
+        };
+        LocalDisk::format(folder, &new).map_err(Error::other)?;
+        let shards = Self::open(folder, bytes)?;
+        let (ctx, slots) = (sample::context(1), [sample::slot()]);
+        let assigned = shards.disk.assign(&ctx, &slots).await;
+        assigned.map_err(Error::other)?;
+        Ok(shards)
+    }
+
+    pub(super) fn open(folder: &Path, bytes: Bytes) -> Result<Self> {
+        let expected = Expected {
+            cluster: sample::CLUSTER,
+            disk: Some(sample::identity().disk),
+        };
+        let disk = LocalDisk::open(folder, &expected, DiskOptions::default());
+        Ok(Self {
+            disk: Arc::new(disk.map_err(Error::other)?),
+            crcs: block_crcs(&bytes),
+            bytes,
+        })
+    }
+
+    pub(super) async fn write(&self, number: u64) -> Result<()> {
+        let ctx = sample::context(1);
+        let shard = SmallShard {
+            header: sample::header(&ctx, number.into()),
+            blob_len: self.bytes.len() as u64 * 4,
+            bytes: self.bytes.clone(),
+            crcs: self.crcs.clone(),
+        };
+        self.disk.put(&ctx, shard).await.map_err(Error::other)
+    }
+
+    pub(super) async fn read(&self, number: u64, len: u32) -> Result<()> {
+        let read = self.disk.read(sample::key(number.into()), 0, len).await;
+        let read = read.map_err(Error::other)?;
+        assert_eq!(read.bytes.len(), len as usize, "a record is read whole");
+        Ok(())
+    }
+
+    pub(super) async fn close(&self) {
+        self.disk.close().await;
+    }
+}

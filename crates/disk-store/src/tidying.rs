@@ -1,0 +1,121 @@
+//! The thread that looks after a disk's volumes: seals those that are full,
+//! gives space back, compacts; and the check of a whole disk.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shardgate_wire::StoreError;
+use shardgate_wire::store::{MAX_BATCH, MAX_READ_BYTES};
+
+use crate::aligned::AlignedBuffer;
+use crate::core::Core;
+use crate::volume::{DiskCheck, Finding};
+
+/// How often the thread looks for something to do.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often it looks for volumes to compact: that goes over all of them.
+const COMPACT_EVERY: Duration = Duration::from_secs(1);
+/// How often compaction looks whether callers still wait.
+const GIVE_WAY: Duration = Duration::from_millis(5);
+/// Callers hold compaction up no longer than this at a time: a disk that is
+/// never idle must get its space back all the same.
+const MOST_WAY: Duration = Duration::from_millis(500);
+
+impl Core {
+    pub(crate) fn tidy(self: &Arc<Self>) {
+        let mut compacts_at = Instant::now();
+        while !self.lanes.is_closing() {
+            // A failure fences the disk, which is said there; one of space
+            // is met again by a later look.
+            while self.volumes.upkeep() == Ok(true) {}
+            if Instant::now() >= compacts_at
+                && self.condition.check_writable().is_ok()
+                && let Some(choice) = self.volumes.worst()
+            {
+                let done = self.volumes.compact(&choice, &mut |bytes| self.pace(bytes));
+                tracing::debug!(disk = %self.identity.disk, ?choice, ?done, "compacted");
+                if done == Ok(true) {
+                    continue;
+                }
+                // Else not again at once: it was given up, or refused.
+            }
+            if Instant::now() >= compacts_at {
+                compacts_at = Instant::now() + COMPACT_EVERY;
+            }
+            self.rest(LOOK_EVERY);
+        }
+    }
+
+    /// Sleeps as long as the set speed and waiting callers ask for.
+    fn pace(&self, bytes: usize) -> bool {
+        let speed = self.options.compact_bytes_per_second.max(1);
+        let due = Duration::from_secs_f64(bytes as f64 / speed as f64);
+        self.rest(due);
+        let since = Instant::now();
+        while self.lanes.queued() > 0 && since.elapsed() < MOST_WAY {
+            std::thread::sleep(GIVE_WAY);
+        }
+        !self.lanes.is_closing()
+    }
+
+    fn rest(&self, time: Duration) {
+        let until = Instant::now() + time;
+        while !self.lanes.is_closing() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(LOOK_EVERY));
+        }
+    }
+
+    /// Reads everything; repairs directories of volumes if asked to.
+    pub(crate) fn check(
+        &self,
+        repair: bool,
+        buffer: &mut AlignedBuffer,
+    ) -> Result<DiskCheck, StoreError> {
+        self.condition.check_present()?;
+        let mut check = self.volumes.check(repair)?;
+        let mut after = None;
+        loop {
+            let page = self.list_files(after, MAX_BATCH, buffer)?;
+            for entry in page.iter().filter(|entry| entry.finished) {
+                match self.check_file(entry.key, buffer) {
+                    Ok(()) => {
+                        check.shards += 1;
+                        check.bytes += entry.disk_bytes;
+                    }
+                    Err(StoreError::NotFound) => {} // deleted meanwhile
+                    Err(error) => check.findings.push(Finding {
+                        place: format!("shards/{}", crate::names::file_path(&entry.key)),
+                        shard: Some(entry.key),
+                        what: error.to_string(),
+                        repaired: false,
+                    }),
+                }
+            }
+            if page.len() < MAX_BATCH {
+                return Ok(check);
+            }
+            after = page.last().map(|entry| entry.key);
+        }
+    }
+
+    fn check_file(
+        &self,
+        key: shardgate_wire::ShardKey,
+        buffer: &mut AlignedBuffer,
+    ) -> Result<(), StoreError> {
+        let stat = self.stat_shard(key, buffer)?;
+        let len = stat.end.map_or(0, |end| end.shard_len);
+        let mut offset = 0;
+        while offset < len {
+            let step = (len - offset).min(MAX_READ_BYTES as u64);
+            let step = u32::try_from(step).expect("reads are bounded");
+            self.read_shard(key, offset, step, buffer)?;
+            offset += u64::from(step);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,45 @@
+//! Small and middling shards, packed into volumes.
+//!
+//! Owns `volumes/` and `log/` of a disk's folder: append-only files of one
+//! placement group each, the directories of those that are sealed, and the
+//! log of deletes. Synchronous, without threads, over a
+//! [`DiskIo`](crate::io::DiskIo); the disk's own threads call it.
+//!
+//! Invariants: what was answered is durable; a record is served only whole;
+//! what was synced and does not verify is damaged, never absent; what was
+//! deleted stays so, whatever is lost at whichever moment.
+
+mod commit;
+mod compact;
+mod engine;
+mod files;
+mod format;
+mod fsck;
+mod listing;
+mod locate;
+mod logbook;
+mod making;
+mod opening;
+mod place;
+mod reading;
+#[cfg(test)]
+mod refusal_tests;
+mod scan;
+mod sealing;
+mod volume_state;
+mod windows;
+
+#[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod motion_tests;
+
+pub(crate) use commit::{Op, OwnedOp};
+pub(crate) use engine::Engine;
+pub use engine::{Note, VolumeFigures};
+pub use fsck::{DiskCheck, Finding};
+pub(crate) use making::OwnExtent;
+pub(crate) use opening::Opening;
+pub use windows::{Window, WindowCursor, WindowRecord, WindowShard};

@@ -1,0 +1,393 @@
+//! Group commit: what gathered is written at once, synced once, and each is
+//! answered for itself.
+//!
+//! Each volume that is touched takes one vectored write and one fdatasync,
+//! the log as well. A batch begins at a sector of its own, so that nothing
+//! that was answered is written again. Invariant: the state shows a record
+//! only after the syncs of its batch came back; after one that failed the
+//! disk takes no writes at all.
+
+mod planning;
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use shardgate_wire::ids::{BlobId, GroupId};
+use shardgate_wire::store::{ShardEnd, SmallShard};
+use shardgate_wire::{ShardHeader, ShardKey, StoreError};
+
+use super::engine::{Engine, Note, Writer};
+use super::format::LogEntry;
+use super::making::Extent;
+use super::volume_state::Stage;
+use crate::condition::Doing;
+use crate::io::DiskFile;
+
+use planning::{Batch, VolumeWrite};
+
+/// What one caller wants done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Op<'a> {
+    /// Store a small shard.
+    Put(&'a SmallShard),
+    /// End a shard whose bytes are in an extent.
+    Finish(&'a Ending),
+    /// Delete a shard; done if there is none.
+    Delete(ShardKey),
+    /// Keep a note.
+    Note(GroupId, BlobId, &'a Note),
+    /// Drop a note.
+    Forget(GroupId, BlobId),
+}
+
+/// The end of a shard that came in appends.
+#[derive(Clone, Debug)]
+pub(crate) struct Ending {
+    pub(crate) extent: Extent,
+    pub(crate) header: ShardHeader,
+    pub(crate) end: ShardEnd,
+    pub(crate) crcs: Vec<u32>,
+}
+
+impl Op<'_> {
+    fn subject(&self) -> (GroupId, BlobId) {
+        match self {
+            Self::Put(shard) => (shard.header.key.group, shard.header.key.blob),
+            Self::Finish(ending) => (ending.header.key.group, ending.header.key.blob),
+            Self::Delete(key) => (key.group, key.blob),
+            Self::Note(group, blob, _) | Self::Forget(group, blob) => (*group, *blob),
+        }
+    }
+}
+
+pub(crate) type Answer = Result<(), StoreError>;
+
+/// An operation that is handed to whoever commits next.
+#[derive(Debug)]
+pub(crate) enum OwnedOp {
+    /// [`Op::Finish`].
+    Finish(Box<Ending>),
+    /// [`Op::Delete`].
+    Delete(ShardKey),
+}
+
+impl OwnedOp {
+    fn as_op(&self) -> Op<'_> {
+        match self {
+            Self::Finish(ending) => Op::Finish(ending),
+            Self::Delete(key) => Op::Delete(*key),
+        }
+    }
+}
+
+/// An operation that waits for the next commit.
+#[derive(Debug)]
+pub(crate) struct Handed {
+    op: OwnedOp,
+    answer: Mutex<Option<Answer>>,
+}
+
+/// A file that a batch wrote.
+#[derive(Clone)]
+struct Touched {
+    file: Arc<dyn DiskFile>,
+    what: &'static str,
+}
+
+impl Engine {
+    /// Does all of `ops`, durably, and answers each; what others handed in
+    /// meanwhile goes along.
+    pub(crate) fn commit(&self, ops: &[Op<'_>]) -> Vec<Answer> {
+        let mut writer = self.writer.lock();
+        let handed = std::mem::take(&mut *self.handed.lock());
+        let mut all = Vec::with_capacity(ops.len() + handed.len());
+        all.extend_from_slice(ops);
+        all.extend(handed.iter().map(|handed| handed.op.as_op()));
+        let mut answers = self.commit_all(&mut writer, &all);
+        let theirs = answers.split_off(ops.len());
+        for (handed, answer) in handed.iter().zip(theirs) {
+            *handed.answer.lock() = Some(answer);
+        }
+        answers
+    }
+
+    /// Does operations with whatever others hand in: who comes first does
+    /// it for all that gathered behind the batch before.
+    pub(crate) fn commit_with_others(&self, ops: Vec<OwnedOp>) -> Vec<Answer> {
+        let mine: Vec<_> = ops
+            .into_iter()
+            .map(|op| {
+                Arc::new(Handed {
+                    op,
+                    answer: Mutex::new(None),
+                })
+            })
+            .collect();
+        self.handed.lock().extend(mine.iter().cloned());
+        // When the batch that is under way ends, ours was in it, or waits.
+        self.commit(&[]);
+        let take = |handed: Arc<Handed>| handed.answer.lock().take();
+        mine.into_iter()
+            .map(|handed| take(handed).expect("a commit answers all that was handed in"))
+            .collect()
+    }
+
+    /// Keeps a note of a blob, or drops it.
+    pub(crate) fn keep_note(&self, group: GroupId, blob: BlobId, note: Option<Note>) -> Answer {
+        let op = match &note {
+            Some(note) => Op::Note(group, blob, note),
+            None => Op::Forget(group, blob),
+        };
+        self.commit(&[op]).remove(0)
+    }
+
+    fn commit_all(&self, writer: &mut Writer, ops: &[Op<'_>]) -> Vec<Answer> {
+        let mut answers: Vec<Option<Answer>> = vec![None; ops.len()];
+        let mut waiting: Vec<usize> = (0..ops.len()).collect();
+        while !waiting.is_empty() {
+            // Two that concern one blob are done one after the other.
+            let mut seen = HashSet::new();
+            let (now, later): (Vec<_>, Vec<_>) = waiting
+                .into_iter()
+                .partition(|at| seen.insert(ops[*at].subject()));
+            self.commit_round(writer, ops, &now, &mut answers);
+            waiting = later;
+        }
+        let answer = |answer: Option<Answer>| answer.expect("every round answers its operations");
+        answers.into_iter().map(answer).collect()
+    }
+
+    fn commit_round(
+        &self,
+        writer: &mut Writer,
+        ops: &[Op<'_>],
+        round: &[usize],
+        answers: &mut [Option<Answer>],
+    ) {
+        let mut batch = Batch::default();
+        for at in round {
+            let planned = self
+                .condition
+                .check_writable()
+                .and_then(|()| self.plan(writer, &mut batch, *at, &ops[*at]));
+            match planned {
+                Ok(true) => {}
+                Ok(false) => answers[*at] = Some(Ok(())),
+                Err(error) => answers[*at] = Some(Err(error)),
+            }
+        }
+        let mut touched = self.write_volumes(&mut batch, answers);
+        touched.extend(self.write_log(writer, &mut batch, answers));
+        let synced = self.sync(&touched);
+        for at in round {
+            let answer = &mut answers[*at];
+            *answer = answer.take().or(Some(synced.clone()));
+        }
+        if synced.is_ok() {
+            if let Some(log) = &mut writer.log {
+                log.synced();
+            }
+            self.apply(batch);
+        }
+    }
+
+    /// Writes what each volume takes. Those of a volume that refuses are
+    /// answered, and it takes no more.
+    fn write_volumes(&self, batch: &mut Batch<'_>, answers: &mut [Option<Answer>]) -> Vec<Touched> {
+        let mut touched = Vec::new();
+        let mut refused = Vec::new();
+        for (sequence, write) in &mut batch.writes {
+            let written = match write.zero_ahead(self.zero_step()) {
+                Ok(()) => write.write().map_err(|error| (true, error)),
+                Err(error) => Err((false, error)),
+            };
+            match written {
+                Ok(()) => touched.push(Touched {
+                    file: Arc::clone(&write.file),
+                    what: "sync volume",
+                }),
+                Err((begun, error)) => {
+                    let error = self.refused(Doing::Writing, "write volume", &error);
+                    for planned in &write.planned {
+                        answers[planned.op] = Some(Err(error.clone()));
+                    }
+                    refused.push((*sequence, begun));
+                }
+            }
+        }
+        for (sequence, begun) in refused {
+            if let Some(write) = batch.writes.remove(&sequence)
+                && begun
+            {
+                self.give_up(&write);
+            }
+        }
+        touched
+    }
+
+    /// Nothing more goes into a volume whose end is not known. It is ended
+    /// at once where it was good: what a refused write left behind it must
+    /// never be found, for its caller was told that it is not there.
+    fn give_up(&self, write: &VolumeWrite<'_>) {
+        let (heading, tail) = (&write.heading, write.durable_to);
+        if self.condition.check_writable().is_ok()
+            && self.end_volume(heading, &*write.file, tail).is_err()
+        {
+            let _ = self
+                .condition
+                .fence("a refused write could not be undone".into());
+        }
+        let mut state = self.state.write();
+        let Some(of) = state.groups.get_mut(&write.heading.group) else {
+            return;
+        };
+        let sequence = write.heading.sequence;
+        if of.open == Some(sequence) {
+            of.open = None;
+        }
+        if let Some(volume) = of.volumes.get_mut(&sequence) {
+            volume.stage = Stage::Closed;
+            volume.ended = true;
+        }
+    }
+
+    fn write_log(
+        &self,
+        writer: &mut Writer,
+        batch: &mut Batch<'_>,
+        answers: &mut [Option<Answer>],
+    ) -> Option<Touched> {
+        if batch.log.is_empty() {
+            return None;
+        }
+        let written = self.log_append(writer, &batch.log);
+        if writer.log.as_ref().is_some_and(|log| log.broken) && self.renew_log(writer).is_err() {
+            // What it left must never be found, as in a volume.
+            let _ = self
+                .condition
+                .fence("a refused write of the log could not be undone".into());
+        }
+        match written {
+            Ok(file) => Some(Touched {
+                file,
+                what: "sync log",
+            }),
+            Err(error) => {
+                for op in batch.log_ops.drain(..) {
+                    answers[op] = Some(Err(error.clone()));
+                }
+                batch.burials.clear();
+                batch.notes.clear();
+                None
+            }
+        }
+    }
+
+    /// Appends to the log, which is begun anew first if it must be.
+    pub(super) fn log_append(
+        &self,
+        writer: &mut Writer,
+        entries: &[LogEntry],
+    ) -> Result<Arc<dyn DiskFile>, StoreError> {
+        self.condition.check_writable()?;
+        let full = |writer: &Writer| {
+            let log = writer.log.as_ref();
+            log.is_none_or(|log| log.broken || log.grown() > self.figures.log_bytes)
+        };
+        if full(writer)
+            && let Err(error) = self.renew_log(writer)
+            && writer.log.as_ref().is_none_or(|log| log.broken)
+        {
+            return Err(error);
+        }
+        let Some(log) = &mut writer.log else {
+            return Err(StoreError::Fenced {
+                why: "the disk has no log".into(),
+            });
+        };
+        log.append(entries)
+            .map_err(|error| self.refused(Doing::Writing, "write log", &error))?;
+        Ok(Arc::clone(&log.file))
+    }
+
+    /// Makes all of them durable, or fences the disk.
+    fn sync(&self, touched: &[Touched]) -> Answer {
+        self.condition.check_writable()?;
+        let one = |touched: &Touched| -> Answer {
+            let failed = |error: io::Error| self.refused(Doing::Syncing, touched.what, &error);
+            touched.file.sync_data().map_err(failed)?;
+            self.check_named(&*touched.file)
+        };
+        match touched {
+            [first, others @ ..] if self.figures.sync_at_once && !others.is_empty() => {
+                std::thread::scope(|scope| {
+                    let others: Vec<_> = others
+                        .iter()
+                        .map(|other| scope.spawn(move || one(other)))
+                        .collect();
+                    let mut answer = one(first);
+                    for other in others {
+                        let other = other.join().unwrap_or_else(|_| {
+                            Err(self.condition.fence("a sync panicked".into()))
+                        });
+                        answer = answer.and(other);
+                    }
+                    answer
+                })
+            }
+            all => all.iter().try_for_each(one),
+        }
+    }
+
+    /// A file that was just synced still has its name: one in a folder that
+    /// was wiped takes and syncs what nobody will find.
+    pub(super) fn check_named(&self, file: &dyn DiskFile) -> Answer {
+        match file.names() {
+            Ok(0) => Err(self
+                .condition
+                .lose("a file that was being written has no name any more")),
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.refused(Doing::Reading, "stat volume", &error)),
+        }
+    }
+
+    /// Shows what is durable now.
+    fn apply(&self, batch: Batch<'_>) {
+        let mut state = self.state.write();
+        for (sequence, write) in batch.writes {
+            let of = state.groups.get_mut(&write.heading.group);
+            let Some(volume) = of.and_then(|of| of.volumes.get_mut(&sequence)) else {
+                continue;
+            };
+            volume.tail = write.cursor;
+            volume.zeroed_to = write.zeroed_to;
+            for planned in write.planned {
+                volume.add(planned.entry);
+                if let Some(extent) = planned.extent {
+                    extent.settle(volume);
+                }
+            }
+        }
+        for burial in &batch.burials {
+            let of = state.groups.get_mut(&burial.group);
+            if let Some(volume) = of.and_then(|of| of.volumes.get_mut(&burial.volume)) {
+                volume.bury_entry(&burial.entry);
+            }
+        }
+        for (group, blob, note) in batch.notes {
+            match note {
+                Some(note) => drop(state.notes.insert((group, blob), note)),
+                None => drop(state.notes.remove(&(group, blob))),
+            }
+        }
+        drop(state);
+        for burial in batch.burials {
+            if burial.entry.bytes() >= self.figures.punch_from {
+                let place = (burial.group, burial.volume, burial.entry);
+                self.punches.lock().push(place);
+            }
+        }
+    }
+}

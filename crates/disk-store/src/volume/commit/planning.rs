@@ -1,0 +1,277 @@
+//! What a batch will write, and where; nothing is written here but the
+//! volumes that it needs.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use shardgate_wire::StoreError;
+use shardgate_wire::ids::{BlobId, GroupId};
+use shardgate_wire::store::{ShardEnd, SmallShard};
+
+use super::{Ending, Op};
+use crate::io::DiskFile;
+use crate::volume::engine::{Engine, Note, Writer};
+use crate::volume::format::{Entry, Heading, LogEntry, NewRecord, RECORD_ALIGN, SECTOR, meta_len};
+use crate::volume::making::Extent;
+use crate::volume::volume_state::at_of;
+
+/// A record that is about to be written.
+pub(super) struct Planned<'a> {
+    pub(super) op: usize,
+    pub(super) record: NewRecord,
+    pub(super) bytes: Bytes,
+    pub(super) entry: Entry,
+    pub(super) extent: Option<&'a Extent>,
+}
+
+/// What a batch writes into one volume.
+pub(super) struct VolumeWrite<'a> {
+    pub(super) heading: Heading,
+    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) start: u64,
+    pub(super) cursor: u64,
+    /// What was synced before.
+    pub(super) durable_to: u64,
+    pub(super) zeroed_to: u64,
+    pub(super) extents_from: u64,
+    pub(super) planned: Vec<Planned<'a>>,
+}
+
+/// A record that is about to go.
+pub(super) struct Burial {
+    pub(super) group: GroupId,
+    pub(super) volume: u64,
+    pub(super) entry: Entry,
+}
+
+#[derive(Default)]
+pub(super) struct Batch<'a> {
+    pub(super) writes: BTreeMap<u64, VolumeWrite<'a>>,
+    pub(super) log: Vec<LogEntry>,
+    pub(super) log_ops: Vec<usize>,
+    pub(super) burials: Vec<Burial>,
+    pub(super) notes: Vec<(GroupId, BlobId, Option<Note>)>,
+}
+impl Engine {
+    /// Plans one operation; false if there is nothing to do.
+    pub(super) fn plan<'a>(
+        &self,
+        writer: &mut Writer,
+        batch: &mut Batch<'a>,
+        op: usize,
+        what: &Op<'a>,
+    ) -> Result<bool, StoreError> {
+        match what {
+            Op::Put(shard) => {
+                let key = shard.header.key;
+                self.check_note(&self.state.read(), key)?;
+                if self.is_stored(shard)? {
+                    return Ok(false);
+                }
+                self.plan_put(writer, batch, op, shard)?;
+            }
+            Op::Finish(ending) => {
+                self.check_note(&self.state.read(), ending.header.key)?;
+                if self.locate(ending.header.key)?.is_some() {
+                    return Err(StoreError::Exists);
+                }
+                self.plan_finish(batch, op, ending)?;
+            }
+            Op::Delete(key) => {
+                let Some(located) = self.locate(*key)? else {
+                    return Ok(false);
+                };
+                let (volume, entry) = (located.heading.sequence, located.entry);
+                batch.log_ops.push(op);
+                batch.log.push(LogEntry::Delete {
+                    volume,
+                    offset: entry.offset(),
+                    bytes: u32::try_from(entry.bytes()).unwrap_or(u32::MAX),
+                });
+                let group = key.group;
+                batch.burials.push(Burial {
+                    group,
+                    volume,
+                    entry,
+                });
+            }
+            Op::Note(group, blob, note) => {
+                let held = self.note(*group, *blob);
+                if held.is_some_and(|held| held.commit >= note.commit) {
+                    return Ok(false); // a late repeat
+                }
+                batch.log_ops.push(op);
+                batch.log.push(LogEntry::Note {
+                    group: *group,
+                    blob: *blob,
+                    commit: note.commit,
+                    deleted: note.deleted,
+                    payload: note.payload.clone(),
+                });
+                batch.notes.push((*group, *blob, Some((*note).clone())));
+            }
+            Op::Forget(group, blob) => {
+                if self.note(*group, *blob).is_none() {
+                    return Ok(false);
+                }
+                batch.log_ops.push(op);
+                batch.log.push(LogEntry::Forget {
+                    group: *group,
+                    blob: *blob,
+                });
+                batch.notes.push((*group, *blob, None));
+            }
+        }
+        Ok(true)
+    }
+
+    fn plan_put(
+        &self,
+        writer: &mut Writer,
+        batch: &mut Batch<'_>,
+        op: usize,
+        shard: &SmallShard,
+    ) -> Result<(), StoreError> {
+        let len = shard.bytes.len() as u64;
+        let span = (meta_len(&shard.header, len) + len).next_multiple_of(RECORD_ALIGN);
+        let group = shard.header.key.group;
+        if !self.has_place(batch, group, span) {
+            self.close_volume(group);
+            self.make_volume(writer, group)?;
+        }
+        let write = self.open_write(batch, group, None)?;
+        let end = ShardEnd {
+            shard_len: len,
+            blob_len: shard.blob_len,
+        };
+        let record = NewRecord::shard(
+            write.heading.salt,
+            write.cursor,
+            write.durable_to,
+            &shard.header,
+            end,
+            &shard.crcs,
+            None,
+        );
+        debug_assert_eq!(record.head.span(write.cursor), span);
+        write.push(op, record, shard.bytes.clone(), None);
+        Ok(())
+    }
+
+    fn plan_finish<'a>(
+        &self,
+        batch: &mut Batch<'a>,
+        op: usize,
+        ending: &'a Ending,
+    ) -> Result<(), StoreError> {
+        let extent = &ending.extent;
+        let write = self.open_write(batch, extent.group, Some(extent.sequence))?;
+        let record = NewRecord::shard(
+            write.heading.salt,
+            write.cursor,
+            write.durable_to,
+            &ending.header,
+            ending.end,
+            &ending.crcs,
+            Some(extent.at),
+        );
+        write.push(op, record, Bytes::new(), Some(extent));
+        Ok(())
+    }
+
+    /// Whether a record fits behind what the batch has for the open volume.
+    fn has_place(&self, batch: &Batch<'_>, group: GroupId, span: u64) -> bool {
+        let state = self.state.read();
+        let Some(of) = state.groups.get(&group) else {
+            return false;
+        };
+        let Some(volume) = of.open.and_then(|open| of.volumes.get(&open)) else {
+            return false;
+        };
+        let write = batch.writes.get(&volume.heading.sequence);
+        let from = write.map_or(volume.tail.next_multiple_of(SECTOR), |write| write.cursor);
+        let planned = write.map_or(0, |write| write.planned.len());
+        volume.count() + planned < self.figures.volume_records && volume.has_room(from, span, 0)
+    }
+
+    /// What the batch writes into a volume, the group's open one if `None`.
+    fn open_write<'b, 'a>(
+        &self,
+        batch: &'b mut Batch<'a>,
+        group: GroupId,
+        sequence: Option<u64>,
+    ) -> Result<&'b mut VolumeWrite<'a>, StoreError> {
+        let state = self.state.read();
+        let gone = || StoreError::NoHandle;
+        let of = state.groups.get(&group).ok_or_else(gone)?;
+        let sequence = sequence.or(of.open).ok_or_else(gone)?;
+        let volume = of.volumes.get(&sequence).ok_or_else(gone)?;
+        let file = volume.file.as_ref().filter(|_| !volume.ended);
+        let file = file.ok_or_else(gone)?;
+        let start = volume.tail.next_multiple_of(SECTOR);
+        let fresh = || VolumeWrite {
+            heading: volume.heading,
+            file: Arc::clone(file),
+            start,
+            cursor: start,
+            durable_to: volume.tail,
+            zeroed_to: volume.zeroed_to,
+            extents_from: volume.extents_from,
+            planned: Vec::new(),
+        };
+        Ok(batch.writes.entry(sequence).or_insert_with(fresh))
+    }
+}
+
+impl<'a> VolumeWrite<'a> {
+    fn push(&mut self, op: usize, record: NewRecord, bytes: Bytes, extent: Option<&'a Extent>) {
+        let span = record.head.span(self.cursor);
+        let extent_len = extent.map_or(0, |extent| extent.len.next_multiple_of(4096));
+        let entry = Entry {
+            blob: record.head.blob,
+            index: record.head.index,
+            at: at_of(self.cursor),
+            span: u32::try_from(span).expect("shards of volumes are bounded"),
+            extent: u32::try_from(extent_len).expect("shards of volumes are bounded"),
+        };
+        self.planned.push(Planned {
+            op,
+            record,
+            bytes,
+            entry,
+            extent,
+        });
+        self.cursor += span;
+    }
+
+    /// Takes and zeroes space where that is due.
+    pub(super) fn zero_ahead(&mut self, zero_step: u64) -> io::Result<()> {
+        if self.cursor > self.zeroed_to {
+            let len = (self.cursor - self.zeroed_to).next_multiple_of(zero_step);
+            // Extents lie behind it; what they hold must stay.
+            let most = self.extents_from.saturating_sub(self.zeroed_to);
+            self.file.allocate_zeroed(self.zeroed_to, len.min(most))?;
+            self.zeroed_to += len.min(most);
+        }
+        Ok(())
+    }
+
+    /// Writes all of it with one call.
+    pub(super) fn write(&self) -> io::Result<()> {
+        let zeroes = [0; RECORD_ALIGN as usize];
+        let mut parts = Vec::with_capacity(3 * self.planned.len());
+        for planned in &self.planned {
+            parts.push(IoSlice::new(&planned.record.meta));
+            if !planned.bytes.is_empty() {
+                parts.push(IoSlice::new(&planned.bytes));
+            }
+            let padding = planned.record.padding();
+            if padding > 0 {
+                parts.push(IoSlice::new(&zeroes[..padding]));
+            }
+        }
+        self.file.write_at(&parts, self.start)
+    }
+}

@@ -1,0 +1,39 @@
+//! The bytes of volumes, their directories and the log.
+//!
+//! Pure. `docs/formats.md` says the same to the byte. Invariant: a checksum
+//! of a record is mixed with a secret number of its file and with its place,
+//! so that bytes of another file, of another place, or of a client's making
+//! are never taken for one.
+
+mod directory;
+mod heading;
+mod log;
+mod record;
+
+pub(crate) use directory::{
+    DIRECTORY_PAGE, DirectoryHead, Ends, Entry, decode_directory_head, decode_page,
+    directory_head_len, encode_directory,
+};
+pub(crate) use heading::{FIRST_RECORD, HEADING_COPY, Heading, decode_heading, encode_heading};
+pub(crate) use log::{LogEntry, MAX_BATCH_BYTES, decode_batch, encode_batch};
+pub(crate) use record::{
+    HEAD_BYTES, Head, Kind, Meta, NewRecord, RECORD_ALIGN, decode_head, decode_meta, header_at,
+    meta_len,
+};
+
+use shardgate_wire::checksum::crc32c;
+
+/// Records of one batch begin at a multiple of this, so that no write
+/// touches a sector that holds what was answered before.
+pub(crate) const SECTOR: u64 = 512;
+
+/// The checksum of `bytes` at `offset` of a file with the number `salt`.
+pub(crate) fn keyed_sum(salt: u64, offset: u64, bytes: &[u8]) -> u32 {
+    let mut place = [0; 16];
+    place[..8].copy_from_slice(&salt.to_be_bytes());
+    place[8..].copy_from_slice(&offset.to_be_bytes());
+    crc32c(bytes) ^ crc32c(&place)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,291 @@
+//! One record of a volume.
+
+use shardgate_wire::checksum::CHECK_BLOCK;
+use shardgate_wire::ids::BlobId;
+use shardgate_wire::store::{MAX_SHARD_BYTES, ShardEnd};
+use shardgate_wire::{ShardHeader, ShardKey};
+
+use super::keyed_sum;
+use crate::format::bytes::Writer;
+use crate::format::{
+    FormatError, HEADER_PREFIX_BYTES, VERSION, damaged, decode_header, encode_header, header_bytes,
+    header_record_len,
+};
+
+const MAGIC: &[u8; 8] = b"SG.vrec\0";
+/// Records begin at multiples of this.
+pub(crate) const RECORD_ALIGN: u64 = 64;
+/// Bytes of a record's head, its checksum included.
+pub(crate) const HEAD_BYTES: usize = 72;
+const SUM_BYTES: usize = 4;
+/// Longest head, header and checksums of a record.
+const MAX_META_BYTES: u32 = 1 << 20;
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A shard whose bytes follow.
+    Inline,
+    /// A shard whose bytes lie in an extent at the volume's end.
+    Extent,
+    /// Nothing follows: the volume is sealed.
+    Seal,
+    /// The volume was closed in order; records may follow.
+    End,
+    /// Takes the place of bytes that a crash left and nobody was answered.
+    Void,
+}
+
+impl Kind {
+    fn number(self) -> u8 {
+        match self {
+            Self::Inline => 1,
+            Self::Extent => 2,
+            Self::Seal => 3,
+            Self::End => 4,
+            Self::Void => 5,
+        }
+    }
+
+    fn of(number: u8) -> Option<Self> {
+        let all = [
+            Self::Inline,
+            Self::Extent,
+            Self::Seal,
+            Self::End,
+            Self::Void,
+        ];
+        all.into_iter().find(|kind| kind.number() == number)
+    }
+
+    pub(crate) fn is_shard(self) -> bool {
+        matches!(self, Self::Inline | Self::Extent)
+    }
+}
+
+/// The first bytes of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) kind: Kind,
+    /// Bytes of head, header, block checksums and their checksum.
+    pub(crate) meta_len: u32,
+    pub(crate) end: ShardEnd,
+    /// Where in the volume the shard's bytes begin.
+    pub(crate) data_at: u64,
+    /// Everything before this was synced when the record was written.
+    pub(crate) durable_to: u64,
+    pub(crate) blob: BlobId,
+    pub(crate) index: u8,
+}
+
+impl Head {
+    /// Bytes from the record's start to where the next may begin.
+    pub(crate) fn span(&self, offset: u64) -> u64 {
+        let len = match self.kind {
+            Kind::Inline | Kind::Void => self.data_at + self.end.shard_len - offset,
+            Kind::Extent | Kind::Seal | Kind::End => u64::from(self.meta_len),
+        };
+        len.next_multiple_of(RECORD_ALIGN)
+    }
+
+    fn is_sane(&self, offset: u64) -> bool {
+        let meta_end = offset + u64::from(self.meta_len);
+        let inline = matches!(self.kind, Kind::Inline | Kind::Void);
+        self.meta_len as usize >= HEAD_BYTES + SUM_BYTES
+            && self.meta_len <= MAX_META_BYTES
+            && self.end.shard_len <= MAX_SHARD_BYTES
+            && (!inline || (meta_end..=meta_end + 4096).contains(&self.data_at))
+    }
+
+    fn encode(&self, salt: u64, offset: u64) -> Vec<u8> {
+        let mut w = Writer::default();
+        w.raw(MAGIC);
+        w.u16(VERSION);
+        w.u8(self.kind.number());
+        w.u8(0);
+        w.u32(self.meta_len);
+        w.u64(self.end.shard_len);
+        w.u64(self.end.blob_len);
+        w.u64(self.data_at);
+        w.u64(self.durable_to);
+        w.u128(self.blob.0);
+        w.u8(self.index);
+        w.raw(&[0; 3]);
+        let sum = keyed_sum(salt, offset, &w.out);
+        w.u32(sum);
+        w.out
+    }
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+/// The head of the record at `offset`, if a whole one is there.
+pub(crate) fn decode_head(salt: u64, offset: u64, bytes: &[u8]) -> Option<Head> {
+    let bytes = bytes.get(..HEAD_BYTES)?;
+    let covered = &bytes[..HEAD_BYTES - SUM_BYTES];
+    if bytes[..8] != MAGIC[..]
+        || keyed_sum(salt, offset, covered) != u32_at(bytes, HEAD_BYTES - SUM_BYTES)
+        || bytes[8..10] != VERSION.to_be_bytes()
+    {
+        return None;
+    }
+    let head = Head {
+        kind: Kind::of(bytes[10])?,
+        meta_len: u32_at(bytes, 12),
+        end: ShardEnd {
+            shard_len: u64_at(bytes, 16),
+            blob_len: u64_at(bytes, 24),
+        },
+        data_at: u64_at(bytes, 32),
+        durable_to: u64_at(bytes, 40),
+        blob: BlobId(u128::from_be_bytes(
+            bytes[48..64].try_into().expect("sixteen bytes"),
+        )),
+        index: bytes[64],
+    };
+    head.is_sane(offset).then_some(head)
+}
+
+/// The rest of a shard's record before its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Meta {
+    pub(crate) header: ShardHeader,
+    /// One per block of 64 KiB.
+    pub(crate) crcs: Vec<u32>,
+}
+
+/// Header and checksums of the record at `offset`, of which `bytes` are the
+/// first `meta_len`.
+pub(crate) fn decode_meta(
+    salt: u64,
+    offset: u64,
+    head: &Head,
+    bytes: &[u8],
+) -> Result<Meta, FormatError> {
+    let meta = bytes.get(..head.meta_len as usize);
+    let meta = meta.ok_or(damaged("record is cut short"))?;
+    let (covered, sum) = meta.split_at(meta.len() - SUM_BYTES);
+    if keyed_sum(salt, offset, covered) != u32_at(sum, 0) {
+        return Err(damaged("record does not match its checksum"));
+    }
+    let rest = &covered[HEAD_BYTES..];
+    let len = rest.get(..HEADER_PREFIX_BYTES).and_then(header_record_len);
+    let (frame, table) = len
+        .and_then(|len| rest.split_at_checked(len))
+        .ok_or(damaged("record without a header"))?;
+    let (header, _) = decode_header(frame)?;
+    if header.key.blob != head.blob || header.key.index != head.index {
+        return Err(damaged("header of another shard"));
+    }
+    let blocks = head.end.shard_len.div_ceil(CHECK_BLOCK as u64);
+    if table.len() as u64 != 4 * blocks {
+        return Err(damaged("record has another number of blocks"));
+    }
+    let crc = |crc: &[u8]| u32::from_be_bytes(crc.try_into().expect("chunks of four"));
+    let crcs = table.chunks_exact(4).map(crc).collect();
+    Ok(Meta { header, crcs })
+}
+
+/// The key in the header of a record whose head is damaged, if that much of
+/// it is whole.
+pub(crate) fn header_at(bytes: &[u8]) -> Option<ShardKey> {
+    let frame = bytes.get(HEAD_BYTES..)?;
+    let len = header_record_len(frame.get(..HEADER_PREFIX_BYTES)?)?;
+    let (header, _) = decode_header(frame.get(..len)?).ok()?;
+    Some(header.key)
+}
+
+/// Bytes of head, header, checksums of a shard, before its bytes.
+pub(crate) fn meta_len(header: &ShardHeader, shard_len: u64) -> u64 {
+    let blocks = shard_len.div_ceil(CHECK_BLOCK as u64);
+    (HEAD_BYTES + header_bytes(header) + SUM_BYTES) as u64 + 4 * blocks
+}
+
+/// A record that is about to be written.
+#[derive(Clone, Debug)]
+pub(crate) struct NewRecord {
+    pub(crate) head: Head,
+    /// Head, header, checksums; the shard's bytes follow.
+    pub(crate) meta: Vec<u8>,
+}
+
+impl NewRecord {
+    /// A shard at `offset`; its bytes follow, or lie in the extent at
+    /// `extent`.
+    pub(crate) fn shard(
+        salt: u64,
+        offset: u64,
+        durable_to: u64,
+        header: &ShardHeader,
+        end: ShardEnd,
+        crcs: &[u32],
+        extent: Option<u64>,
+    ) -> Self {
+        let frame = encode_header(header);
+        let len = HEAD_BYTES + frame.len() + 4 * crcs.len() + SUM_BYTES;
+        let meta_len = u32::try_from(len).expect("headers and shards are bounded");
+        let head = Head {
+            kind: if extent.is_some() {
+                Kind::Extent
+            } else {
+                Kind::Inline
+            },
+            meta_len,
+            end,
+            data_at: extent.unwrap_or(offset + len as u64),
+            durable_to,
+            blob: header.key.blob,
+            index: header.key.index,
+        };
+        let mut meta = head.encode(salt, offset);
+        meta.reserve_exact(len - meta.len());
+        meta.extend_from_slice(&frame);
+        for crc in crcs {
+            meta.extend_from_slice(&crc.to_be_bytes());
+        }
+        let sum = keyed_sum(salt, offset, &meta);
+        meta.extend_from_slice(&sum.to_be_bytes());
+        Self { head, meta }
+    }
+
+    /// A record that is no shard. `data_at` and `end` are the kind's own.
+    pub(crate) fn mark(
+        salt: u64,
+        offset: u64,
+        durable_to: u64,
+        kind: Kind,
+        data_at: u64,
+        end: ShardEnd,
+    ) -> Self {
+        let head = Head {
+            kind,
+            meta_len: (HEAD_BYTES + SUM_BYTES) as u32,
+            end,
+            data_at,
+            durable_to,
+            blob: BlobId(0),
+            index: 0,
+        };
+        let mut meta = head.encode(salt, offset);
+        let sum = keyed_sum(salt, offset, &meta);
+        meta.extend_from_slice(&sum.to_be_bytes());
+        Self { head, meta }
+    }
+
+    /// Zeroes that follow the record's bytes.
+    pub(crate) fn padding(&self) -> usize {
+        let inline = match self.head.kind {
+            Kind::Inline => self.head.end.shard_len,
+            _ => 0,
+        };
+        let used = self.meta.len() as u64 + inline;
+        let padding = used.next_multiple_of(RECORD_ALIGN) - used;
+        usize::try_from(padding).expect("less than 64")
+    }
+}

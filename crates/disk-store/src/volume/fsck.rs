@@ -1,0 +1,260 @@
+//! Checking volumes against themselves: every record is read, and every
+//! directory compared with the records it stands for.
+//!
+//! Says what is wrong and repairs directories, nothing else: what a record
+//! holds can only come back from the other disks of its group.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shardgate_wire::ids::GroupId;
+use shardgate_wire::{ShardKey, StoreError};
+
+use super::engine::Engine;
+use super::format::{DirectoryHead, Ends, Entry};
+use super::place::{What, volume_file};
+use super::scan::{Scanned, name, scan};
+use super::volume_state::{InGroup, Stage};
+use super::windows::WindowCursor;
+use crate::io::OpenHow;
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DiskCheck {
+    /// Volumes that were read.
+    pub volumes: u64,
+    /// Shards that are whole, in volumes and in files.
+    pub shards: u64,
+    /// Bytes of those shards' records or files.
+    pub bytes: u64,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Where, for people.
+    pub place: String,
+    /// The shard that is damaged, if it is known.
+    pub shard: Option<ShardKey>,
+    /// What does not match.
+    pub what: String,
+    /// Whether it was repaired.
+    pub repaired: bool,
+}
+
+impl DiskCheck {
+    fn find(&mut self, place: String, shard: Option<ShardKey>, what: impl Into<String>) {
+        self.findings.push(Finding {
+            place,
+            shard,
+            what: what.into(),
+            repaired: false,
+        });
+    }
+}
+
+/// A sealed volume that is checked.
+struct Sealed {
+    group: GroupId,
+    sequence: u64,
+    head: DirectoryHead,
+    dead: BTreeSet<u32>,
+}
+
+impl Engine {
+    /// Reads all volumes. With `repair`, directories that do not say what
+    /// the records do are written anew.
+    pub(crate) fn check(&self, repair: bool) -> Result<DiskCheck, StoreError> {
+        let mut check = DiskCheck::default();
+        let mut volumes = Vec::new();
+        for (group, of) in &self.state.read().groups {
+            let all = of.volumes.iter();
+            volumes.extend(all.map(|(sequence, volume)| (*group, *sequence, volume.stage)));
+        }
+        for (group, sequence, stage) in volumes {
+            check.volumes += 1;
+            match (stage, self.sealed(group, sequence)) {
+                (Stage::Sealed, Some(sealed)) => self.check_sealed(&mut check, &sealed, repair)?,
+                (Stage::Sealed, None) => check.find(
+                    name(group, sequence),
+                    None,
+                    "volume has no heading: its records cannot be read",
+                ),
+                _ => self.check_open(&mut check, group, sequence)?,
+            }
+        }
+        Ok(check)
+    }
+
+    fn sealed(&self, group: GroupId, sequence: u64) -> Option<Sealed> {
+        let state = self.state.read();
+        let volume = state.groups.get(&group)?.volumes.get(&sequence)?;
+        let super::volume_state::Index::Directory(head) = &volume.index else {
+            return None;
+        };
+        Some(Sealed {
+            group,
+            sequence,
+            head: head.clone(),
+            dead: volume.dead.iter().copied().collect(),
+        })
+    }
+
+    fn check_sealed(
+        &self,
+        check: &mut DiskCheck,
+        sealed: &Sealed,
+        repair: bool,
+    ) -> Result<(), StoreError> {
+        let place = name(sealed.group, sealed.sequence);
+        let path = volume_file(sealed.group, sealed.sequence, What::Volume);
+        let file = match self.io.open(&path, OpenHow::Read) {
+            Ok(file) => file,
+            Err(_) if self.sealed(sealed.group, sealed.sequence).is_none() => return Ok(()),
+            Err(error) => {
+                check.find(place, None, format!("volume: {error}"));
+                return Ok(());
+            }
+        };
+        let scanned = match scan(&*file, &sealed.head.heading) {
+            Ok(scanned) => scanned,
+            Err(error) => {
+                check.find(place, None, format!("volume: {error}"));
+                return Ok(());
+            }
+        };
+        if self.sealed(sealed.group, sealed.sequence).is_none() {
+            return Ok(()); // it was compacted meanwhile
+        }
+        let lost = report_records(check, &place, sealed, &scanned);
+        let differs = self.directory_differs(sealed, &scanned);
+        if let Some(what) = differs {
+            check.find(format!("directory of {place}"), None, what);
+            // Entries of records that nobody finds any more must stay: they
+            // tell which shards are damaged.
+            if repair && !lost {
+                self.repair_directory(sealed, &scanned)?;
+                if let Some(finding) = check.findings.last_mut() {
+                    finding.repaired = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the directory says that the records do not, or the reverse.
+    fn directory_differs(&self, sealed: &Sealed, scanned: &Scanned) -> Option<String> {
+        self.files.forget_pages(sealed.sequence);
+        let read = || -> Result<Vec<Entry>, StoreError> {
+            let path = volume_file(sealed.group, sealed.sequence, What::Directory);
+            self.io
+                .open(&path, OpenHow::Read)
+                .map_err(|error| self.unread(&error))?;
+            let entries = self.entries_of(sealed.group, sealed.sequence)?;
+            Ok(entries.into_iter().map(|(_, entry)| entry).collect())
+        };
+        let entries = match read() {
+            Ok(entries) => entries,
+            Err(error) => return Some(error.to_string()),
+        };
+        let place = |entry: &Entry| (entry.key(), entry.at);
+        let said: BTreeSet<_> = entries.iter().map(place).collect();
+        let live = scanned
+            .entries
+            .iter()
+            .filter(|entry| !sealed.dead.contains(&entry.at));
+        let found: BTreeSet<_> = live.map(place).collect();
+        let missing = found.difference(&said).count();
+        let more = said.difference(&found).count();
+        (missing + more > 0).then(|| {
+            format!("{missing} records are not in it, {more} of its entries have no record")
+        })
+    }
+
+    fn repair_directory(&self, sealed: &Sealed, scanned: &Scanned) -> Result<(), StoreError> {
+        self.condition.check_writable()?;
+        let mut entries: BTreeMap<InGroup, Entry> = BTreeMap::new();
+        for entry in &scanned.entries {
+            if !sealed.dead.contains(&entry.at) {
+                entries.insert(entry.key(), *entry);
+            }
+        }
+        let ends = Ends {
+            tail: sealed.head.tail,
+            extents_from: sealed.head.extents_from,
+            unknown: u32::try_from(scanned.unknown.len()).unwrap_or(u32::MAX),
+            recorded: sealed.head.recorded,
+        };
+        let entries: Vec<_> = entries.into_values().collect();
+        let head = self.write_directory(sealed.head.heading, ends, &entries)?;
+        self.show_sealed(head);
+        Ok(())
+    }
+
+    /// The records of a volume that is not sealed.
+    fn check_open(
+        &self,
+        check: &mut DiskCheck,
+        group: GroupId,
+        sequence: u64,
+    ) -> Result<(), StoreError> {
+        const WINDOW: u64 = 4 << 20;
+        let mut next = Some(WindowCursor {
+            group,
+            volume: sequence,
+            offset: 0,
+        });
+        while let Some(from) = next.filter(|next| next.volume == sequence) {
+            let window = self.window(from, WINDOW)?;
+            if window.unknown && from.offset == 0 {
+                let what = "a stretch is damaged, and nobody knows which shards were there";
+                check.find(name(group, sequence), None, what);
+            }
+            for record in window.records {
+                match record.shard {
+                    Ok(shard) => {
+                        check.shards += 1;
+                        check.bytes += shard.end.shard_len;
+                    }
+                    Err(error) => {
+                        let place = name(group, sequence);
+                        check.find(place, Some(record.key), error.to_string());
+                    }
+                }
+            }
+            next = window.next;
+        }
+        Ok(())
+    }
+}
+
+/// Reports damaged records; true if one of the directory's was not found.
+fn report_records(check: &mut DiskCheck, place: &str, sealed: &Sealed, scanned: &Scanned) -> bool {
+    let damaged: BTreeSet<u32> = scanned.damaged.iter().map(|entry| entry.at).collect();
+    for entry in &scanned.entries {
+        if sealed.dead.contains(&entry.at) {
+            continue;
+        }
+        if damaged.contains(&entry.at) {
+            let key = ShardKey {
+                group: sealed.group,
+                blob: entry.blob,
+                index: entry.index,
+            };
+            check.find(place.to_owned(), Some(key), "record is damaged");
+        } else {
+            check.shards += 1;
+            check.bytes += entry.bytes();
+        }
+    }
+    for (from, to) in &scanned.unknown {
+        let what = format!("bytes {from} to {to} are no records");
+        check.find(place.to_owned(), None, what);
+    }
+    if !scanned.sealed {
+        let what = format!("volume has no seal, records end at {}", scanned.tail);
+        check.find(place.to_owned(), None, what);
+    }
+    !scanned.unknown.is_empty() || !scanned.sealed
+}

@@ -1,0 +1,87 @@
+//! The volumes against a model of what callers were told, over a disk that
+//! loses power, tears, reorders, fails and fills up.
+//!
+//! After every crash: what was answered is there, what was deleted is not,
+//! and what was not answered is whole or absent. `SHARDGATE_SEED=N` repeats
+//! one sequence, `SHARDGATE_SEQUENCES=N` says how many are run.
+
+mod world;
+
+use std::panic::catch_unwind;
+
+use world::World;
+
+use crate::io::sim::Sabotage;
+
+/// Sequences of a usual run.
+const SEQUENCES: u64 = 250;
+/// Steps of a sequence.
+const STEPS: usize = 60;
+
+fn told(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Says which sequence fails.
+struct Sequence(u64);
+
+impl Drop for Sequence {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("repeat with SHARDGATE_SEED={}", self.0);
+        }
+    }
+}
+
+fn run(seed: u64, sabotage: Sabotage) {
+    let _named = Sequence(seed);
+    let mut world = World::new(seed, sabotage);
+    for _ in 0..STEPS {
+        world.step();
+    }
+    world.crash();
+    world.check_all();
+}
+
+#[test]
+fn acknowledged_stays_and_deleted_is_gone() {
+    if let Some(seed) = told("SHARDGATE_SEED") {
+        return run(seed, Sabotage::default());
+    }
+    let first = shardgate_wire::ids::random_u128() as u64 >> 16;
+    println!("SHARDGATE_SEED={first} and those that follow");
+    for seed in first..first + told("SHARDGATE_SEQUENCES").unwrap_or(SEQUENCES) {
+        run(seed, Sabotage::default());
+    }
+}
+
+/// The first sequence that notices what the disk leaves out, and how.
+fn noticed(sabotage: Sabotage) -> Option<(u64, String)> {
+    (1..200).find_map(|seed| {
+        let panic = catch_unwind(|| run(seed, sabotage)).err()?;
+        let text = panic.downcast_ref::<String>().cloned();
+        Some((seed, text.unwrap_or_default()))
+    })
+}
+
+/// The test above can fail.
+#[test]
+fn a_disk_that_does_not_sync_or_zero_is_noticed() {
+    let files = Sabotage {
+        file_sync: true,
+        ..Sabotage::default()
+    };
+    let folders = Sabotage {
+        folder_sync: true,
+        ..Sabotage::default()
+    };
+    let zeroes = Sabotage {
+        zeroing: true,
+        ..Sabotage::default()
+    };
+    for sabotage in [files, folders, zeroes] {
+        let noticed = noticed(sabotage);
+        println!("{sabotage:?}: {noticed:?}");
+        assert!(noticed.is_some(), "{sabotage:?} was not noticed");
+    }
+}

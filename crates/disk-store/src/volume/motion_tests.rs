@@ -1,0 +1,224 @@
+//! What the volumes cost a disk with a moving head, in seeks and flushes, by
+//! the model of one ([`RotatingDisk`]); beside a file per record.
+//!
+//! `cargo test -p shardgate-disk-store --lib motion -- --nocapture` prints the
+//! table. Everything is counted, nothing timed, so the figures are exact.
+
+use std::fmt::Write as _;
+use std::io::IoSlice;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use shardgate_wire::Medium;
+use shardgate_wire::conformance::sample;
+use shardgate_wire::ids::GroupId;
+use shardgate_wire::store::SmallShard;
+
+use super::engine::{Engine, VolumeFigures};
+use super::opening::Opening;
+use super::{Op, WindowCursor};
+use crate::condition::Condition;
+use crate::io::OpenHow;
+use crate::io::rotating::{Motion, RotatingDisk};
+use crate::io::sim::SimDisk;
+use crate::medium::MediumFigures;
+
+const RECORD: usize = 4096;
+/// Records that are stored before anything is read.
+const RECORDS: u64 = 8192;
+const GB: f64 = 1e9;
+
+/// A rotating disk's figures, but for volumes that a test can fill: their
+/// making and sealing weigh sixteen times as much as they do on a disk.
+fn figures() -> VolumeFigures {
+    VolumeFigures {
+        volume_bytes: 16 << 20,
+        zero_step: 1 << 20,
+        ..MediumFigures::of(Medium::Rotating).volumes
+    }
+}
+
+/// As if there were thousands of volumes: nothing is open or kept.
+fn cold() -> VolumeFigures {
+    VolumeFigures {
+        open_files: 1,
+        kept_pages: 1,
+        ..figures()
+    }
+}
+
+fn open(disk: &RotatingDisk, figures: VolumeFigures) -> Engine {
+    let salts = AtomicU64::new(1);
+    let opened = Engine::open(Opening {
+        io: disk.io(),
+        identity: sample::identity(),
+        condition: Arc::new(Condition::good(sample::identity().disk)),
+        figures,
+        random: Box::new(move || salts.fetch_add(1, Ordering::Relaxed)),
+    });
+    let engine = opened.unwrap();
+    engine.may_take_ahead(1 << 30);
+    engine
+}
+
+fn shards(from: u64, count: u64) -> Vec<SmallShard> {
+    let ctx = sample::context(1);
+    let shard = |blob: u64| sample::small(&ctx, blob.into(), RECORD);
+    (from..from + count).map(shard).collect()
+}
+
+fn put(engine: &Engine, shards: &[SmallShard]) {
+    let ops: Vec<_> = shards.iter().map(Op::Put).collect();
+    assert!(engine.commit(&ops).iter().all(Result::is_ok));
+}
+
+fn delete(engine: &Engine, blobs: impl Iterator<Item = u64>) {
+    let ops: Vec<_> = blobs.map(|b| Op::Delete(sample::key(b.into()))).collect();
+    assert!(engine.commit(&ops).iter().all(Result::is_ok));
+}
+
+/// Lines of the table; what was measured, for the assertions.
+#[derive(Default)]
+struct Table(String);
+
+impl Table {
+    fn line(&mut self, what: &str, each: f64, moved: Motion) -> (f64, f64) {
+        let seeks = moved.seeks as f64 / each;
+        let flushes = moved.flushes as f64 / each;
+        let lookups = moved.lookups as f64 / each;
+        let ms = moved.time().as_secs_f64() * 1000.0 / each;
+        writeln!(
+            self.0,
+            "{what:<33} {seeks:>10.3} seeks ({lookups:>10.3} lookups) {flushes:>6.3} flushes {ms:>11.1} ms"
+        )
+        .unwrap();
+        (seeks, flushes)
+    }
+}
+
+fn moved(disk: &RotatingDisk, run: impl FnOnce()) -> Motion {
+    let before = disk.motion();
+    run();
+    disk.motion() - before
+}
+
+/// Blobs in an order that no two neighbours keep.
+fn scattered(count: u64) -> impl Iterator<Item = u64> {
+    (0..count).map(|n| 1 + (n * 2_654_435_761) % RECORDS)
+}
+
+/// Reads all of the group in order of place; bytes of the shards.
+fn rebuild(engine: &Engine) -> f64 {
+    let mut at = WindowCursor {
+        group: sample::GROUP,
+        ..WindowCursor::default()
+    };
+    let mut bytes = 0;
+    loop {
+        let window = engine.window(at, 4 << 20).unwrap();
+        for record in window.records {
+            bytes += record.shard.unwrap().bytes.len();
+        }
+        match window.next {
+            Some(next) => at = next,
+            None => return bytes as f64,
+        }
+    }
+}
+
+#[test]
+fn few_seeks_and_flushes() {
+    let mut table = Table::default();
+    let disk = RotatingDisk::new(SimDisk::new(1).io());
+    let engine = open(&disk, figures());
+    // The folder and the first volume are made once.
+    put(&engine, &shards(0, 1));
+    let all = shards(1, RECORDS);
+    let (alone, rest) = all.split_at(128);
+    let (by_16, by_64) = rest.split_at(1024);
+    let done = moved(&disk, || alone.chunks(1).for_each(|s| put(&engine, s)));
+    let (seeks, flushes) = table.line("PUT, alone", 128.0, done);
+    assert!(seeks < 1.5 && flushes < 1.1, "{seeks} {flushes}");
+    let done = moved(&disk, || by_16.chunks(16).for_each(|s| put(&engine, s)));
+    table.line("PUT, 16 at once", 1024.0, done);
+    let count = by_64.len() as f64;
+    let done = moved(&disk, || by_64.chunks(64).for_each(|s| put(&engine, s)));
+    let (seeks, flushes) = table.line("PUT, 64 at once", count, done);
+    assert!(seeks < 0.2 && flushes < 0.1, "{seeks} {flushes}");
+    engine.close().unwrap();
+    drop(engine);
+
+    let read = |engine: &Engine| {
+        for blob in scattered(256) {
+            let read = engine.read(sample::key(blob.into()), 0, RECORD as u32);
+            assert_eq!(read.unwrap().unwrap().bytes.len(), RECORD);
+        }
+    };
+    let engine = open(&disk, cold());
+    let done = moved(&disk, || read(&engine));
+    let (cold_get, _) = table.line("GET, nothing open or kept", 256.0, done);
+    drop(engine);
+    let engine = open(&disk, figures());
+    read(&engine);
+    let done = moved(&disk, || read(&engine));
+    let (seeks, _) = table.line("GET, directories kept", 256.0, done);
+    assert!(seeks <= 1.0, "{seeks}");
+
+    let mut bytes = 0.0;
+    let done = moved(&disk, || bytes = rebuild(&engine));
+    let (rebuild, _) = table.line("rebuild, per GB", bytes / GB, done);
+
+    let done = moved(&disk, || (1..65).for_each(|b| delete(&engine, b..b + 1)));
+    let (seeks, flushes) = table.line("delete, alone", 64.0, done);
+    assert!(seeks < 5.0 && flushes < 1.1, "{seeks} {flushes}");
+    let done = moved(&disk, || {
+        (65..1089)
+            .step_by(64)
+            .for_each(|b| delete(&engine, b..b + 64));
+    });
+    table.line("delete, 64 at once", 1024.0, done);
+
+    let by_files = file_per_record(&mut table);
+    println!("records of {RECORD} bytes\n{}", table.0);
+    // Two lookups, a page of the directory, and the record.
+    assert!(cold_get <= 4.5, "{cold_get}");
+    assert!(rebuild * 10.0 < by_files, "{rebuild} and {by_files}");
+}
+
+/// One file per record, created, written and synced with its folder; seeks
+/// per GB of reading all of them.
+fn file_per_record(table: &mut Table) -> f64 {
+    const FILES: u64 = 256;
+    let disk = RotatingDisk::new(SimDisk::new(1).io());
+    let io = disk.io();
+    let name = |n: u64| GroupId(n).to_string();
+    let done = moved(&disk, || {
+        for n in 0..FILES {
+            let file = io.open(Path::new(&name(n)), OpenHow::CreateNew).unwrap();
+            file.write_at(&[IoSlice::new(&[1; RECORD])], 0).unwrap();
+            file.sync_data().unwrap();
+            io.sync_dir(Path::new("")).unwrap();
+        }
+    });
+    let count = FILES as f64;
+    table.line("file per record: PUT", count, done);
+    let read = || {
+        for n in 0..FILES {
+            let file = io.open(Path::new(&name(n)), OpenHow::Read).unwrap();
+            assert_eq!(file.read_at(&mut [0; RECORD], 0).unwrap(), RECORD);
+        }
+    };
+    let done = moved(&disk, read);
+    table.line("file per record: GET", count, done);
+    let per_gb = count * RECORD as f64 / GB;
+    let (rebuild, _) = table.line("file per record: rebuild, per GB", per_gb, done);
+    let done = moved(&disk, || {
+        for n in 0..FILES {
+            io.remove(Path::new(&name(n))).unwrap();
+            io.sync_dir(Path::new("")).unwrap();
+        }
+    });
+    table.line("file per record: delete", count, done);
+    rebuild
+}

@@ -1,0 +1,193 @@
+//! Reading a shard of a volume: verified, or refused.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use shardgate_wire::checksum::{CHECK_BLOCK, first_bad_block};
+use shardgate_wire::store::{ShardBytes, ShardStat, SmallShard};
+use shardgate_wire::{ShardKey, StoreError, bounds};
+
+use super::engine::{Engine, corrupt};
+use super::format::{HEAD_BYTES, Head, Kind, Meta, decode_head, decode_meta};
+use super::locate::Located;
+use crate::io::DiskFile;
+
+/// Bytes of a record that are read at once at most.
+pub(crate) const AT_ONCE_BYTES: usize = 320 * 1024;
+/// Bytes that head, header and checksums mostly take.
+const FIRST_BYTES: usize = 4 * 1024;
+
+/// A record's head, header and checksums, verified, and what was read of it.
+pub(crate) struct Opened {
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) head: Head,
+    pub(crate) meta: Meta,
+    /// The record from its start on.
+    bytes: Bytes,
+    offset: u64,
+}
+
+impl Engine {
+    /// Reads a range of a shard; `None` if it is in no volume.
+    pub(crate) fn read(
+        &self,
+        key: ShardKey,
+        offset: u64,
+        len: u32,
+    ) -> Result<Option<ShardBytes>, StoreError> {
+        // From its start on, a record's bytes come with its head in one read.
+        let first = match offset {
+            0 => FIRST_BYTES + len as usize,
+            _ => FIRST_BYTES,
+        };
+        self.with_record(key, &|engine, located| {
+            let opened = engine.open_record(key, located, first)?;
+            bounds::check_range(opened.head.end.shard_len, offset, len).map_err(Unread::Store)?;
+            engine.read_blocks(&opened, offset, len as usize)
+        })
+    }
+
+    /// Head and end of a shard; `None` if it is in no volume.
+    pub(crate) fn stat(&self, key: ShardKey) -> Result<Option<ShardStat>, StoreError> {
+        self.with_record(key, &|engine, located| {
+            let opened = engine.open_record(key, located, FIRST_BYTES)?;
+            Ok(ShardStat {
+                header: opened.meta.header,
+                end: Some(opened.head.end),
+            })
+        })
+    }
+
+    /// Whether the shard is stored, whole; an error if another is.
+    pub(crate) fn is_stored(&self, shard: &SmallShard) -> Result<bool, StoreError> {
+        let key = shard.header.key;
+        if self.locate(key)?.is_none() {
+            return Ok(false);
+        }
+        let same = self.with_record(key, &|engine, located| {
+            let first = FIRST_BYTES + shard.bytes.len();
+            let opened = engine.open_record(key, located, first)?;
+            let stored = bounds::Stored {
+                key,
+                end: opened.head.end,
+                crcs: &opened.meta.crcs,
+            };
+            bounds::check_repeat(stored, shard).map_err(Unread::Store)?;
+            engine.read_blocks(&opened, 0, shard.bytes.len()).map(drop)
+        })?;
+        Ok(same.is_some())
+    }
+
+    /// Runs `read` on the shard's record, again if its volume goes meanwhile.
+    fn with_record<T>(
+        &self,
+        key: ShardKey,
+        read: &dyn Fn(&Self, &Located) -> Result<T, Unread>,
+    ) -> Result<Option<T>, StoreError> {
+        loop {
+            let moves = self.state.read().moves;
+            let Some(located) = self.locate_or_tell(key)? else {
+                return Ok(None);
+            };
+            let failed = match read(self, &located) {
+                Ok(done) => return Ok(Some(done)),
+                Err(failed) => failed,
+            };
+            if self.state.read().moves != moves {
+                continue;
+            }
+            return Err(match failed {
+                Unread::Store(error) => error,
+                Unread::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+                    corrupt("the shard's volume is gone")
+                }
+                Unread::Io(error) => self.unread(&error),
+            });
+        }
+    }
+
+    /// Head, header and checksums of a record, of which the first `first`
+    /// bytes are read at once.
+    pub(crate) fn open_record(
+        &self,
+        key: ShardKey,
+        located: &Located,
+        first: usize,
+    ) -> Result<Opened, Unread> {
+        let file = self.file_of(located)?;
+        let (heading, entry) = (&located.heading, &located.entry);
+        let offset = entry.offset();
+        let span = entry.span as usize;
+        let first = first.min(AT_ONCE_BYTES).min(span);
+        let mut bytes = read_at(&*file, offset, first)?;
+        let damaged = |what: &str| Unread::Store(corrupt(format!("record: {what}")));
+        let head = decode_head(heading.salt, offset, &bytes).ok_or(damaged("no head"))?;
+        if !head.kind.is_shard() || (head.blob, head.index) != (key.blob, key.index) {
+            return Err(damaged("another shard"));
+        }
+        if bytes.len() < head.meta_len as usize {
+            bytes = read_at(&*file, offset, head.meta_len as usize)?;
+        }
+        debug_assert!(head.meta_len as usize >= HEAD_BYTES);
+        let meta = decode_meta(heading.salt, offset, &head, &bytes)
+            .map_err(|error| damaged(&error.to_string()))?;
+        if meta.header.key != key {
+            return Err(damaged("another shard"));
+        }
+        Ok(Opened {
+            file,
+            head,
+            meta,
+            bytes: bytes.into(),
+            offset,
+        })
+    }
+
+    /// Blocks of an opened record, verified. The range was checked.
+    pub(crate) fn read_blocks(
+        &self,
+        opened: &Opened,
+        offset: u64,
+        len: usize,
+    ) -> Result<ShardBytes, Unread> {
+        let at = opened.head.data_at + offset;
+        let have = usize::try_from(at.saturating_sub(opened.offset)).unwrap_or(usize::MAX);
+        let inline = opened.head.kind == Kind::Inline;
+        let bytes = if inline && have.saturating_add(len) <= opened.bytes.len() {
+            opened.bytes.slice(have..have + len)
+        } else {
+            read_at(&*opened.file, at, len)?.into()
+        };
+        if bytes.len() < len {
+            return Err(Unread::Store(corrupt("volume is shorter than its shard")));
+        }
+        let first = usize::try_from(offset / CHECK_BLOCK as u64).unwrap_or(usize::MAX);
+        let crcs = &opened.meta.crcs[first..first + len.div_ceil(CHECK_BLOCK)];
+        if let Some(block) = first_bad_block(&bytes, crcs) {
+            return Err(Unread::Store(corrupt(format!("block {}", first + block))));
+        }
+        let crcs = crcs.to_vec();
+        Ok(ShardBytes { bytes, crcs })
+    }
+}
+
+/// Why a record was not read.
+pub(crate) enum Unread {
+    Io(io::Error),
+    Store(StoreError),
+}
+
+impl From<io::Error> for Unread {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Up to `len` bytes at `offset`.
+pub(crate) fn read_at(file: &dyn DiskFile, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    let read = file.read_at(&mut bytes, offset)?;
+    bytes.truncate(read);
+    Ok(bytes)
+}

@@ -1,0 +1,153 @@
+//! A write that is refused for want of space, with part of it done, as file
+//! systems that copy on write do: what it left is never found.
+
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use rustix::io::Errno;
+use shardgate_wire::StoreError;
+use shardgate_wire::conformance::sample;
+
+use super::Op;
+use super::damage_tests::{figures, read};
+use super::engine::Engine;
+use super::opening::Opening;
+use crate::condition::Condition;
+use crate::io::sim::SimDisk;
+use crate::io::{DirEntry, DiskFile, DiskIo, OpenHow, SpaceOf};
+
+/// Does all of a write and says that there was no space; counts down to it.
+#[derive(Clone, Debug)]
+struct Refusing<T> {
+    inner: T,
+    writes_left: Arc<AtomicI64>,
+}
+
+impl DiskIo for Refusing<Arc<dyn DiskIo>> {
+    fn open(&self, path: &Path, how: OpenHow) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(Refusing {
+            inner: self.inner.open(path, how)?,
+            writes_left: Arc::clone(&self.writes_left),
+        }))
+    }
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.inner.create_dir(path)
+    }
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        self.inner.read_dir(path)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.inner.sync_dir(path)
+    }
+    fn space(&self) -> io::Result<SpaceOf> {
+        self.inner.space()
+    }
+}
+
+impl DiskFile for Refusing<Arc<dyn DiskFile>> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.inner.read_at(buf, offset)
+    }
+    fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        self.inner.write_at(bufs, offset)?;
+        if self.writes_left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            return Err(Errno::NOSPC.into());
+        }
+        Ok(())
+    }
+    fn read_past_cache(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.inner.read_past_cache(buf, offset)
+    }
+    fn allocate_zeroed(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.inner.allocate_zeroed(offset, len)
+    }
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.inner.punch(offset, len)
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.inner.set_len(len)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.inner.sync_data()
+    }
+    fn sync_all(&self) -> io::Result<()> {
+        self.inner.sync_all()
+    }
+    fn names(&self) -> io::Result<u64> {
+        self.inner.names()
+    }
+}
+
+fn open(disk: &SimDisk, writes_left: &Arc<AtomicI64>, salt: u64) -> Engine {
+    let opened = Engine::open(Opening {
+        io: Arc::new(Refusing {
+            inner: disk.io(),
+            writes_left: Arc::clone(writes_left),
+        }),
+        identity: sample::identity(),
+        condition: Arc::new(Condition::good(sample::identity().disk)),
+        figures: figures(),
+        random: Box::new(move || salt),
+    });
+    opened.expect("it opens")
+}
+
+fn put(engine: &Engine, blob: u128) -> Result<(), StoreError> {
+    let shard = sample::small(&sample::context(1), blob, 1000);
+    engine.commit(&[Op::Put(&shard)]).remove(0)
+}
+
+fn delete(engine: &Engine, blob: u128) -> Result<(), StoreError> {
+    engine.commit(&[Op::Delete(sample::key(blob))]).remove(0)
+}
+
+/// The power goes; all that was written happens to be there.
+fn lose_power(disk: &SimDisk, engine: Engine) {
+    drop(engine);
+    disk.restart();
+}
+
+#[test]
+fn a_refused_record_is_never_found() {
+    let disk = SimDisk::new(3);
+    let refuses = Arc::new(AtomicI64::new(0));
+    let engine = open(&disk, &refuses, 1);
+    assert_eq!(put(&engine, 1), Ok(()));
+    refuses.store(1, Ordering::SeqCst);
+    assert_eq!(put(&engine, 2), Err(StoreError::NoSpace));
+    assert_eq!(read(&engine, 2), Ok(false));
+    // Its caller gives it up, and is told that it is gone.
+    assert_eq!(delete(&engine, 2), Ok(()));
+    lose_power(&disk, engine);
+    let engine = open(&disk, &refuses, 2);
+    assert_eq!(read(&engine, 2), Ok(false), "it was deleted");
+    assert_eq!(read(&engine, 1), Ok(true));
+    assert_eq!(put(&engine, 2), Ok(()));
+    assert_eq!(read(&engine, 2), Ok(true));
+}
+
+#[test]
+fn a_refused_delete_is_never_found() {
+    let disk = SimDisk::new(3);
+    let refuses = Arc::new(AtomicI64::new(0));
+    let engine = open(&disk, &refuses, 1);
+    assert_eq!(put(&engine, 1), Ok(()));
+    refuses.store(1, Ordering::SeqCst);
+    assert_eq!(delete(&engine, 1), Err(StoreError::NoSpace));
+    // Its caller thinks better of it, and is told that it is stored.
+    assert_eq!(put(&engine, 1), Ok(()));
+    lose_power(&disk, engine);
+    let engine = open(&disk, &refuses, 2);
+    assert_eq!(read(&engine, 1), Ok(true), "it was stored");
+}

@@ -1,0 +1,326 @@
+//! Upkeep: closed volumes get their directories, large deleted records give
+//! their space back, the log is begun anew.
+
+use std::io::{self, IoSlice};
+use std::path::Path;
+
+use shardgate_wire::StoreError;
+use shardgate_wire::ids::GroupId;
+use shardgate_wire::store::ShardEnd;
+
+use super::engine::{Engine, State, Writer};
+use super::format::{
+    DirectoryHead, Ends, Entry, HEAD_BYTES, Heading, Kind, LogEntry, NewRecord, SECTOR,
+    decode_head, encode_directory,
+};
+use super::logbook::Logbook;
+use super::place::{LOG, What, group_folder, log_file, volume_file};
+use super::reading::read_at;
+use super::volume_state::{Index, Stage, Volume};
+use crate::condition::Doing;
+use crate::io::OpenHow;
+
+const PAGE: u64 = 4096;
+
+/// What is needed to seal a volume.
+struct ToSeal {
+    heading: Heading,
+    ends: Ends,
+    zeroed_to: u64,
+    entries: Vec<Entry>,
+    file: std::sync::Arc<dyn crate::io::DiskFile>,
+}
+
+impl Engine {
+    /// Does one thing that waits. False if there was none.
+    ///
+    /// # Errors
+    /// The system refused; what waits is tried again by a later call.
+    pub(crate) fn upkeep(&self) -> Result<bool, StoreError> {
+        if self.condition.check_writable().is_err() {
+            return Ok(false);
+        }
+        self.punch_all()?;
+        let Some(next) = self.next_to_seal() else {
+            return Ok(false);
+        };
+        self.seal(next)?;
+        Ok(true)
+    }
+
+    /// Gives the space of large deleted records back.
+    pub(crate) fn punch_all(&self) -> Result<(), StoreError> {
+        loop {
+            let next = self.punches.lock().pop();
+            let Some((group, volume, entry)) = next else {
+                return Ok(());
+            };
+            self.punch(group, volume, &entry)?;
+        }
+    }
+
+    /// Closes the open volume of a group, whatever room it has.
+    #[cfg(test)]
+    pub(crate) fn roll(&self, group: GroupId) {
+        let _writer = self.writer.lock();
+        let empty = {
+            let state = self.state.read();
+            let of = state.groups.get(&group);
+            let open = of.and_then(|of| of.volumes.get(&of.open?));
+            open.is_none_or(|volume| volume.recorded == 0 && volume.out == 0)
+        };
+        if !empty {
+            self.close_volume(group);
+        }
+    }
+
+    fn next_to_seal(&self) -> Option<ToSeal> {
+        let state = self.state.read();
+        let mut volumes = state.groups.values().flat_map(|of| of.volumes.values());
+        let volume = volumes.find(|volume| {
+            volume.stage == Stage::Closed && volume.out == 0 && volume.file.is_some()
+        })?;
+        let Index::Map(map) = &volume.index else {
+            return None;
+        };
+        Some(ToSeal {
+            heading: volume.heading,
+            ends: Ends {
+                tail: volume.tail,
+                extents_from: volume.extents_from,
+                unknown: volume.unknown,
+                recorded: volume.recorded,
+            },
+            zeroed_to: volume.zeroed_to,
+            entries: map.values().copied().collect(),
+            file: volume.file.clone()?,
+        })
+    }
+
+    /// Ends a closed volume and writes its directory. Only upkeep writes to
+    /// one without extents that are out.
+    fn seal(&self, of: ToSeal) -> Result<(), StoreError> {
+        let heading = of.heading;
+        let tail = self.end_volume(&heading, &*of.file, of.ends.tail)?;
+        let ends = Ends { tail, ..of.ends };
+        let head = self.write_directory(heading, ends, &of.entries)?;
+        self.show_sealed(head);
+        // What was zeroed ahead, up to the extents.
+        let from = ends.tail.next_multiple_of(PAGE);
+        let to = of.ends.extents_from / PAGE * PAGE;
+        if to > from && of.zeroed_to > from {
+            self.punch_range(&*of.file, from, to - from)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the record behind which nothing counts, durably, and gives
+    /// where it ends.
+    pub(super) fn end_volume(
+        &self,
+        heading: &Heading,
+        file: &dyn crate::io::DiskFile,
+        tail: u64,
+    ) -> Result<u64, StoreError> {
+        let at = tail.next_multiple_of(SECTOR);
+        let end = ShardEnd {
+            shard_len: 0,
+            blob_len: 0,
+        };
+        // Records tell where extents begin; this one has none.
+        let (salt, size) = (heading.salt, heading.size);
+        let mark = NewRecord::mark(salt, at, tail, Kind::Seal, size, end);
+        file.write_at(&[IoSlice::new(&mark.meta)], at)
+            .map_err(|error| self.refused(Doing::Writing, "seal volume", &error))?;
+        file.sync_data()
+            .map_err(|error| self.refused(Doing::Syncing, "seal volume", &error))?;
+        self.check_named(file)?;
+        Ok(at + mark.head.span(at))
+    }
+
+    /// Writes a volume's directory, durably, under its name.
+    pub(super) fn write_directory(
+        &self,
+        heading: Heading,
+        ends: Ends,
+        entries: &[Entry],
+    ) -> Result<DirectoryHead, StoreError> {
+        let directory = encode_directory(heading, ends, entries);
+        let (group, sequence) = (heading.group, heading.sequence);
+        let part = volume_file(group, sequence, What::Part);
+        let written = || -> Result<(), (Doing, io::Error)> {
+            let writing = |error| (Doing::Writing, error);
+            let syncing = |error| (Doing::Syncing, error);
+            match self.io.remove(&part) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(writing(error));
+                }
+                _ => {}
+            }
+            let file = self.io.open(&part, OpenHow::CreateNew).map_err(writing)?;
+            file.write_at(&[IoSlice::new(&directory.bytes)], 0)
+                .map_err(writing)?;
+            file.sync_all().map_err(syncing)?;
+            let name = volume_file(group, sequence, What::Directory);
+            self.io.rename(&part, &name).map_err(writing)?;
+            self.io.sync_dir(&group_folder(group)).map_err(syncing)
+        };
+        written().map_err(|(doing, error)| self.refused(doing, "write directory", &error))?;
+        self.files.forget(sequence);
+        Ok(directory.head)
+    }
+
+    /// The volume is found by its directory from here on.
+    pub(super) fn show_sealed(&self, head: DirectoryHead) {
+        let mut state = self.state.write();
+        state.moves += 1;
+        let of = state.groups.get_mut(&head.heading.group);
+        if let Some(volume) = of.and_then(|of| of.volumes.get_mut(&head.heading.sequence)) {
+            volume.stage = Stage::Sealed;
+            volume.file = None;
+            volume.tail = head.tail;
+            volume.index = Index::Directory(head);
+        }
+    }
+
+    /// Gives the space of a deleted record's bytes back; its head stays, so
+    /// that records behind it are found.
+    fn punch(&self, group: GroupId, sequence: u64, entry: &Entry) -> Result<(), StoreError> {
+        let path = volume_file(group, sequence, What::Volume);
+        let file = match self.io.open(&path, OpenHow::ReadWrite) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            file => file.map_err(|error| self.unread(&error))?,
+        };
+        let Some(salt) = self.salt_of(group, sequence) else {
+            return Ok(());
+        };
+        let offset = entry.offset();
+        let bytes = read_at(&*file, offset, HEAD_BYTES).map_err(|error| self.unread(&error))?;
+        let Some(head) = decode_head(salt, offset, &bytes) else {
+            return Ok(());
+        };
+        let from = head.data_at.next_multiple_of(PAGE);
+        let to = (head.data_at + head.end.shard_len) / PAGE * PAGE;
+        if to > from {
+            self.punch_range(&*file, from, to - from)?;
+        }
+        Ok(())
+    }
+
+    fn salt_of(&self, group: GroupId, sequence: u64) -> Option<u64> {
+        let state = self.state.read();
+        let volume = state.groups.get(&group)?.volumes.get(&sequence)?;
+        Some(volume.heading.salt)
+    }
+
+    fn punch_range(
+        &self,
+        file: &dyn crate::io::DiskFile,
+        from: u64,
+        len: u64,
+    ) -> Result<(), StoreError> {
+        match file.punch(from, len) {
+            Ok(()) => Ok(()),
+            // Compaction gives it back.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+            Err(error) => Err(self.refused(Doing::Writing, "punch volume", &error)),
+        }
+    }
+
+    /// Begins the log anew with what holds, and removes what it replaces.
+    pub(super) fn renew_log(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        let entries = snapshot(&self.state.read(), writer.next_volume);
+        let sequence = writer.next_log;
+        // A number is never used twice, whatever comes of it.
+        writer.next_log += 1;
+        let salt = (self.random)();
+        let log = Logbook::begin(&*self.io, &self.identity, sequence, salt, entries)
+            .map_err(|(doing, error)| self.refused(doing, "begin log", &error))?;
+        let old = writer.log.replace(log);
+        if let Some(old) = old {
+            let removed = self.io.remove(&log_file(old.sequence));
+            removed.map_err(|error| self.refused(Doing::Writing, "remove log", &error))?;
+            let synced = self.io.sync_dir(Path::new(LOG));
+            synced.map_err(|error| self.refused(Doing::Syncing, "remove log", &error))?;
+        }
+        Ok(())
+    }
+
+    /// Ends in order: what is written is proven, the next start need not
+    /// doubt it.
+    pub(crate) fn close(&self) -> Result<(), StoreError> {
+        while self.upkeep()? {}
+        let mut writer = self.writer.lock();
+        if writer.log.is_none() || self.condition.check_writable().is_err() {
+            return Ok(());
+        }
+        let mut open = Vec::new();
+        for of in self.state.read().groups.values() {
+            // Without an end, a start after a clean stop takes a volume for
+            // cut; also one that waits for its extents to be sealed.
+            let unsealed = |volume: &&Volume| match volume.stage {
+                Stage::Open => true,
+                Stage::Closed => !volume.ended && volume.file.is_some(),
+                Stage::Sealed => false,
+            };
+            open.extend(of.volumes.values().filter(unsealed).map(end_of));
+        }
+        for (file, tail, mark) in open {
+            let Some(file) = file else { continue };
+            file.write_at(&[IoSlice::new(&mark.meta)], tail)
+                .map_err(|error| self.refused(Doing::Writing, "close volume", &error))?;
+            file.sync_data()
+                .map_err(|error| self.refused(Doing::Syncing, "close volume", &error))?;
+        }
+        let file = self.log_append(&mut writer, &[LogEntry::Clean])?;
+        file.sync_data()
+            .map_err(|error| self.refused(Doing::Syncing, "close log", &error))?;
+        // Nothing may follow: a write behind it would go unnoticed.
+        writer.log = None;
+        Ok(())
+    }
+}
+
+type End = (
+    Option<std::sync::Arc<dyn crate::io::DiskFile>>,
+    u64,
+    NewRecord,
+);
+
+fn end_of(volume: &Volume) -> End {
+    let tail = volume.tail.next_multiple_of(SECTOR);
+    let end = ShardEnd {
+        shard_len: volume.zeroed_to,
+        blob_len: 0,
+    };
+    let salt = volume.heading.salt;
+    let (kind, extents_from) = (Kind::End, volume.extents_from);
+    let mark = NewRecord::mark(salt, tail, volume.tail, kind, extents_from, end);
+    (volume.file.clone(), tail, mark)
+}
+
+/// Everything that holds, as entries of the log.
+pub(super) fn snapshot(state: &State, next_volume: u64) -> Vec<LogEntry> {
+    let mut entries = vec![LogEntry::Next {
+        volume: next_volume,
+    }];
+    for volume in state.groups.values().flat_map(|of| of.volumes.values()) {
+        if !volume.dead.is_empty() {
+            entries.push(LogEntry::Dead {
+                volume: volume.heading.sequence,
+                bytes: volume.dead_bytes,
+                at: volume.dead.clone(),
+            });
+        }
+    }
+    for ((group, blob), note) in &state.notes {
+        entries.push(LogEntry::Note {
+            group: *group,
+            blob: *blob,
+            commit: note.commit,
+            deleted: note.deleted,
+            payload: note.payload.clone(),
+        });
+    }
+    entries
+}
