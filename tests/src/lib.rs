@@ -8,6 +8,7 @@
 pub mod client;
 pub mod large;
 pub mod model;
+pub mod places;
 pub mod process;
 pub mod random;
 pub mod raw;
