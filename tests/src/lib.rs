@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod model;
+pub mod places;
 pub mod process;
 pub mod random;
 pub mod raw;

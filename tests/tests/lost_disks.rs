@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Method;
 use shardgate_tests::client::{Client, Response};
+use shardgate_tests::places;
 use shardgate_tests::process::TestPool;
 use shardgate_tests::random;
 
@@ -186,18 +187,6 @@ async fn with_three_of_six_gone_errors_are_clear_and_nothing_wrong_is_returned()
     pool.stop();
 }
 
-/// Every file below `dir` that is large enough to be a shard.
-fn shard_files(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).expect("read a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            shard_files(&path, found);
-        } else if path.components().any(|part| part.as_os_str() == "shards") {
-            found.push(path);
-        }
-    }
-}
-
 fn flip_byte(path: &Path, at: u64) {
     let file = File::options()
         .read(true)
@@ -218,22 +207,18 @@ async fn a_flipped_byte_is_never_served() {
     write_round(&client, 0).await;
     // One byte of every shard of two disks, somewhere else in each.
     for disk in [1, 4] {
-        let mut files = Vec::new();
-        shard_files(&pool.disk(disk), &mut files);
-        assert!(files.len() >= 3, "disk {disk} has shards");
-        for (index, path) in files.iter().enumerate() {
-            let len = fs::metadata(path).expect("stat a shard").len();
-            flip_byte(path, (len / 7) * (index as u64 % 7));
+        let shards = places::shards(&pool.disk(disk)).expect("find shards");
+        assert!(shards.len() >= 3, "disk {disk} has shards");
+        for (index, place) in shards.iter().enumerate() {
+            let at = (place.len / 7) * (index as u64 % 7);
+            flip_byte(&place.path, place.start + at);
         }
     }
     read_round(&client, 0).await;
     // One more disk is one too many for what lies on all three.
-    let mut files = Vec::new();
-    shard_files(&pool.disk(6), &mut files);
-    for path in &files {
-        let len = fs::metadata(path).expect("stat a shard").len();
+    for place in places::shards(&pool.disk(6)).expect("find shards") {
         for part in 0..16 {
-            flip_byte(path, len / 16 * part);
+            flip_byte(&place.path, place.start + place.len / 16 * part);
         }
     }
     pool.stop();

@@ -1,11 +1,11 @@
 //! A disk behind an agent keeps every rule of a disk.
 
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use shardgate_disk_store::{DiskOptions, Expected, LocalDisk, NewDisk};
+use shardgate_tests::places;
 use shardgate_wire::conformance::{self, Subject};
 use shardgate_wire::memory_store::{MemoryDisk, MemoryStore};
 use shardgate_wire::{DiskIdentity, ShardKey, ShardStore};
@@ -106,43 +106,35 @@ impl Behind for OnDisk {
         Arc::clone(&self.disk) as Arc<dyn ShardStore>
     }
 
-    /// The shard's data as read, found in its file and changed there.
+    /// The shard's data as read, found where they lie and changed there.
     async fn damage(&self, key: ShardKey, offset: u64) {
-        let blob = key.blob.to_string();
-        let path = files(self.folder.path().to_path_buf())
-            .into_iter()
-            .find(|path| {
-                path.file_name()
-                    .is_some_and(|name| name.to_string_lossy().contains(&blob))
-            })
-            .expect("the shard has a file");
         let stat = self.disk.stat(key).await.unwrap();
         let len = stat.end.expect("it is finished").shard_len.min(64 * 1024);
         let first = self.disk.read(key, 0, len as u32).await.unwrap().bytes;
-        let mut file = std::fs::read(&path).unwrap();
         let probe = &first[..first.len().min(512)];
-        let at = file.windows(probe.len()).position(|window| window == probe);
-        file[at.expect("the data lie in the file") + offset as usize] ^= 1;
-        std::fs::write(&path, file).unwrap();
+        let blob = key.blob.to_string();
+        for place in places::shards(self.folder.path()).unwrap() {
+            let named = place.path.to_string_lossy().contains(&blob);
+            if !named && place.blob != Some(key.blob.0) {
+                continue;
+            }
+            let mut file = std::fs::read(&place.path).unwrap();
+            let from = place.data.unwrap_or(place.start) as usize;
+            let found = file[from..]
+                .windows(probe.len())
+                .position(|window| window == probe);
+            let at = from + found.expect("the data lie in the file");
+            file[at + offset as usize] ^= 1;
+            std::fs::write(&place.path, file).unwrap();
+            return;
+        }
+        panic!("the shard lies nowhere");
     }
 
     async fn restart(&mut self) {
         self.disk.close().await;
         self.disk = Self::open(&self.folder, self.identity);
     }
-}
-
-fn files(folder: PathBuf) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(path));
-        } else {
-            found.push(path);
-        }
-    }
-    found
 }
 
 async fn on_disk(identity: DiskIdentity) -> Remote<OnDisk> {
