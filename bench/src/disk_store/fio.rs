@@ -10,6 +10,9 @@ use serde_json::Value;
 /// Length of the file that is appended to; then it begins anew.
 const APPEND_FILE: &str = "512m";
 
+/// Characters of the names of files.
+const MOST_NAMES: usize = 4000;
+
 /// Whether it is there.
 pub(super) fn check() -> Result<()> {
     let found = Command::new("fio").arg("--version").output();
@@ -96,6 +99,16 @@ pub(super) fn files(folder: &Path, least: u64) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// Files from all over, as many as fio takes by name (4,096 characters).
+fn some_of(files: &[PathBuf]) -> Vec<&PathBuf> {
+    let longest = files.iter().map(|path| path.as_os_str().len() + 1).max();
+    let most = MOST_NAMES / longest.unwrap_or(MOST_NAMES);
+    files
+        .iter()
+        .step_by(files.len().div_ceil(most.max(1)).max(1))
+        .collect()
+}
+
 /// Random reads of `len` bytes per second from files whose pages are dropped
 /// first.
 pub(super) fn random_reads(
@@ -104,6 +117,7 @@ pub(super) fn random_reads(
     readers: usize,
     seconds: u64,
 ) -> Result<f64> {
+    let files = some_of(files);
     let names: Vec<String> = files
         .iter()
         .map(|path| path.display().to_string())

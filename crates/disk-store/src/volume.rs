@@ -35,6 +35,8 @@ mod damage_tests;
 mod model_tests;
 #[cfg(test)]
 mod motion_tests;
+#[cfg(test)]
+mod upkeep_tests;
 
 pub(crate) use commit::{Op, OwnedOp};
 pub(crate) use engine::Engine;

@@ -75,6 +75,9 @@ impl Engine {
     }
 
     fn next_to_seal(&self) -> Option<ToSeal> {
+        // A batch that closes a volume writes to it before its state shows
+        // the records: sealed meanwhile, it would lose them.
+        let _no_batch = self.writer.lock();
         let state = self.state.read();
         let mut volumes = state.groups.values().flat_map(|of| of.volumes.values());
         let volume = volumes.find(|volume| {
