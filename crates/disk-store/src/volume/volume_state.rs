@@ -12,6 +12,10 @@ use shardgate_wire::ids::BlobId;
 use super::format::{DirectoryHead, Entry, Heading, RECORD_ALIGN};
 use crate::io::DiskFile;
 
+/// What the end of a volume takes at most: the way to the next sector, and
+/// the seal.
+const FOR_SEAL: u64 = 1024;
+
 /// Blob and index of a shard in its group.
 pub(crate) type InGroup = (BlobId, u8);
 
@@ -143,10 +147,15 @@ impl Volume {
         records + (self.heading.size - self.extents_from)
     }
 
-    /// Bytes that compaction would give back.
+    /// Bytes that compaction would give back: not those that every volume
+    /// takes besides its records, else one of a single short record would be
+    /// compacted for ever.
     pub(crate) fn waste(&self) -> u64 {
+        if self.recorded <= self.dead_bytes {
+            return self.used_bytes();
+        }
         let unrecorded = self.used_bytes().saturating_sub(self.recorded);
-        unrecorded + self.dead_bytes
+        unrecorded.saturating_sub(FOR_SEAL) + self.dead_bytes
     }
 
     /// Records that may be live.
@@ -169,7 +178,6 @@ impl Volume {
 
     /// Whether a record of `span` bytes, and an extent, fit.
     pub(crate) fn has_room(&self, from: u64, span: u64, extent: u64) -> bool {
-        const FOR_SEAL: u64 = 1024;
         let end = from + span + self.promised + FOR_SEAL;
         end + extent <= self.extents_from
     }
