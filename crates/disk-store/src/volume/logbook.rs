@@ -48,7 +48,13 @@ impl Logbook {
         entries: Vec<LogEntry>,
     ) -> Result<Self, (Doing, io::Error)> {
         let written = Self::write_first(io, disk, sequence, salt, entries);
-        let mut log = written.map_err(|error| (Doing::Writing, error))?;
+        let mut log = written.inspect_err(|(doing, _)| {
+            // It never began. What was refused would be in the way of the
+            // next one, and take space that a full disk does not have.
+            if *doing == Doing::Writing {
+                let _ = io.remove(&log_file(sequence));
+            }
+        })?;
         let synced = log.file.sync_all();
         let synced = synced.and_then(|()| io.sync_dir(Path::new(LOG)));
         synced.map_err(|error| (Doing::Syncing, error))?;
@@ -63,8 +69,12 @@ impl Logbook {
         sequence: u64,
         salt: u64,
         mut entries: Vec<LogEntry>,
-    ) -> io::Result<Self> {
-        let file = io.open(&log_file(sequence), OpenHow::CreateNew)?;
+    ) -> Result<Self, (Doing, io::Error)> {
+        let writing = |error| (Doing::Writing, error);
+        let syncing = |error| (Doing::Syncing, error);
+        let file = io
+            .open(&log_file(sequence), OpenHow::CreateNew)
+            .map_err(writing)?;
         let heading = encode_heading(&Heading {
             cluster: disk.cluster,
             disk: disk.disk,
@@ -73,9 +83,12 @@ impl Logbook {
             salt,
             size: 0,
         });
-        file.allocate_zeroed(0, ZERO_STEP)?;
-        file.write_at(&[IoSlice::new(&heading)], 0)?;
-        file.write_at(&[IoSlice::new(&heading)], HEADING_COPY)?;
+        let headed = || -> io::Result<()> {
+            file.allocate_zeroed(0, ZERO_STEP)?;
+            file.write_at(&[IoSlice::new(&heading)], 0)?;
+            file.write_at(&[IoSlice::new(&heading)], HEADING_COPY)
+        };
+        headed().map_err(writing)?;
         let mut log = Self {
             sequence,
             salt,
@@ -87,9 +100,20 @@ impl Logbook {
             broken: false,
         };
         entries.push(LogEntry::Begun);
-        for batch in batches(&entries) {
-            log.append(batch)?;
+        let batches = batches(&entries);
+        let Some((last, before)) = batches.split_last() else {
+            return Ok(log);
+        };
+        for batch in before {
+            log.append(batch).map_err(writing)?;
         }
+        if !before.is_empty() {
+            // The last one says that the segment counts: not before all of it
+            // is there.
+            log.file.sync_all().map_err(syncing)?;
+            log.synced();
+        }
+        log.append(last).map_err(writing)?;
         Ok(log)
     }
 
