@@ -263,12 +263,7 @@ impl Engine {
             return None;
         }
         let written = self.log_append(writer, &batch.log);
-        if writer.log.as_ref().is_some_and(|log| log.broken) && self.renew_log(writer).is_err() {
-            // What it left must never be found, as in a volume.
-            let _ = self
-                .condition
-                .fence("a refused write of the log could not be undone".into());
-        }
+        self.mend_log(writer);
         match written {
             Ok(file) => Some(Touched {
                 file,
@@ -282,6 +277,17 @@ impl Engine {
                 batch.notes.clear();
                 None
             }
+        }
+    }
+
+    /// Begins the log anew if a write of it was refused: what that left must
+    /// never be found, as in a volume.
+    pub(super) fn mend_log(&self, writer: &mut Writer) {
+        let broken = writer.log.as_ref().is_some_and(|log| log.broken);
+        if broken && self.condition.check_writable().is_ok() && self.renew_log(writer).is_err() {
+            let _ = self
+                .condition
+                .fence("a refused write of the log could not be undone".into());
         }
     }
 

@@ -80,6 +80,9 @@ fn choose(mut volumes: Vec<Weight>, volume_bytes: u64) -> Vec<u64> {
     taken
 }
 
+/// Live records, in order of blobs, with the volume that each lies in.
+type Live = BTreeMap<InGroup, (Heading, Entry)>;
+
 /// A live record of a source.
 #[derive(Clone, Copy)]
 struct Copied {
@@ -126,7 +129,9 @@ impl Engine {
     /// of them is damaged: those are left to be repaired.
     pub(crate) fn compact(&self, choice: &Choice, pace: Pace<'_>) -> Result<bool, StoreError> {
         self.condition.check_writable()?;
-        let live = self.live_of(choice)?;
+        let Some(live) = self.live_of(choice)? else {
+            return Ok(false);
+        };
         let output = if live.is_empty() {
             None
         } else {
@@ -141,15 +146,33 @@ impl Engine {
         Ok(true)
     }
 
-    /// The live records of volumes, in order of blobs.
-    fn live_of(&self, choice: &Choice) -> Result<BTreeMap<InGroup, (Heading, Entry)>, StoreError> {
+    /// The live records of volumes, in order of blobs; `None` if a directory
+    /// cannot be read.
+    fn live_of(&self, choice: &Choice) -> Result<Option<Live>, StoreError> {
         let mut live = BTreeMap::new();
         for sequence in &choice.volumes {
-            for (heading, entry) in self.entries_of(choice.group, *sequence)? {
+            let entries = match self.entries_of(choice.group, *sequence) {
+                Err(StoreError::Corrupt { .. } | StoreError::Io { .. }) => {
+                    self.leave_out(choice.group, *sequence);
+                    return Ok(None);
+                }
+                entries => entries?,
+            };
+            for (heading, entry) in entries {
                 live.insert(entry.key(), (heading, entry));
             }
         }
-        Ok(live)
+        Ok(Some(live))
+    }
+
+    /// A volume that cannot be read is not chosen again: it would hold up all
+    /// the others for ever.
+    fn leave_out(&self, group: GroupId, sequence: u64) {
+        let mut state = self.state.write();
+        let of = state.groups.get_mut(&group);
+        if let Some(volume) = of.and_then(|of| of.volumes.get_mut(&sequence)) {
+            volume.damaged = true;
+        }
     }
 
     /// The live records of one volume, in order of blobs.
@@ -188,7 +211,7 @@ impl Engine {
     fn copy(
         &self,
         choice: &Choice,
-        live: BTreeMap<InGroup, (Heading, Entry)>,
+        live: Live,
         size: u64,
         pace: Pace<'_>,
     ) -> Result<Option<Output>, StoreError> {
@@ -215,17 +238,13 @@ impl Engine {
         &self,
         choice: &Choice,
         output: &mut Output,
-        live: &BTreeMap<InGroup, (Heading, Entry)>,
+        live: &Live,
         pace: Pace<'_>,
     ) -> Result<bool, StoreError> {
         let mut step = 0;
         for (heading, entry) in live.values() {
             let Some(len) = self.copy_record(choice.group, output, heading, entry)? else {
-                let mut state = self.state.write();
-                let of = state.groups.get_mut(&choice.group);
-                if let Some(volume) = of.and_then(|of| of.volumes.get_mut(&heading.sequence)) {
-                    volume.damaged = true;
-                }
+                self.leave_out(choice.group, heading.sequence);
                 return Ok(false);
             };
             step += len;
@@ -291,7 +310,12 @@ impl Engine {
                 return Ok(gone.then_some(0));
             }
             Err(Unread::Store(error)) => return Err(error),
-            Err(Unread::Io(error)) => return Err(self.unread(&error)),
+            Err(Unread::Io(error)) => {
+                return match self.unread(&error) {
+                    StoreError::Io { .. } => Ok(None), // a bad sector
+                    error => Err(error),
+                };
+            }
         };
         let at = output.cursor;
         let salt = output.heading.salt;
@@ -320,6 +344,21 @@ impl Engine {
         Ok(Some(bytes.len()))
     }
 
+    /// Removes an output that did not come to count, its directory first.
+    /// Only while nothing that says otherwise can be in the log.
+    fn give_up_output(&self, group: GroupId, sequence: u64) {
+        self.files.forget(sequence);
+        let gone = |what| match self.io.remove(&volume_file(group, sequence, what)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        // What remains is removed by the next start.
+        if gone(What::Directory).is_ok() && self.sync_group(group).is_ok() {
+            let _ = gone(What::Output);
+            let _ = gone(What::Part);
+        }
+    }
+
     /// Lets the output take the place of what it was made of.
     fn adopt(&self, choice: &Choice, output: Option<Output>) -> Result<(), StoreError> {
         let group = choice.group;
@@ -332,7 +371,12 @@ impl Engine {
                 unknown: 0,
                 recorded: entries.iter().map(Entry::bytes).sum(),
             };
-            let head = self.write_directory(output.heading, ends, &entries)?;
+            let written = self.write_directory(output.heading, ends, &entries);
+            let head = written.inspect_err(|_| {
+                if self.condition.check_writable().is_ok() {
+                    self.give_up_output(group, output.heading.sequence);
+                }
+            })?;
             adopted = Some((head, &output.copied[..]));
         }
         let mut writer = self.writer.lock();
@@ -342,7 +386,14 @@ impl Engine {
         let sequence = adopted
             .as_ref()
             .map_or(0, |(head, _)| head.heading.sequence);
-        self.log_adoption(&mut writer, choice, sequence, &buried)?;
+        if let Err(error) = self.log_adoption(&mut writer, choice, sequence, &buried) {
+            // What a refused write left must be gone from the log first.
+            self.mend_log(&mut writer);
+            if adopted.is_some() && self.condition.check_writable().is_ok() {
+                self.give_up_output(group, sequence);
+            }
+            return Err(error);
+        }
         // From here on a start completes it, so nothing may go on as before:
         // deletes of the old volumes would be forgotten.
         let completed = self.complete(choice, adopted.map(|(head, _)| head), &buried);
@@ -452,7 +503,7 @@ impl Engine {
 
 /// Length of the volume that takes these records: in it, extents become part
 /// of their records.
-fn output_size(live: &BTreeMap<InGroup, (Heading, Entry)>) -> u64 {
+fn output_size(live: &Live) -> u64 {
     let bytes: u64 = live.values().map(|(_, entry)| entry.bytes()).sum();
     (FIRST_RECORD + bytes + 2 * SECTOR).next_multiple_of(4096)
 }
