@@ -30,6 +30,8 @@ mod volume_state;
 mod windows;
 
 #[cfg(test)]
+mod between_tests;
+#[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
 mod model_tests;

@@ -2,7 +2,7 @@
 //!
 //! Owns the arithmetic of stripes and blocks (`docs/formats.md` fixes its
 //! figures). A stripe is k' data blocks and m parity blocks of one length:
-//! [`BLOCK`] each, but in the last stripe the rest divided by k', rounded up
+//! [`full_block`] each, but in the last stripe the rest divided by k', rounded up
 //! to [`ALIGN`]. Data blocks hold the object's bytes in order; what is left
 //! of the last stripe is zeroes. Shard i is the sequence of the i-th blocks
 //! of all stripes, so that all shards of a blob are equally long, and byte x
@@ -21,8 +21,10 @@ use thiserror::Error;
 
 use crate::layout::Layout;
 
-/// The bytes of a block of every stripe but the last.
+/// The most bytes of a block; see [`full_block`].
 pub const BLOCK: u64 = 256 << 10;
+/// The most data blocks of [`BLOCK`] bytes in a stripe.
+const LONG_BLOCKS: u8 = 4;
 /// The bytes of a shard that share one checksum.
 pub const CHECK_BLOCK: u64 = 64 << 10;
 /// What the block length of the last stripe is rounded up to.
@@ -31,7 +33,7 @@ pub const ALIGN: u64 = 64;
 /// overflows.
 pub const MAX_LEN: u64 = 1 << 60;
 
-const _: () = assert!(BLOCK.is_multiple_of(CHECK_BLOCK));
+const _: () = assert!((BLOCK / 2).is_multiple_of(CHECK_BLOCK));
 const _: () = assert!(CHECK_BLOCK.is_multiple_of(ALIGN));
 
 /// A blob is longer than [`MAX_LEN`]: the record that says so is damaged.
@@ -39,15 +41,27 @@ const _: () = assert!(CHECK_BLOCK.is_multiple_of(ALIGN));
 #[error("a blob of {0} bytes, the most is {MAX_LEN}")]
 pub struct TooLong(pub u64);
 
+/// The bytes of a block of every stripe but the last: [`BLOCK`], and half of
+/// it where k' is above 4. An upload holds m + 1 blocks for as long as it
+/// lasts, and wide layouts have more parity: at 8+4 and 50 KB/s, 200 uploads
+/// held 250 MiB with the longer block.
+#[must_use]
+pub fn full_block(layout: Layout) -> u64 {
+    match layout.data() {
+        0..=LONG_BLOCKS => BLOCK,
+        _ => BLOCK / 2,
+    }
+}
+
 /// The bytes of each shard of a blob. Saturates above [`MAX_LEN`].
 #[must_use]
 pub fn shard_len(layout: Layout, len: u64) -> u64 {
     let stripe = stripe_len(layout);
-    (len / stripe * BLOCK).saturating_add(block_len(layout, len % stripe))
+    (len / stripe * full_block(layout)).saturating_add(block_len(layout, len % stripe))
 }
 
 fn stripe_len(layout: Layout) -> u64 {
-    u64::from(layout.data()) * BLOCK
+    u64::from(layout.data()) * full_block(layout)
 }
 
 fn block_len(layout: Layout, stripe_bytes: u64) -> u64 {
@@ -182,7 +196,7 @@ impl Geometry {
             object_offset,
             data_len,
             block_len: block_len(self.layout, data_len),
-            shard_offset: index * BLOCK,
+            shard_offset: index * full_block(self.layout),
         })
     }
 
@@ -211,7 +225,7 @@ impl Geometry {
         if data_index >= self.layout.data() {
             return None;
         }
-        let stripe = self.stripe(shard_offset / BLOCK)?;
+        let stripe = self.stripe(shard_offset / full_block(self.layout))?;
         let block_offset = shard_offset - stripe.shard_offset;
         if block_offset >= stripe.block_len {
             return None;

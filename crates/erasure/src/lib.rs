@@ -61,6 +61,7 @@ pub mod scheme;
 pub use codec::{Accumulator, Codec, CodecError, Decoder};
 pub use geometry::{
     ALIGN, BLOCK, CHECK_BLOCK, Geometry, Location, MAX_LEN, Piece, Pieces, Stripe, TooLong,
+    full_block,
 };
 pub use kernels::Kernel;
 pub use layout::{Layout, shard_in, slot_of};

@@ -6,7 +6,7 @@
 //! with what the client has taken and not with time, so that a slow client
 //! is left with one unit.
 
-use shardgate_erasure::{BLOCK, Geometry, Layout};
+use shardgate_erasure::{Geometry, Layout, full_block};
 
 /// The unit of the memory budget.
 pub const UNIT: u64 = 64 * 1024;
@@ -21,7 +21,9 @@ pub const fn units(bytes: u64) -> u64 {
 
 /// The longest block of a blob of this length (`None`: not known).
 fn longest_block(layout: Layout, len: Option<u64>) -> u64 {
-    let Some(len) = len else { return BLOCK };
+    let Some(len) = len else {
+        return full_block(layout);
+    };
     let geometry = Geometry::new(layout, len).ok();
     let first = geometry.and_then(|geometry| geometry.stripe(0));
     first.map_or(0, |stripe| stripe.block_len)
@@ -59,7 +61,7 @@ pub fn stream_most(layout: Layout) -> u64 {
         true => 4,
         false => 2 * u64::from(layout.shards()),
     };
-    blocks * BLOCK
+    blocks * full_block(layout)
 }
 
 /// How full the budget is.

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shardgate_erasure::{Accumulator, BLOCK, Codec, Geometry, Layout, MAX_LEN, Stripe};
+use shardgate_erasure::{Accumulator, Codec, Geometry, Layout, MAX_LEN, Stripe, full_block};
 use shardgate_wire::checksum::block_crcs;
 
 use super::buffers::{Block, BlockPool};
@@ -116,7 +116,7 @@ impl StripeCoder {
             return 0;
         };
         let stripe = self.geometry.stripe(at.stripe);
-        let block_len = stripe.map_or(BLOCK, |stripe| stripe.block_len);
+        let block_len = stripe.map_or_else(|| full_block(self.layout()), |stripe| stripe.block_len);
         let parity = match self.layout().is_copies() || !self.parity.is_empty() {
             true => 0,
             false => u64::from(self.layout().parity()),
@@ -210,7 +210,7 @@ impl StripeCoder {
 
 /// Bytes of the object in a full stripe.
 pub fn stripe_bytes(layout: Layout) -> u64 {
-    u64::from(layout.data()) * BLOCK
+    u64::from(layout.data()) * full_block(layout)
 }
 
 /// Bytes to reserve for a body of one stripe that is padded to its blocks.

@@ -137,6 +137,7 @@ async fn no_answer_is_timed_out_and_no_agent_is_unreachable() {
     let within = Duration::from_millis(200);
     let settings = AgentSettings {
         call_timeout: within,
+        sync_timeout: within,
         control_timeout: within,
         ..AgentSettings::default()
     };

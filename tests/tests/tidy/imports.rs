@@ -116,7 +116,16 @@ const DEPENDENCIES: &[(&str, &[&str])] = &[
         ],
     ),
     ("s3-compat-tests", &["shardgate-tests"]),
-    ("bench", &["shardgate-tests"]),
+    // The disk store and what it is compared with run inside the benchmark.
+    (
+        "bench",
+        &[
+            "shardgate-tests",
+            "shardgate-catalog",
+            "shardgate-disk-store",
+            "shardgate-wire",
+        ],
+    ),
     (
         "tests",
         &[

@@ -253,6 +253,41 @@ fn a_wiped_stretch_is_damage_and_not_the_end() {
 }
 
 #[test]
+fn two_heads_that_are_damaged_hide_no_shard() {
+    let (disk, engine) = filled();
+    let places = [offset(&engine, 2), offset(&engine, 3)];
+    drop(engine);
+    disk.restart();
+    for at in places {
+        disk.flip_bit(&volume(), at + 20, 1);
+    }
+    let engine = open(&disk);
+    for blob in [2, 3] {
+        assert!(is_corrupt(&read(&engine, blob)), "{blob} was answered");
+    }
+    for other in [0, 1, 4, 5] {
+        assert_eq!(read(&engine, other), Ok(true));
+    }
+}
+
+#[test]
+fn a_directory_on_a_bad_sector_is_made_anew() {
+    let (disk, engine) = filled();
+    engine.roll(sample::GROUP);
+    assert_eq!(engine.upkeep(), Ok(true));
+    engine.close().unwrap();
+    disk.restart();
+    disk.set_faults(crate::io::sim::Faults {
+        unreadable: vec![volume_file(sample::GROUP, 1, What::Directory)],
+        ..Default::default()
+    });
+    let engine = open(&disk);
+    for blob in 0..COUNT {
+        assert_eq!(read(&engine, blob), Ok(true));
+    }
+}
+
+#[test]
 fn a_torn_end_was_never_answered() {
     let (disk, engine) = filled();
     let at = offset(&engine, COUNT - 1);

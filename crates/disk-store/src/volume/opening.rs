@@ -336,7 +336,14 @@ impl Engine {
                 _ => Ok(first),
             }
         };
-        let bytes = read().map_err(|error| self.unread(&error))?;
+        let bytes = match read() {
+            Err(error) => match self.unread(&error) {
+                // A bad sector: the records say the same.
+                StoreError::Io { .. } => Vec::new(),
+                error => return Err(error),
+            },
+            Ok(bytes) => bytes,
+        };
         let why = match decode_directory_head(&bytes) {
             Ok(head) if head.heading.is_of(&self.identity, group, sequence) => {
                 return Ok(Some(head));

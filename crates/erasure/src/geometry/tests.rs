@@ -24,7 +24,7 @@ fn shards_of_known_blobs() {
         ((1, 2), 65, 1, 128),
         ((1, 2), 256 * KIB + 1, 2, 256 * KIB + 64),
         ((3, 2), 1000, 1, 384),
-        ((16, 8), 5 << 40, 1_310_720, (5 << 40) / 16),
+        ((16, 8), 5 << 40, 2_621_440, (5 << 40) / 16),
     ] {
         let blob = geometry(layout, len);
         let found = (blob.stripes(), blob.shard_len());
@@ -129,8 +129,9 @@ proptest! {
             prop_assert_eq!(stripe.object_offset, object);
             prop_assert_eq!(stripe.shard_offset, shard);
             prop_assert_eq!(stripe.block_len % ALIGN, 0);
-            prop_assert!(stripe.block_len <= BLOCK);
-            prop_assert!(stripe.block_len == BLOCK || index + 1 == blob.stripes());
+            let full = full_block(blob.layout());
+            prop_assert!(stripe.block_len <= full);
+            prop_assert!(stripe.block_len == full || index + 1 == blob.stripes());
             // Not longer than need be.
             let k = u64::from(layout.data());
             prop_assert!(stripe.block_len * k < stripe.data_len + k * ALIGN);
@@ -220,5 +221,16 @@ proptest! {
             let smaller = Layout::new(smaller, scheme.parity()).unwrap();
             prop_assert!(shard_len(smaller, len) > target);
         }
+    }
+}
+
+#[test]
+fn wide_stripes_have_shorter_blocks() {
+    for (data, block) in [(1, 256), (4, 256), (5, 128), (8, 128), (16, 128)] {
+        let layout = Layout::new(data, 4).unwrap();
+        assert_eq!(full_block(layout), block << 10, "{layout}");
+        let two = Geometry::new(layout, 2 * u64::from(data) * (block << 10)).unwrap();
+        assert_eq!(two.stripes(), 2, "{layout}");
+        assert_eq!(two.shard_len(), 2 * (block << 10), "{layout}");
     }
 }
