@@ -17,6 +17,7 @@ pub mod disk;
 pub mod frame;
 pub mod frame_body;
 pub mod ids;
+pub mod journal;
 pub mod mac;
 pub mod mac_replay;
 #[cfg(feature = "testing")]

@@ -98,6 +98,7 @@ const DEPENDENCIES: &[(&str, &[&str])] = &[
     ("crates/erasure", &[]),
     ("crates/disk-store", &["shardgate-wire"]),
     ("crates/catalog", &["shardgate-wire"]),
+    ("crates/journal", &["shardgate-wire"]),
     (
         "storage-agent",
         &[
