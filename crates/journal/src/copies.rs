@@ -19,7 +19,7 @@ use crate::chain::Position;
 use crate::error::{JournalError, Refusal};
 use crate::format::SegmentId;
 use crate::recover::disk_error;
-use crate::scan::{Held, chain};
+use crate::scan::{BatchAt, Held, chain};
 
 /// A segment that gets no further batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +30,8 @@ pub struct Closed {
     pub base: Position,
     /// Its last record that counts.
     pub last: Position,
-    /// Bytes up to the end of its last batch that counts.
-    pub len: u64,
+    /// Bytes that can be read of its file.
+    pub file_bytes: u64,
     /// Who holds it, in which file.
     pub holders: BTreeMap<DiskId, JournalFile>,
 }
@@ -110,7 +110,7 @@ pub async fn copy(
         disk: source,
         file: ListedJournalFile {
             file,
-            len: closed.len,
+            len: closed.file_bytes,
         },
         segment: Some(closed.segment),
         header: None,
@@ -118,15 +118,16 @@ pub async fn copy(
     };
     let found = chain(from, ctx, &held, closed.segment, closed.base).await;
     let found = found.map_err(|error| disk_error(source, error))?;
-    if found.last != closed.last {
+    // What lies behind the last that counts is void.
+    let counts = |batch: &&BatchAt| batch.last.number <= closed.last.number;
+    let batches: Vec<&BatchAt> = found.batches.iter().take_while(counts).collect();
+    if batches.last().map(|batch| batch.last) != Some(closed.last) {
         return Err(missing().into());
     }
-    // A batch is appended as it was first written: the first one whole.
-    let mut ends: Vec<u64> = found.batches.iter().skip(1).map(|b| b.offset).collect();
-    ends.push(closed.len);
     let mut target = None;
     let mut at = 0;
-    for end in ends {
+    // Each batch is appended as it was first written, the first one whole.
+    for end in batches.iter().map(|batch| batch.offset + batch.len) {
         let mut bytes = BytesMut::new();
         while at + (bytes.len() as u64) < end {
             let offset = at + bytes.len() as u64;

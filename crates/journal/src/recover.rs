@@ -16,19 +16,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use shardgate_wire::journal::{JournalDisk, JournalStanding};
+use shardgate_wire::journal::{JournalDisk, JournalFile, JournalStanding};
 use shardgate_wire::{CallContext, CommitNumber, DiskId, StoreError};
 use tokio::time::timeout;
 
 use crate::chain::{Position, Record};
+use crate::copies::Closed;
 use crate::disks::{JournalMap, check_quorum};
 use crate::error::{JournalError, Refusal};
 use crate::format::SegmentId;
 use crate::scan::{Held, ScanError, look};
 use crate::writer::{Member, Writer, WriterOptions};
 
+pub use found::Planned;
 pub(crate) use found::disk_error;
-pub use found::{Planned, SegmentOnDisk};
 pub use replay::Replay;
 
 /// What a start asks for.
@@ -60,8 +61,9 @@ pub struct Recovered {
     pub(crate) unproven: Vec<Record>,
     pub(crate) predecessor: Option<SegmentId>,
     pub(crate) plan: Vec<Planned>,
+    pub(crate) journal: Vec<Closed>,
+    pub(crate) void: Vec<(DiskId, JournalFile)>,
     pub(crate) disks: Vec<Arc<dyn JournalDisk>>,
-    held: Vec<Held>,
     reached: Vec<DiskId>,
     damaged: Vec<(DiskId, SegmentId)>,
     complete: bool,
@@ -111,8 +113,9 @@ pub async fn recover(
         unproven: found.unproven,
         predecessor: found.predecessor,
         plan: found.plan,
+        journal: found.journal,
+        void: found.void,
         damaged: found.damaged,
-        held,
         disks,
         reached,
         complete,
@@ -236,24 +239,6 @@ impl Recovered {
     /// The disks that were read.
     pub fn reached(&self) -> &[DiskId] {
         &self.reached
-    }
-
-    /// All that lies on the disks reached, with whether it is part of the
-    /// journal: the rest is void once a segment of this epoch is acknowledged.
-    pub fn on_disks(&self) -> Vec<SegmentOnDisk> {
-        let planned = |held: &Held| {
-            let of = |planned: &&Planned| Some(planned.segment) == held.segment;
-            self.plan.iter().find(of).is_some()
-        };
-        self.held
-            .iter()
-            .map(|held| SegmentOnDisk {
-                disk: held.disk,
-                file: held.file.file,
-                segment: held.segment,
-                needed: planned(held),
-            })
-            .collect()
     }
 
     /// Makes what is not proven durable in a new segment on all its members;

@@ -47,6 +47,7 @@ pub(crate) struct Held {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BatchAt {
     pub(crate) offset: u64,
+    pub(crate) len: u64,
     pub(crate) before: Position,
     pub(crate) last: Position,
 }
@@ -207,6 +208,7 @@ pub(crate) async fn chain(
                 chain.acknowledged = chain.acknowledged.max(batch.acknowledged);
                 chain.batches.push(BatchAt {
                     offset,
+                    len,
                     before: chain.last,
                     last: batch.last,
                 });

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shardgate_wire::journal::{JOURNAL_PAGE, JournalDisk, JournalFile};
-use shardgate_wire::{CallContext, DiskId};
+use shardgate_wire::{CallContext, CommitNumber, DiskId};
 use tokio::time::{Instant, sleep};
 
 use crate::chain::{Position, Record};
@@ -85,7 +85,7 @@ pub struct Writer {
     acknowledged: Position,
     /// The last segment in which a batch was acknowledged.
     predecessor: Option<SegmentId>,
-    /// Segments before the open one that this writer wrote.
+    /// The segments before the open one, the oldest first.
     closed: Vec<Closed>,
     ended: Option<JournalError>,
 }
@@ -102,7 +102,7 @@ impl Writer {
             open: None,
             acknowledged: recovered.proven,
             predecessor: recovered.predecessor,
-            closed: Vec::new(),
+            closed: recovered.journal.clone(),
             ended: None,
         }
     }
@@ -125,9 +125,34 @@ impl Writer {
         open.flat_map(|open| open.members.keys().copied()).collect()
     }
 
-    /// Segments that this writer has ended, with who holds them.
-    pub fn closed(&mut self) -> &mut Vec<Closed> {
-        &mut self.closed
+    /// The segments that a later, acknowledged one names, with who holds
+    /// them, the oldest first: what may be copied ([`crate::copies`]).
+    pub fn closed(&self) -> &[Closed] {
+        let named = match self.closed.last() {
+            // A start that has written nothing yet names none.
+            Some(last) if self.predecessor == Some(last.segment) => self.closed.len() - 1,
+            _ => self.closed.len(),
+        };
+        &self.closed[..named]
+    }
+
+    /// A copy of a segment was made.
+    pub fn copied(&mut self, segment: SegmentId, disk: DiskId, file: JournalFile) {
+        for closed in &mut self.closed {
+            if closed.segment == segment {
+                closed.holders.insert(disk, file);
+            }
+        }
+    }
+
+    /// Takes out the segments that no checkpoint needs: those whose records
+    /// are all in the older checkpoint, at commit `checkpoint`. The caller
+    /// removes their files.
+    pub fn trim(&mut self, checkpoint: CommitNumber) -> Vec<Closed> {
+        let named = self.closed().len();
+        let needed = |of: &Closed| of.last.number > checkpoint;
+        let old = self.closed[..named].iter().position(needed);
+        self.closed.drain(..old.unwrap_or(named)).collect()
     }
 
     /// Roots of the checkpoints that the next segments name.
@@ -212,6 +237,10 @@ impl Writer {
     pub fn change_done(&mut self) {
         self.map.old = None;
         self.fleet.keep(&self.map);
+        let mut members = self.members().into_iter();
+        if !members.all(|member| self.map.disks.contains(&member)) {
+            self.seal();
+        }
     }
 
     /// Ends the journal: a closing batch proves to the next start that all
@@ -297,7 +326,7 @@ impl Writer {
                 segment: open.id,
                 base: open.base,
                 last: self.acknowledged,
-                len: open.end,
+                file_bytes: open.most,
                 holders: open.members,
             });
         }

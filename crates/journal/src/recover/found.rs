@@ -7,22 +7,10 @@ use shardgate_wire::{CallContext, CommitNumber, DiskId};
 
 use super::Request;
 use crate::chain::{Position, Record};
+use crate::copies::Closed;
 use crate::error::{JournalError, Refusal};
 use crate::format::{MAX_RECORDS_BYTES, SegmentHeader, SegmentId, record_bytes};
 use crate::scan::{Chain, Held, Reader, ScanError, chain};
-
-/// A file on a disk, and whether the journal needs it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SegmentOnDisk {
-    /// Where.
-    pub disk: DiskId,
-    /// Which file.
-    pub file: JournalFile,
-    /// What it holds, if that can be told.
-    pub segment: Option<SegmentId>,
-    /// Whether it is part of the journal.
-    pub needed: bool,
-}
 
 /// A segment of the journal, and up to where it counts.
 #[derive(Clone, Debug)]
@@ -50,6 +38,9 @@ pub(super) struct Found {
     pub(super) unproven: Vec<Record>,
     pub(super) predecessor: Option<SegmentId>,
     pub(super) plan: Vec<Planned>,
+    /// All segments of the journal that were found, the oldest first.
+    pub(super) journal: Vec<Closed>,
+    pub(super) void: Vec<(DiskId, JournalFile)>,
     pub(super) damaged: Vec<(DiskId, SegmentId)>,
 }
 
@@ -97,7 +88,11 @@ impl Search<'_> {
             highest.header.predecessor
         };
         let plan = self.plan(&highest, proven)?;
+        let (journal, gap) = self.journal(&highest, proven);
+        let void = self.void(&journal, gap);
         Ok(Found {
+            journal,
+            void,
             tail,
             proven,
             unproven,
@@ -125,6 +120,8 @@ impl Search<'_> {
             unproven: Vec::new(),
             predecessor: None,
             plan: Vec::new(),
+            journal: Vec::new(),
+            void: self.void(&[], None),
             damaged: Vec::new(),
         })
     }
@@ -259,6 +256,51 @@ impl Search<'_> {
         }
         plan.reverse();
         Ok(plan)
+    }
+
+    /// Every segment of the journal as far back as headers are found, the
+    /// oldest first; and the one that is named and not found.
+    fn journal(&self, highest: &Highest<'_>, to: Position) -> (Vec<Closed>, Option<SegmentId>) {
+        let (mut segment, mut header, mut to) = (highest.segment, highest.header, to);
+        let mut journal = Vec::new();
+        let gap = loop {
+            let holders = self.holders(segment);
+            let files = holders.iter().map(|held| (held.disk, held.file.file));
+            let lengths = holders.iter().map(|held| held.file.len);
+            journal.push(Closed {
+                segment,
+                base: header.base,
+                last: to,
+                file_bytes: lengths.max().unwrap_or(0),
+                holders: files.collect(),
+            });
+            let Some(predecessor) = header.predecessor else {
+                break None;
+            };
+            to = header.base;
+            segment = predecessor;
+            let holders = self.holders(segment);
+            header = match holders.iter().find_map(|held| held.header.as_ref()) {
+                Some(header) => header,
+                None => break Some(segment),
+            };
+        };
+        journal.reverse();
+        (journal, gap)
+    }
+
+    /// Files that are no part of the journal. What is older than a segment
+    /// that is named and was not found may be part of it.
+    fn void(&self, journal: &[Closed], gap: Option<SegmentId>) -> Vec<(DiskId, JournalFile)> {
+        let is_void = |held: &&Held| match held.segment {
+            Some(segment) => {
+                let part = journal.iter().any(|of| of.segment == segment);
+                !part && gap.is_none_or(|gap| segment > gap)
+            }
+            None => true,
+        };
+        let void = self.held.iter().filter(is_void);
+        void.map(|held| (held.disk, held.file.file)).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use shardgate_wire::journal::JournalDisk;
+use shardgate_wire::journal::{JournalDisk, JournalFile};
 use shardgate_wire::{CallContext, DiskId};
 
 use super::{Planned, Recovered};
@@ -25,6 +25,7 @@ pub struct Replay {
     /// Whether `from` was found on the chain.
     joined: bool,
     unproven: Vec<Record>,
+    void: Vec<(DiskId, JournalFile)>,
     tail: Position,
 }
 
@@ -52,6 +53,7 @@ impl Replay {
             current: None,
             from: recovered.from,
             unproven,
+            void: recovered.void,
             tail: recovered.tail,
         }
     }
@@ -59,6 +61,22 @@ impl Replay {
     /// The last record that there is.
     pub fn tail(&self) -> Position {
         self.tail
+    }
+
+    /// Removes files that are no part of the journal, on the disks that take
+    /// the call. How many there were.
+    pub async fn remove_void(&mut self) -> usize {
+        let void = std::mem::take(&mut self.void);
+        for disk in &self.disks {
+            let of = void.iter().filter(|(on, _)| *on == disk.disk());
+            let files: Vec<JournalFile> = of.map(|(_, file)| *file).collect();
+            if !files.is_empty()
+                && let Err(error) = disk.remove(&self.ctx, &files).await
+            {
+                tracing::warn!(disk = %disk.disk(), %error, "void segments are not removed");
+            }
+        }
+        void.len()
     }
 
     /// The next records, at most a batch; none at the end.

@@ -1,10 +1,12 @@
 //! One run: a pool, gateways, and what goes wrong, all from one seed.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use shardgate_journal::disks::{JournalMap, choose_journal, majority};
@@ -33,6 +35,18 @@ struct Alive {
     links: Vec<MemoryLink>,
     stop: Arc<AtomicBool>,
     served: Arc<AtomicBool>,
+}
+
+/// A panic of a gateway must not be lost with its task.
+async fn watched(gateway: Gateway) {
+    let model = Arc::clone(&gateway.world.model);
+    if AssertUnwindSafe(gateway.run())
+        .catch_unwind()
+        .await
+        .is_err()
+    {
+        model.lock().fail("a gateway panicked".to_owned());
+    }
 }
 
 struct Run {
@@ -107,7 +121,7 @@ impl Run {
             links: gateway.links.clone(),
             stop: Arc::clone(&gateway.stop),
             served: Arc::clone(&gateway.served),
-            task: tokio::spawn(gateway.run()),
+            task: tokio::spawn(watched(gateway)),
         };
         self.gateways.push(alive);
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use shardgate_journal::copies::{copy, plan_copies};
 use shardgate_journal::disks::{JournalMap, MapStep, choose_journal, follow_maps};
 use shardgate_journal::memory::MemoryLink;
 use shardgate_journal::recover::Request;
@@ -103,8 +104,8 @@ impl Gateway {
             let model = self.world.model.lock();
             let last = model.kept.len() as u64;
             let at = match self.rng.random_range(0..4) {
-                0 => 0,
-                1 => self.rng.random_range(0..=last),
+                0 => model.checkpoint,
+                1 => self.rng.random_range(model.checkpoint..=last),
                 _ => last,
             };
             (model.position(at), last > 0)
@@ -184,6 +185,10 @@ impl Gateway {
             model.counts.starts += 1;
             model.counts.rewritten += unproven;
         }
+        if self.rng.random_bool(0.7) {
+            let void = replay.remove_void().await as u64;
+            self.world.model.lock().counts.void += void;
+        }
         if map.old.is_some() {
             writer.change_done();
             map = self.without_old(&map);
@@ -217,6 +222,11 @@ impl Gateway {
                     Err(_) => return self.fenced(),
                 }
             }
+            match self.rng.random_range(0..120) {
+                0 => self.copy(&mut writer).await,
+                1 => self.trim(&mut writer).await,
+                _ => {}
+            }
             let mut at = writer.acknowledged();
             let records: Vec<Record> = (0..self.rng.random_range(1..5))
                 .map(|_| {
@@ -237,9 +247,55 @@ impl Gateway {
             self.served.store(true, Ordering::Relaxed);
             sleep(Duration::from_micros(self.rng.random_range(0..3_000))).await;
         }
-        self.world.model.lock().counts.segments += writer.closed().len() as u64;
         if writer.close().await {
             self.world.model.lock().counts.closed += 1;
+        }
+    }
+
+    /// Copies what too few living disks hold.
+    async fn copy(&self, writer: &mut Writer) {
+        let living: Vec<DiskId> = {
+            let gone = self.world.gone.lock();
+            let living = |id: &DiskId| self.world.disk(*id).is_up() && !gone.contains(id);
+            self.world
+                .disks
+                .iter()
+                .map(|d| d.id())
+                .filter(living)
+                .collect()
+        };
+        let tasks = plan_copies(writer.closed(), &living, self.world.parity);
+        for task in tasks.into_iter().take(3) {
+            let closed = writer.closed().iter().find(|of| of.segment == task.segment);
+            let closed = closed.unwrap().clone();
+            let disk = |id: DiskId| self.member(id).disk;
+            let (from, to) = (disk(task.from.0), disk(task.to));
+            if let Ok(file) = copy(&closed, &from, &to, writer.context()).await {
+                writer.copied(task.segment, task.to, file);
+                self.world.model.lock().counts.copies += 1;
+            }
+        }
+    }
+
+    /// A checkpoint: what is before it is needed no more.
+    async fn trim(&mut self, writer: &mut Writer) {
+        let last = writer.acknowledged().number.0;
+        let checkpoint = {
+            let mut model = self.world.model.lock();
+            model.checkpoint = self
+                .rng
+                .random_range(model.checkpoint..=last.max(model.checkpoint));
+            model.checkpoint
+        };
+        for closed in writer.trim(CommitNumber(checkpoint)) {
+            for (disk, file) in closed.holders {
+                let _ = self
+                    .member(disk)
+                    .disk
+                    .remove(&writer.context(), &[file])
+                    .await;
+            }
+            self.world.model.lock().counts.trimmed += 1;
         }
     }
 

@@ -20,7 +20,9 @@ pub struct Counts {
     pub fenced: u64,
     pub closed: u64,
     pub changes: u64,
-    pub segments: u64,
+    pub copies: u64,
+    pub void: u64,
+    pub trimmed: u64,
 }
 
 impl Counts {
@@ -32,7 +34,9 @@ impl Counts {
         self.fenced += other.fenced;
         self.closed += other.closed;
         self.changes += other.changes;
-        self.segments += other.segments;
+        self.copies += other.copies;
+        self.void += other.void;
+        self.trimmed += other.trimmed;
     }
 }
 
@@ -43,6 +47,8 @@ pub struct Model {
     pub counts: Counts,
     pub maps: BTreeMap<DiskId, (Epoch, JournalMap)>,
     pub failure: Option<String>,
+    /// What every local catalog and the older checkpoint have.
+    pub checkpoint: u64,
 }
 
 impl Model {
