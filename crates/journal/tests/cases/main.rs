@@ -1,0 +1,8 @@
+//! Single sequences of events: damage, lateness, losses, stops.
+
+#![allow(clippy::unwrap_used, reason = "in a test it is the assertion")]
+
+mod damage;
+mod late;
+mod losses;
+mod pool;
