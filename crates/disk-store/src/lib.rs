@@ -22,6 +22,7 @@ mod files;
 mod folders;
 mod format;
 mod handles;
+mod journal;
 mod key_locks;
 mod lanes;
 mod latency;

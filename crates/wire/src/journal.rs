@@ -26,8 +26,8 @@ pub const MAX_JOURNAL_READ_BYTES: usize = 1024 * 1024;
 /// Most files that one disk keeps.
 pub const MAX_JOURNAL_FILES: usize = 4096;
 
-/// A file of journal bytes on one disk. Numbers ascend and are never used
-/// again.
+/// A file of journal bytes on one disk. A number is not used again while the
+/// disk is open.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]

@@ -18,6 +18,8 @@ pub mod frame;
 pub mod frame_body;
 pub mod ids;
 pub mod journal;
+#[cfg(feature = "testing")]
+pub mod journal_conformance;
 pub mod mac;
 pub mod mac_replay;
 #[cfg(feature = "testing")]
