@@ -19,7 +19,9 @@ use crate::gateway::{Gateway, SEGMENT_BYTES};
 use crate::world::{Counts, World};
 
 /// Disks, largest parity, servers.
-const POOLS: [(u128, usize, u128); 8] = [
+const POOLS: [(u128, usize, u128); 10] = [
+    (6, 1, 1),
+    (5, 1, 1),
     (1, 0, 1),
     (2, 1, 1),
     (3, 2, 1),

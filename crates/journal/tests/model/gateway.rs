@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use shardgate_journal::copies::{copy, plan_copies};
 use shardgate_journal::disks::{JournalMap, MapStep, choose_journal, follow_maps};
@@ -139,6 +140,15 @@ impl Gateway {
             Ok(found) => found,
             Err(JournalError::Refused(Refusal::NoMajority { .. }))
             | Err(JournalError::Disk { .. } | JournalError::Fenced(_)) => {
+                self.world.model.lock().counts.refused += 1;
+                return None;
+            }
+            // Once the journal disks have changed, older segments lie on others,
+            // which may be down now; then it waits for them.
+            Err(JournalError::Refused(Refusal::MissingSegment { reached, .. }))
+                if self.world.model.lock().counts.changes > 0
+                    && reached.len() < self.world.disks.len() =>
+            {
                 self.world.model.lock().counts.refused += 1;
                 return None;
             }
@@ -314,7 +324,15 @@ impl Gateway {
             let living = disks.filter(|d| d.is_up() && !gone.contains(&d.id()));
             living.map(|disk| self.world.place(disk.id())).collect()
         };
-        let disks = choose_journal(&living, &[], self.world.parity);
+        let disks = if self.world.servers > 1 {
+            choose_journal(&living, &[], self.world.parity)
+        } else {
+            // Any others: what holds must not hang on the sets being alike.
+            let mut ids: Vec<DiskId> = living.iter().map(|place| place.disk).collect();
+            ids.shuffle(&mut self.rng);
+            ids.truncate(map.disks.len());
+            ids
+        };
         if disks.len() != map.disks.len() || disks == map.disks {
             return Ok(None);
         }
@@ -328,7 +346,8 @@ impl Gateway {
             .change_journal(members.collect(), changed.clone())
             .await?;
         if !self.write_map(writer.context(), &changed).await {
-            return Ok(None);
+            // Another has taken over.
+            return Err(JournalError::Closed);
         }
         writer.change_done();
         self.world.model.lock().counts.changes += 1;
