@@ -13,6 +13,7 @@ pub mod config;
 pub mod flags;
 pub mod folders;
 pub mod gate;
+mod journal_calls;
 pub mod lanes;
 pub mod limits;
 pub mod metrics;

@@ -25,6 +25,7 @@ pub mod mac_replay;
 #[cfg(feature = "testing")]
 pub mod memory_store;
 pub mod message;
+pub mod message_journal;
 pub mod shard;
 pub mod slots;
 pub mod store;
