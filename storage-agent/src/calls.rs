@@ -19,6 +19,7 @@ use shardgate_wire::message::{
 };
 use shardgate_wire::store::SmallShard;
 
+use crate::journal_calls;
 use crate::lanes::Lane;
 
 /// An encoded answer.
@@ -48,13 +49,13 @@ impl Reply {
     }
 }
 
-fn malformed(what: impl ToString) -> CallError {
+pub(crate) fn malformed(what: impl ToString) -> CallError {
     CallError::Refused(Refusal::Malformed {
         what: what.to_string(),
     })
 }
 
-fn head<T: DeserializeOwned>(frame: &Frame) -> Result<T, CallError> {
+pub(crate) fn head<T: DeserializeOwned>(frame: &Frame) -> Result<T, CallError> {
     decode_head(&frame.head).map_err(|error: FrameError| malformed(error))
 }
 
@@ -127,10 +128,11 @@ async fn dispatch(lane: &Lane, call: Call, frame: Frame) -> Result<Reply, CallEr
             let HealthHead {} = head(&frame)?;
             answer(store.health().await)
         }
+        _ => return journal_calls::dispatch(lane, call, frame).await,
     })
 }
 
-fn answer<T: Serialize>(outcome: Result<T, StoreError>) -> Reply {
+pub(crate) fn answer<T: Serialize>(outcome: Result<T, StoreError>) -> Reply {
     Reply::of(&outcome.map_err(CallError::Store))
 }
 

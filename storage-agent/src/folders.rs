@@ -174,7 +174,7 @@ impl Folder {
         }
         drop(cluster);
         let disk = Arc::new(disk);
-        if !shared.lanes.open(Arc::clone(&disk) as Arc<dyn ShardStore>) {
+        if !shared.lanes.open_with_journal(Arc::clone(&disk)) {
             let why = "a disk of the same id is open: a copy?".to_owned();
             let identity = Some(identity);
             return self.show(FolderState::Failed { identity, why });

@@ -14,6 +14,7 @@ pub mod flags;
 pub mod folders;
 pub mod fsck;
 pub mod gate;
+mod journal_calls;
 pub mod lanes;
 pub mod limits;
 pub mod metrics;

@@ -22,6 +22,7 @@ use shardgate_wire::message::{
     AgentReport, Answer, Call, FORMAT_LIMITS, FolderReport, FormatHead, PROTOCOL, ReadHead,
     Refusal, Target,
 };
+use shardgate_wire::message_journal::JournalReadHead;
 use shardgate_wire::{DiskHealth, DiskId, StoreError};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
@@ -194,15 +195,19 @@ impl Agent {
             return Ok((Reply::of(&lost), admitted.room));
         };
         let Admitted { frame, mut room } = admitted;
-        if call == Call::Read
-            && let Ok(ask) = decode_head::<ReadHead>(&frame.head)
-        {
+        let asked = match call {
+            Call::Read => decode_head::<ReadHead>(&frame.head).map(|ask| ask.len),
+            Call::JournalRead => decode_head::<JournalReadHead>(&frame.head).map(|ask| ask.len),
+            _ => Ok(0),
+        };
+        if let Ok(len @ 1..) = asked {
             let most = call.answer_limits().data as u64;
-            room.merge(self.gate.room(u64::from(ask.len).min(most))?);
+            room.merge(self.gate.room(u64::from(len).min(most))?);
         }
         // Health stays outside of the lane's bound: a busy disk says so.
         let place = match call {
-            Call::Health => None,
+            Call::Health | Call::JournalStanding => None,
+            _ if call.is_journal() => Some(lane.enter_journal()?),
             _ => Some(lane.enter()?),
         };
         let reply = carry(&lane, call, frame).await;

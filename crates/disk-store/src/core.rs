@@ -14,6 +14,7 @@ use crate::cache::Cache;
 use crate::condition::Condition;
 use crate::folders::Folders;
 use crate::handles::Handles;
+use crate::journal::JournalQueue;
 use crate::key_locks::KeyLocks;
 use crate::lanes::Lanes;
 use crate::latency::Latency;
@@ -48,6 +49,7 @@ pub(crate) struct Core {
     pub(crate) direct: Direct,
     pub(crate) latency: Latency,
     pub(crate) lanes: Lanes,
+    pub(crate) journal: JournalQueue,
 }
 
 impl Core {

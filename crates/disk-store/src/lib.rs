@@ -24,6 +24,7 @@ mod folders;
 mod format;
 mod handles;
 pub mod io;
+mod journal;
 mod key_locks;
 mod lanes;
 mod latency;

@@ -34,7 +34,7 @@ use crate::volume::{DiskCheck, Note, Window, WindowCursor};
 /// [`LocalDisk::close`] waits for them and for the folder's lock.
 #[derive(Debug)]
 pub struct LocalDisk {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -85,6 +85,9 @@ impl LocalDisk {
             threads.push(builder.spawn(move || core.lanes.work(&core))?);
         }
         let core = Arc::clone(&self.core);
+        let builder = std::thread::Builder::new().name(format!("journal-{short}"));
+        threads.push(builder.spawn(move || core.keep_journal())?);
+        let core = Arc::clone(&self.core);
         let builder = std::thread::Builder::new().name(format!("watch-{short}"));
         threads.push(builder.spawn(move || core.watch())?);
         let core = Arc::clone(&self.core);
@@ -103,6 +106,7 @@ impl LocalDisk {
     /// caller gives it a time.
     pub async fn close(&self) {
         self.core.lanes.close();
+        self.core.journal.close();
         let threads = std::mem::take(&mut *self.threads.lock());
         let (done, closed) = oneshot::channel();
         let core = Arc::clone(&self.core);
@@ -289,6 +293,7 @@ impl LocalDisk {
 impl Drop for LocalDisk {
     fn drop(&mut self) {
         self.core.lanes.close();
+        self.core.journal.close();
     }
 }
 

@@ -28,6 +28,7 @@ use crate::format::{
 };
 use crate::handles::Handles;
 use crate::io::{DiskIo, RealIo};
+use crate::journal::JournalQueue;
 use crate::key_locks::KeyLocks;
 use crate::lanes::Lanes;
 use crate::latency::Latency;
@@ -302,6 +303,7 @@ pub(crate) fn open(
         space: Space::new(own()?, options.reserve_bytes),
         direct: Direct::new(figures.direct_from),
         latency: Latency::new(),
+        journal: JournalQueue::new(),
         lanes: Lanes::new(figures, options.max_queued_calls, options.max_queued_bytes),
         options,
         folder,

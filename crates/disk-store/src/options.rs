@@ -37,6 +37,9 @@ pub struct DiskOptions {
     pub check_every: Duration,
     /// How often the highest commit number told is saved, if it rose.
     pub save_told_every: Duration,
+    /// Bytes of a journal segment's file; one more lies ready as a spare, from
+    /// the first segment on. More than the largest append takes.
+    pub journal_segment_bytes: u64,
 }
 
 impl Default for DiskOptions {
@@ -55,6 +58,7 @@ impl Default for DiskOptions {
             compact_bytes_per_second: 32 * 1024 * 1024,
             check_every: Duration::from_secs(1),
             save_told_every: Duration::from_secs(10),
+            journal_segment_bytes: 64 * 1024 * 1024,
         }
     }
 }

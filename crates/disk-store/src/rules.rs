@@ -5,6 +5,8 @@
 //! something until it is done, so that no call of an epoch or generation
 //! before takes effect after a raise or an assignment was answered.
 
+use std::time::{Duration, Instant};
+
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use shardgate_wire::ids::{CommitNumber, Epoch, LineageId};
 use shardgate_wire::slots::SlotTable;
@@ -46,6 +48,8 @@ pub(crate) struct Rules {
     told: Mutex<Told>,
     /// As in the gate, for those who must not wait for a raise.
     epoch: Mutex<Epoch>,
+    /// When the last call of the epoch in force came.
+    last_call: Mutex<Option<Instant>>,
     root_twin: Twin,
     slots_twin: Twin,
 }
@@ -64,6 +68,7 @@ impl Rules {
                 unsaved: false,
             }),
             epoch: Mutex::new(root.epoch),
+            last_call: Mutex::new(None),
             root: Mutex::new(root),
             root_twin,
             slots_twin,
@@ -72,6 +77,11 @@ impl Rules {
 
     pub(crate) fn epoch(&self) -> Epoch {
         *self.epoch.lock()
+    }
+
+    /// How long ago the last call of the epoch in force came.
+    pub(crate) fn last_call(&self) -> Option<Duration> {
+        self.last_call.lock().map(|at| at.elapsed())
     }
 
     pub(crate) fn told(&self) -> (LineageId, CommitNumber) {
@@ -110,6 +120,7 @@ impl Rules {
         if gate.epoch != ctx.epoch {
             return Ok(false);
         }
+        *self.last_call.lock() = Some(Instant::now());
         self.tell(condition, ctx)?;
         Ok(true)
     }

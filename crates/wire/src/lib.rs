@@ -17,11 +17,15 @@ pub mod disk;
 pub mod frame;
 pub mod frame_body;
 pub mod ids;
+pub mod journal;
+#[cfg(feature = "testing")]
+pub mod journal_conformance;
 pub mod mac;
 pub mod mac_replay;
 #[cfg(feature = "testing")]
 pub mod memory_store;
 pub mod message;
+pub mod message_journal;
 pub mod shard;
 pub mod slots;
 pub mod store;

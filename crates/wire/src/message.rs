@@ -13,6 +13,7 @@ use thiserror::Error;
 use crate::disk::{DiskHealth, DiskIdentity, Medium, SlotAssignment};
 use crate::frame::FrameLimits;
 use crate::ids::{AgentId, DiskId};
+use crate::journal::{MAX_JOURNAL_APPEND_BYTES, MAX_JOURNAL_READ_BYTES};
 use crate::shard::{ShardHeader, ShardKey};
 use crate::store::{
     CallContext, MAX_APPEND_BYTES, MAX_READ_BYTES, ShardEnd, ShardHandle, StoreError,
@@ -57,11 +58,25 @@ pub enum Call {
     List,
     /// `ShardStore::health`.
     Health,
+    /// `JournalDisk::standing`.
+    JournalStanding,
+    /// `JournalDisk::raise`.
+    JournalRaise,
+    /// `JournalDisk::begin`.
+    JournalBegin,
+    /// `JournalDisk::append`.
+    JournalAppend,
+    /// `JournalDisk::files`.
+    JournalFiles,
+    /// `JournalDisk::read`.
+    JournalRead,
+    /// `JournalDisk::remove`.
+    JournalRemove,
 }
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 19] = [
         Self::RaiseEpoch,
         Self::Assign,
         Self::Open,
@@ -74,7 +89,19 @@ impl Call {
         Self::Delete,
         Self::List,
         Self::Health,
+        Self::JournalStanding,
+        Self::JournalRaise,
+        Self::JournalBegin,
+        Self::JournalAppend,
+        Self::JournalFiles,
+        Self::JournalRead,
+        Self::JournalRemove,
     ];
+
+    /// Whether it is a call of `JournalDisk`.
+    pub fn is_journal(self) -> bool {
+        self.path().starts_with("journal/")
+    }
 
     /// What follows the disk in the path.
     pub fn path(self) -> &'static str {
@@ -91,6 +118,13 @@ impl Call {
             Self::Delete => "shards/delete",
             Self::List => "shards/list",
             Self::Health => "health",
+            Self::JournalStanding => "journal/standing",
+            Self::JournalRaise => "journal/epoch",
+            Self::JournalBegin => "journal/begin",
+            Self::JournalAppend => "journal/append",
+            Self::JournalFiles => "journal/files",
+            Self::JournalRead => "journal/read",
+            Self::JournalRemove => "journal/remove",
         }
     }
 
@@ -107,6 +141,8 @@ impl Call {
             Self::Append => (KIB, MAX_APPEND_BYTES),
             Self::Put => (MAX_PUT_HEAD_BYTES, MAX_PUT_DATA_BYTES),
             Self::Assign | Self::Delete => (64 * KIB, 0),
+            Self::JournalBegin | Self::JournalAppend => (KIB, MAX_JOURNAL_APPEND_BYTES),
+            Self::JournalRemove => (64 * KIB, 0),
             _ => (KIB, 0),
         };
         FrameLimits { head, data }
@@ -119,6 +155,8 @@ impl Call {
             Self::Put => (256 * KIB, 0),
             Self::Stat => (40 * KIB, 0),
             Self::List => (64 * KIB, 0),
+            Self::JournalRead => (16 * KIB, MAX_JOURNAL_READ_BYTES),
+            Self::JournalFiles => (128 * KIB, 0),
             _ => (16 * KIB, 0),
         };
         FrameLimits { head, data }

@@ -98,6 +98,11 @@ const DEPENDENCIES: &[(&str, &[&str])] = &[
     ("crates/erasure", &[]),
     ("crates/disk-store", &["shardgate-wire"]),
     ("crates/catalog", &["shardgate-wire"]),
+    // Its tests run on real disks, too.
+    (
+        "crates/journal",
+        &["shardgate-wire", "shardgate-disk-store"],
+    ),
     (
         "storage-agent",
         &[

@@ -7,6 +7,7 @@ mod damage;
 mod faults;
 mod fixture;
 mod folder;
+mod journal;
 mod kills;
 mod lifetimes;
 mod lossy;

@@ -1,0 +1,114 @@
+//! The folder of journal files: names, listing, reading past the page cache.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Advice, Dir, Mode, OFlags};
+use rustix::io::Errno;
+use shardgate_wire::journal::JournalFile;
+
+use crate::aligned::AlignedBuffer;
+use crate::files;
+use crate::format::PAGE;
+
+const FOLDER: &str = "journal";
+
+/// The name of a file: 16 hex digits.
+pub(super) fn name(file: JournalFile) -> String {
+    format!("{:016x}", file.0)
+}
+
+fn number(name: &[u8]) -> Option<JournalFile> {
+    let text = std::str::from_utf8(name).ok()?;
+    let lower_hex = |b: &u8| b.is_ascii_digit() || (b'a'..=b'f').contains(b);
+    if text.len() != 16 || !name.iter().all(lower_hex) {
+        return None;
+    }
+    u64::from_str_radix(text, 16).ok().map(JournalFile)
+}
+
+/// Opens the folder, and makes it if there is none, durably.
+pub(super) fn open(disk: &OwnedFd) -> Result<OwnedFd, Errno> {
+    match files::open_folder_at(disk, FOLDER) {
+        Err(Errno::NOENT) => {
+            match rustix::fs::mkdirat(disk, FOLDER, Mode::RWXU) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno),
+            }
+            rustix::fs::fsync(disk)?;
+            files::open_folder_at(disk, FOLDER)
+        }
+        opened => opened,
+    }
+}
+
+/// Opens the folder if there is one.
+pub(super) fn find(disk: &OwnedFd) -> Result<Option<OwnedFd>, Errno> {
+    match files::open_folder_at(disk, FOLDER) {
+        Err(Errno::NOENT) => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+/// The files, by number; other names are ignored.
+pub(super) fn list(folder: &OwnedFd) -> Result<Vec<JournalFile>, Errno> {
+    let mut found = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        found.extend(number(entry?.file_name().to_bytes()));
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Makes an empty file of a number that was never used.
+pub(super) fn create(folder: &OwnedFd, file: JournalFile) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    rustix::fs::openat(folder, name(file), flags, Mode::RUSR | Mode::WUSR)
+}
+
+/// `len` bytes at `offset`, both multiples of a page but at the file's end,
+/// from the device itself where the file system can; where it cannot, the
+/// pages are dropped first.
+pub(super) fn read_past_cache(
+    file: &OwnedFd,
+    offset: u64,
+    len: usize,
+    buffer: &mut AlignedBuffer,
+) -> Result<Vec<u8>, Errno> {
+    let pages = buffer.take(len.next_multiple_of(PAGE));
+    if files::set_direct(file, true).is_ok() {
+        let mut done = 0;
+        let outcome = loop {
+            match rustix::io::pread(file, &mut pages[done..], offset + done as u64) {
+                Ok(0) => break Ok(true),
+                Ok(read) => done += read,
+                Err(Errno::INTR) => {}
+                // Behind a short count the place is no multiple of a page.
+                Err(Errno::INVAL) => break Ok(false),
+                Err(errno) => break Err(errno),
+            }
+            if done >= len {
+                break Ok(true);
+            }
+        };
+        files::set_direct(file, false)?;
+        if outcome? {
+            return Ok(pages[..done.min(len)].to_vec());
+        }
+    }
+    let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
+    files::read_at(file, offset, len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_numbers_are_names() {
+        let file = JournalFile(0x1f);
+        assert_eq!(number(name(file).as_bytes()), Some(file));
+        for other in ["1f", "000000000000001F", "+00000000000001f", "spare", ""] {
+            assert_eq!(number(other.as_bytes()), None, "{other}");
+        }
+    }
+}

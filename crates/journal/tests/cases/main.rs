@@ -1,0 +1,9 @@
+//! Single sequences of events: damage, lateness, losses, stops.
+
+#![allow(clippy::unwrap_used, reason = "in a test it is the assertion")]
+
+mod conforms;
+mod damage;
+mod late;
+mod losses;
+mod pool;
