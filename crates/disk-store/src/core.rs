@@ -49,6 +49,8 @@ pub(crate) struct Core {
     pub(crate) direct: Direct,
     pub(crate) latency: Latency,
     pub(crate) lanes: Lanes,
+    /// Held by whoever changes what volumes there are, or looks at all.
+    pub(crate) tidying: Mutex<()>,
     pub(crate) journal: JournalQueue,
 }
 

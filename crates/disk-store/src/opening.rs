@@ -305,6 +305,7 @@ pub(crate) fn open(
         latency: Latency::new(),
         journal: JournalQueue::new(),
         lanes: Lanes::new(figures, options.max_queued_calls, options.max_queued_bytes),
+        tidying: Mutex::new(()),
         options,
         folder,
     };

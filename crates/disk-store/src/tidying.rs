@@ -25,6 +25,7 @@ impl Core {
     pub(crate) fn tidy(self: &Arc<Self>) {
         let mut compacts_at = Instant::now();
         while !self.lanes.is_closing() {
+            let alone = self.tidying.lock();
             // A failure fences the disk, which is said there; one of space
             // is met again by a later look.
             while self.volumes.upkeep() == Ok(true) {}
@@ -42,6 +43,7 @@ impl Core {
             if Instant::now() >= compacts_at {
                 compacts_at = Instant::now() + COMPACT_EVERY;
             }
+            drop(alone);
             self.rest(LOOK_EVERY);
         }
     }
@@ -76,6 +78,9 @@ impl Core {
         buffer: &mut AlignedBuffer,
     ) -> Result<DiskCheck, StoreError> {
         self.condition.check_present()?;
+        // A volume that is sealed or compacted meanwhile would be passed over,
+        // or get a directory after it is gone.
+        let _alone = self.tidying.lock();
         let mut check = self.volumes.check(repair)?;
         let mut after = None;
         loop {

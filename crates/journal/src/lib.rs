@@ -1,9 +1,9 @@
 //! The journal: the catalog's log of commits, mirrored on the pool's disks.
 //!
 //! Owns the protocol of PROTOCOL.md 1 and 2: what a segment is to the byte
-//! ([`format`]), which disks keep it ([`disks`]), how commits are
+//! ([`mod@format`]), which disks keep it ([`disks`]), how commits are
 //! acknowledged ([`Writer`]), what a start makes of what it finds
-//! ([`recover`]), who may start ([`start`]) and who may still answer
+//! ([`mod@recover`]), who may start ([`start`]) and who may still answer
 //! ([`contact`]), and which segments lack copies ([`copies`]).
 //!
 //! Invariants: a record is acknowledged when every member of its segment has
