@@ -15,6 +15,7 @@ pub mod place;
 pub mod pool;
 pub mod put_lane;
 pub mod remote_disk;
+mod remote_journal;
 pub mod session;
 
 use std::time::Duration;

@@ -36,17 +36,19 @@ use super::put_lane::{Batch, PutLane};
 /// One disk of an agent.
 #[derive(Clone)]
 pub struct RemoteDisk {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(super) struct Inner {
     client: Arc<AgentClient>,
-    disk: DiskId,
+    pub(super) disk: DiskId,
     /// The disk's share of the connections for shards.
     data: Semaphore,
     /// One call of the other kind at a time: a disk that hangs must not keep
     /// its neighbours' health from us.
     control: Semaphore,
+    /// Calls of the journal: an append, and a question beside it.
+    journal: Semaphore,
     puts: PutLane,
 }
 
@@ -56,6 +58,7 @@ impl RemoteDisk {
         let inner = Inner {
             data: Semaphore::new(settings.calls_per_disk.max(1)),
             control: Semaphore::new(1),
+            journal: Semaphore::new(2),
             puts: PutLane::new(settings.put_queue_bytes, settings.put_queue_shards),
             client,
             disk,
@@ -70,7 +73,7 @@ impl RemoteDisk {
         &self.inner.client
     }
 
-    async fn call<H: Serialize, T: DeserializeOwned>(
+    pub(super) async fn call<H: Serialize, T: DeserializeOwned>(
         &self,
         call: Call,
         head: &H,
@@ -84,7 +87,7 @@ impl RemoteDisk {
 }
 
 impl Inner {
-    async fn call<T: DeserializeOwned>(
+    pub(super) async fn call<T: DeserializeOwned>(
         &self,
         call: Call,
         head: Bytes,
@@ -98,6 +101,8 @@ impl Inner {
             Call::Put | Call::Finish | Call::Delete | Call::Assign => {
                 (Way::Data, &self.data, settings.sync_timeout)
             }
+            // Never behind shards; each waits for an fsync.
+            _ if call.is_journal() => (Way::Control, &self.journal, settings.sync_timeout),
             _ => (Way::Data, &self.data, settings.call_timeout),
         };
         let limits = call.request_limits();
@@ -146,7 +151,7 @@ impl Inner {
         std::mem::forget(guard);
     }
 
-    fn unfit(&self, call: Call) -> StoreError {
+    pub(super) fn unfit(&self, call: Call) -> StoreError {
         StoreError::Unreachable {
             why: format!(
                 "{}: the answer does not fit the {} call",

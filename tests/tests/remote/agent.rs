@@ -98,6 +98,11 @@ impl TestAgent {
         }
     }
 
+    /// Its open disks.
+    pub fn lanes(&self) -> &Lanes {
+        &self.agent.lanes
+    }
+
     /// Stops, drained.
     pub async fn stop(self) {
         self.stop.cancel();

@@ -7,8 +7,10 @@ use async_trait::async_trait;
 use shardgate_disk_store::{DiskOptions, Expected, LocalDisk, NewDisk};
 use shardgate_tests::places;
 use shardgate_wire::conformance::{self, Subject};
+use shardgate_wire::journal::JournalDisk;
+use shardgate_wire::journal_conformance::{self, JournalSubject};
 use shardgate_wire::memory_store::{MemoryDisk, MemoryStore};
-use shardgate_wire::{DiskIdentity, ShardKey, ShardStore};
+use shardgate_wire::{DiskId, DiskIdentity, Medium, ShardKey, ShardStore};
 
 use crate::agent::TestAgent;
 
@@ -110,7 +112,8 @@ impl Behind for OnDisk {
     async fn damage(&self, key: ShardKey, offset: u64) {
         let stat = self.disk.stat(key).await.unwrap();
         let len = stat.end.expect("it is finished").shard_len.min(64 * 1024);
-        let first = self.disk.read(key, 0, len as u32).await.unwrap().bytes;
+        let read = ShardStore::read(&*self.disk, key, 0, len as u32).await;
+        let first = read.unwrap().bytes;
         let probe = &first[..first.len().min(512)];
         let blob = key.blob.to_string();
         for place in places::shards(self.folder.path()).unwrap() {
@@ -158,6 +161,54 @@ async fn on_disk(identity: DiskIdentity) -> Remote<OnDisk> {
 /// The suite's futures are large.
 fn boxed<F: Future>(future: F) -> std::pin::Pin<Box<F>> {
     Box::pin(future)
+}
+
+/// The journal of a disk on files behind an agent.
+struct RemoteJournal {
+    remote: Remote<OnDisk>,
+    journal: Arc<dyn JournalDisk>,
+}
+
+impl RemoteJournal {
+    async fn new() -> Self {
+        let identity = DiskIdentity {
+            cluster: conformance::sample::CLUSTER,
+            disk: DiskId(77),
+            medium: Medium::Flash,
+        };
+        let mut remote = on_disk(identity).await;
+        // The agent that was started knows the disk as a store alone.
+        let agent = remote.agent.take().expect("it runs").restart(vec![]).await;
+        assert!(
+            agent
+                .lanes()
+                .open_with_journal(Arc::clone(&remote.behind.disk))
+        );
+        let journal = Arc::new(agent.client().disk(identity.disk));
+        remote.agent = Some(agent);
+        Self { remote, journal }
+    }
+}
+
+#[async_trait]
+impl JournalSubject for RemoteJournal {
+    fn disk(&self) -> Arc<dyn JournalDisk> {
+        Arc::clone(&self.journal)
+    }
+
+    async fn restart(&mut self) {
+        let agent = self.remote.agent.take().expect("it runs");
+        self.remote.behind.restart().await;
+        let agent = agent.restart(vec![]).await;
+        let disk = Arc::clone(&self.remote.behind.disk);
+        assert!(agent.lanes().open_with_journal(disk));
+        self.remote.agent = Some(agent);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_behind_an_agent_conforms() {
+    journal_conformance::run(|| boxed(RemoteJournal::new())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

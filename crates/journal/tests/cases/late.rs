@@ -149,3 +149,18 @@ async fn an_older_gateway_is_refused_everything_and_stops() {
     let (_, shown) = pool.start().await.unwrap();
     assert_eq!(shown, [first, second].concat());
 }
+
+/// The one disk that could take its place lies on the device that is late.
+#[tokio::test(start_paused = true)]
+async fn without_another_device_a_late_member_is_waited_for() {
+    let mut pool = Pool::new(3, 1);
+    pool.together = vec![DiskId(1), DiskId(3)];
+    let (mut writer, _) = pool.start().await.unwrap();
+    commit(&mut writer, 5).await;
+    let members = writer.members();
+    let late = members.iter().find(|disk| pool.together.contains(disk));
+    pool.disk(late.unwrap().0).stall(Duration::from_secs(3));
+    let took = timed(&mut writer).await;
+    assert!(took >= Duration::from_secs(2), "{took:?}");
+    assert_eq!(writer.members(), members);
+}

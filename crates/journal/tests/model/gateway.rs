@@ -250,6 +250,8 @@ impl Gateway {
                     record
                 })
                 .collect();
+            let hashes = records.iter().map(|record| record.position.hash);
+            self.world.model.lock().submitted.extend(hashes);
             match writer.append(records.clone()).await {
                 Ok(_) => self.world.model.lock().acknowledged(&records),
                 Err(_) => return self.fenced(),

@@ -47,6 +47,9 @@ pub struct Model {
     pub counts: Counts,
     pub maps: BTreeMap<DiskId, (Epoch, JournalMap)>,
     pub failure: Option<String>,
+    /// Hashes of all that gateways handed over, acknowledged or not: a start
+    /// shows nothing else.
+    pub submitted: BTreeSet<[u8; 32]>,
     /// What every local catalog and the older checkpoint have.
     pub checkpoint: u64,
 }
@@ -87,6 +90,9 @@ impl Model {
                 self.fail(format!("shown: {:?} does not follow", record.position));
             }
             at = record.position;
+            if !self.submitted.contains(&at.hash) {
+                self.fail(format!("shown: {at:?} was never committed"));
+            }
             self.keep(record, "shown");
         }
         let last = self.kept.last_key_value().map_or(0, |(number, _)| *number);

@@ -1,0 +1,114 @@
+//! The journal of a disk behind an agent, as a [`JournalDisk`].
+//!
+//! Invariant: its calls go on connections that shards do not use, a bounded
+//! number at a time; an answer that does not fit its call is an error.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use shardgate_wire::frame::encode_head;
+use shardgate_wire::journal::{
+    JournalDisk, JournalFile, JournalStanding, ListedJournalFile, MAX_JOURNAL_APPEND_BYTES,
+    MAX_JOURNAL_FILES, MAX_JOURNAL_READ_BYTES,
+};
+use shardgate_wire::message::Call;
+use shardgate_wire::message_journal::{
+    JournalAppendHead, JournalBeginHead, JournalCtxHead, JournalReadHead, JournalRemoveHead,
+    JournalStandingHead,
+};
+use shardgate_wire::store::MAX_BATCH;
+use shardgate_wire::{CallContext, DiskId, StoreError};
+
+use super::remote_disk::RemoteDisk;
+
+fn bad(what: String) -> StoreError {
+    StoreError::BadCall { what }
+}
+
+#[async_trait]
+impl JournalDisk for RemoteDisk {
+    fn disk(&self) -> DiskId {
+        self.inner.disk
+    }
+
+    async fn standing(&self) -> Result<JournalStanding, StoreError> {
+        self.call(Call::JournalStanding, &JournalStandingHead {})
+            .await
+    }
+
+    async fn raise(&self, ctx: &CallContext) -> Result<(), StoreError> {
+        let head = JournalCtxHead { ctx: *ctx };
+        self.call(Call::JournalRaise, &head).await
+    }
+
+    async fn begin(&self, ctx: &CallContext, bytes: Bytes) -> Result<JournalFile, StoreError> {
+        if bytes.len() > MAX_JOURNAL_APPEND_BYTES {
+            return Err(bad(format!("first append of {} bytes", bytes.len())));
+        }
+        let head = encode_head(&JournalBeginHead { ctx: *ctx });
+        let begun = self.inner.call(Call::JournalBegin, head, vec![bytes]);
+        Ok(begun.await?.0)
+    }
+
+    async fn append(
+        &self,
+        ctx: &CallContext,
+        file: JournalFile,
+        offset: u64,
+        bytes: Bytes,
+    ) -> Result<(), StoreError> {
+        if bytes.len() > MAX_JOURNAL_APPEND_BYTES {
+            return Err(bad(format!("append of {} bytes", bytes.len())));
+        }
+        let head = encode_head(&JournalAppendHead {
+            ctx: *ctx,
+            file,
+            offset,
+        });
+        let appended = self.inner.call(Call::JournalAppend, head, vec![bytes]);
+        Ok(appended.await?.0)
+    }
+
+    async fn files(&self, ctx: &CallContext) -> Result<Vec<ListedJournalFile>, StoreError> {
+        let head = JournalCtxHead { ctx: *ctx };
+        let files: Vec<ListedJournalFile> = self.call(Call::JournalFiles, &head).await?;
+        let ascending = files.windows(2).all(|pair| pair[0].file < pair[1].file);
+        if files.len() > MAX_JOURNAL_FILES + 1 || !ascending {
+            return Err(self.inner.unfit(Call::JournalFiles));
+        }
+        Ok(files)
+    }
+
+    async fn read(
+        &self,
+        ctx: &CallContext,
+        file: JournalFile,
+        offset: u64,
+        len: usize,
+    ) -> Result<Bytes, StoreError> {
+        let most = MAX_JOURNAL_READ_BYTES;
+        let asked = u32::try_from(len).ok().filter(|_| len <= most);
+        let len_asked = asked.ok_or_else(|| bad(format!("read of {len} bytes")))?;
+        let head = encode_head(&JournalReadHead {
+            ctx: *ctx,
+            file,
+            offset,
+            len: len_asked,
+        });
+        let ((), bytes) = self.inner.call(Call::JournalRead, head, Vec::new()).await?;
+        if bytes.len() > len {
+            return Err(self.inner.unfit(Call::JournalRead));
+        }
+        Ok(bytes)
+    }
+
+    async fn remove(&self, ctx: &CallContext, files: &[JournalFile]) -> Result<(), StoreError> {
+        for files in files.chunks(MAX_BATCH) {
+            let head = JournalRemoveHead {
+                ctx: *ctx,
+                files: files.to_vec(),
+            };
+            let () = self.call(Call::JournalRemove, &head).await?;
+        }
+        Ok(())
+    }
+}
