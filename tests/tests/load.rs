@@ -1,6 +1,6 @@
 //! Bounds under load: memory, connections. Times are measured by `bench/`.
 
-use shardgate_tests::{large, slow};
+use shardgate_tests::slow;
 
 const MIB: f64 = 512.0;
 
@@ -24,18 +24,4 @@ async fn slow_clients_cost_no_memory_and_no_connections() {
     );
     assert!(outcome.peak_mib < MIB, "{outcome:?}");
     assert!(outcome.connections_to_an_agent <= 64, "{outcome:?}");
-}
-
-/// Size and number of objects do not show in the gateway's memory. `make
-/// bench` does the same with objects of 1 GiB.
-#[tokio::test(flavor = "multi_thread")]
-async fn large_objects_cost_no_memory() {
-    let load = large::Load {
-        clients: 32,
-        mib: 128,
-        rounds: 1,
-    };
-    let outcome = large::measure(load).await.expect("all clients are served");
-    println!("{outcome:?}");
-    assert!(outcome.peak_mib < MIB, "{outcome:?}");
 }

@@ -157,8 +157,8 @@ mod tests {
     fn a_streamed_write_needs_its_parity_and_one_block() {
         for (scheme, len, need) in [
             ("4+2", Some(64 << 20), 3 * 256 * KIB),
-            ("8+4", Some(64 << 20), 5 * 256 * KIB),
-            ("8+4", None, 13 * 256 * KIB),
+            ("8+4", Some(64 << 20), 5 * 128 * KIB),
+            ("8+4", None, 13 * 128 * KIB),
             ("1+2", Some(64 << 20), 256 * KIB),
             ("1+0", None, 2 * 256 * KIB),
             ("4+2", Some(400 * KIB), 3 * 100 * KIB),

@@ -221,7 +221,11 @@ pub(crate) async fn list_objects_v2(
     let from = match &input.continuation_token {
         Some(token) => Some(read_token(token)?),
         None if start_after.is_empty() => None,
-        None => Some(ListFrom::Key(start_after.clone())),
+        None => Some(ListFrom::marker(
+            &prefix,
+            delimiter.as_deref(),
+            &start_after,
+        )),
     };
     let query = ListQuery {
         prefix: prefix.clone(),
