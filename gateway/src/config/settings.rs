@@ -218,7 +218,7 @@ impl Default for PoolSettings {
 impl Default for LimitSettings {
     fn default() -> Self {
         Self {
-            memory_budget: ByteSize(384 << 20),
+            memory_budget: ByteSize(320 << 20),
             memory_wait: seconds(10),
             connections: 10_000,
             requests: 8_000,
