@@ -26,9 +26,6 @@ const SMALL: usize = 64 * 1024;
 /// A slow client's receive buffer: what the kernel takes for it in advance.
 const RECEIVE_BUFFER: u32 = 32 * 1024;
 
-/// Between one slow download's arrival and the next one's.
-const ARRIVES_EVERY: Duration = Duration::from_millis(2);
-
 /// How many, how slow, how long.
 pub struct Load {
     /// Downloads at once.
@@ -138,14 +135,7 @@ fn quantile_ms(times: &[Duration], q: f64) -> f64 {
 
 fn start_slow_clients(client: &Client, load: &Load) -> Vec<JoinHandle<Result<()>>> {
     let body = Arc::new(random::bytes(9, LARGE));
-    // Not all in one instant: one arrives every two milliseconds.
-    let gets = (0..load.gets).map(|number| {
-        let (client, rate) = (client.clone(), load.rate);
-        tokio::spawn(async move {
-            sleep(ARRIVES_EVERY * number as u32).await;
-            slow_get(client, rate).await
-        })
-    });
+    let gets = (0..load.gets).map(|_| tokio::spawn(slow_get(client.clone(), load.rate)));
     let mut clients: Vec<_> = gets.collect();
     clients.extend((0..load.puts).map(|number| {
         tokio::spawn(slow_put(

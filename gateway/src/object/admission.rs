@@ -14,6 +14,9 @@ pub const UNIT: u64 = 64 * 1024;
 /// The most that one reader holds, however fast its client is.
 pub const MAX_WINDOW: u64 = 8 * 1024 * 1024;
 
+/// The units that a reader begins with while memory is plenty.
+const FIRST_UNITS: u64 = 16;
+
 /// Units that cover `bytes`.
 pub const fn units(bytes: u64) -> u64 {
     bytes.div_ceil(UNIT)
@@ -100,13 +103,16 @@ impl Room {
         (limit * UNIT).clamp(UNIT, MAX_WINDOW)
     }
 
-    /// The window that a reader of `wanted` bytes begins with.
+    /// The window that a reader of `wanted` bytes begins with: a unit, or more
+    /// where that takes no more than an eighth of the budget from all who have
+    /// proved nothing yet. What was read ahead for a slow client stays held
+    /// until it is taken, however small its window becomes meanwhile.
     pub fn first_window(self, wanted: u64) -> u64 {
-        let most = match self.quarters_free(2) {
-            true => 16 * UNIT,
-            false => 4 * UNIT,
+        let untaken = self.wide * FIRST_UNITS;
+        let most = match self.quarters_free(2) && untaken < self.total / 8 {
+            true => (FIRST_UNITS * UNIT).min(self.window_limit()),
+            false => UNIT,
         };
-        let most = most.min(self.window_limit());
         wanted.min(most).next_multiple_of(UNIT).max(UNIT)
     }
 }
@@ -180,10 +186,27 @@ mod tests {
         let puts = 200 * units(stream_need(layout("8+4"), Some(1 << 30)));
         let gets = 2000;
         assert!(
-            puts + gets <= units(400 * KIB * KIB) * 15 / 16,
+            puts + gets <= units(320 * KIB * KIB) * 15 / 16,
             "{}",
             puts + gets
         );
+    }
+
+    #[test]
+    fn many_that_begin_at_once_leave_the_budget_to_others() {
+        let total = 4800;
+        let mut room = Room {
+            free: total,
+            total,
+            wide: 0,
+        };
+        for _ in 0..2000 {
+            let window = units(room.first_window(u64::MAX));
+            room.free -= window;
+            room.wide += u64::from(window > 1);
+        }
+        let puts = 200 * units(stream_need(layout("8+4"), Some(1 << 30)));
+        assert!(room.free >= puts, "{} of {puts} units", room.free);
     }
 
     #[test]
