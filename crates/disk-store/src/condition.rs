@@ -64,6 +64,11 @@ impl Condition {
         self.errors.load(Ordering::Relaxed)
     }
 
+    /// Something that was stored is damaged.
+    pub(crate) fn count_error(&self) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn lose(&self, why: impl Into<String>) -> StoreError {
         let mut lost = self.lost.write();
         if lost.is_none() {

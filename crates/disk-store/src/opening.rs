@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use shardgate_wire::ids::{ClusterId, DiskId, Epoch};
 use shardgate_wire::slots::SlotTable;
-use shardgate_wire::{DiskIdentity, Medium, StoreError};
+use shardgate_wire::{DiskIdentity, Medium};
 
 use crate::cache::Cache;
 use crate::condition::Condition;
@@ -27,7 +27,7 @@ use crate::format::{
     encode_slots,
 };
 use crate::handles::Handles;
-use crate::io::{DiskIo, RealIo};
+use crate::io::RealIo;
 use crate::journal::JournalQueue;
 use crate::key_locks::KeyLocks;
 use crate::lanes::Lanes;
@@ -313,8 +313,7 @@ pub(crate) fn open(
     Ok(Arc::new(core))
 }
 
-/// The volumes of the disk. A disk that fails while they are opened is
-/// fenced, and read as it is.
+/// The volumes of the disk.
 fn open_volumes(
     at: &At<'_>,
     folder: OwnedFd,
@@ -323,23 +322,13 @@ fn open_volumes(
     figures: &MediumFigures,
     options: &DiskOptions,
 ) -> Result<Engine, OpenError> {
-    let io: Arc<dyn DiskIo> = Arc::new(RealIo::new(folder, figures.direct_from));
-    let open = || {
-        Engine::open(Opening {
-            io: Arc::clone(&io),
-            identity,
-            condition: Arc::clone(condition),
-            figures: options.volumes.unwrap_or(figures.volumes),
-            random: Box::new(|| shardgate_wire::ids::random_u128() as u64),
-        })
-    };
-    let opened = match open() {
-        Err(StoreError::Fenced { .. } | StoreError::NoSpace) => {
-            let _ = condition.fence("its volumes could not be made ready".into());
-            open()
-        }
-        opened => opened,
-    };
+    let opened = Engine::open(Opening {
+        io: Arc::new(RealIo::new(folder, figures.direct_from)),
+        identity,
+        condition: Arc::clone(condition),
+        figures: options.volumes.unwrap_or(figures.volumes),
+        random: Box::new(|| shardgate_wire::ids::random_u128() as u64),
+    });
     opened.map_err(|error| at.damaged(format!("volumes: {error}")))
 }
 

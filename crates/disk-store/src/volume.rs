@@ -16,9 +16,11 @@ mod files;
 mod format;
 mod fsck;
 mod listing;
+mod loading;
 mod locate;
 mod logbook;
 mod making;
+mod mending;
 mod opening;
 mod place;
 mod reading;
@@ -26,17 +28,26 @@ mod reading;
 mod refusal_tests;
 mod scan;
 mod sealing;
+mod source;
 mod volume_state;
 mod windows;
 
 #[cfg(test)]
 mod between_tests;
 #[cfg(test)]
+mod copies_tests;
+#[cfg(test)]
 mod damage_tests;
+#[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
+mod log_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod motion_tests;
+#[cfg(test)]
+mod unread_tests;
 #[cfg(test)]
 mod upkeep_tests;
 

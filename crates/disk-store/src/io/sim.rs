@@ -14,6 +14,7 @@
 
 mod content;
 mod names;
+mod pause;
 mod random;
 mod state;
 #[cfg(test)]
@@ -24,11 +25,12 @@ use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rustix::io::Errno;
 
 use super::{DirEntry, DiskFile, DiskIo, OpenHow, SpaceOf};
 use names::Id;
+pub use pause::{pause, with_pauses};
 use state::{Change, State};
 
 /// What goes wrong from now on. Numbers count from 1, the next; none is never.
@@ -38,7 +40,7 @@ pub struct Faults {
     /// file's dirty pages are dropped: reads still show them, the device does
     /// not have them, and later syncs succeed.
     pub fail_sync: Option<u64>,
-    /// The write that fails with `EIO`, part of it done.
+    /// The write that fails with `EIO`, part of it done, in whole sectors.
     pub fail_write: Option<u64>,
     /// The change of any kind at which the power goes: it may be done or not,
     /// and everything after it fails, until [`SimDisk::power_loss`].
@@ -47,8 +49,10 @@ pub struct Faults {
     pub capacity: Option<u64>,
     /// Changes are refused with `EROFS`.
     pub read_only: bool,
-    /// Files whose reads fail with `EIO`.
+    /// Files whose reads, and folders whose listing, fail with `EIO`.
     pub unreadable: Vec<PathBuf>,
+    /// Ranges of files (from, to) whose reads fail with `EIO`.
+    pub bad: Vec<(PathBuf, u64, u64)>,
 }
 
 /// What the disk itself leaves out, unseen: for showing that a test notices.
@@ -129,6 +133,12 @@ impl SimDisk {
         self.state.lock().faults = faults;
     }
 
+    /// Whether anything may go wrong now.
+    pub fn has_faults(&self) -> bool {
+        let state = self.state.lock();
+        state.off || state.faults != Faults::default()
+    }
+
     /// Sets what the disk leaves out.
     pub fn set_sabotage(&self, sabotage: Sabotage) {
         self.state.lock().sabotage = sabotage;
@@ -139,6 +149,11 @@ impl SimDisk {
     /// systems that order data before metadata show.
     pub fn set_old_bytes(&self, show: bool) {
         self.state.lock().old_bytes = show;
+    }
+
+    /// Whether a thread that syncs lets others go on before it hears of it.
+    pub fn set_yields(&self, yields: bool) {
+        self.state.lock().yields = yields;
     }
 
     /// Calls so far.
@@ -159,6 +174,18 @@ impl SimDisk {
         let mut state = self.state.lock();
         let content = state.file_named(path).expect("a file to damage");
         content.damage(offset, |byte| *byte ^= 1 << (bit % 8));
+    }
+
+    /// Takes one sector of 512 bytes away: it reads as zeroes.
+    ///
+    /// # Panics
+    /// If there is no such file or sector.
+    pub fn lose_sector(&self, path: &Path, offset: u64) {
+        let mut state = self.state.lock();
+        let content = state.file_named(path).expect("a file to damage");
+        for at in offset..offset + 512 {
+            content.damage(at, |byte| *byte = 0);
+        }
     }
 
     /// Cuts or extends a file, durably, behind everyone's back.
@@ -182,6 +209,11 @@ impl SimDisk {
     }
 }
 
+fn paused(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    pause();
+    state.lock()
+}
+
 #[derive(Debug)]
 struct SimIo {
     state: Arc<Mutex<State>>,
@@ -190,7 +222,7 @@ struct SimIo {
 
 impl DiskIo for SimIo {
     fn open(&self, path: &Path, how: OpenHow) -> io::Result<Arc<dyn DiskFile>> {
-        let mut state = self.state.lock();
+        let mut state = paused(&self.state);
         let create = how == OpenHow::CreateNew;
         let opened = if create {
             state.change(self.boot, Change::Other, |state| state.create(path))
@@ -206,37 +238,37 @@ impl DiskIo for SimIo {
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.state.lock();
+        let mut state = paused(&self.state);
         let made = state.change(self.boot, Change::Other, |state| state.create_dir(path));
         Ok(made?)
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        let state = self.state.lock();
+        let state = paused(&self.state);
         state.check(self.boot)?;
         Ok(state.read_dir(path)?)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.state.lock();
+        let mut state = paused(&self.state);
         let removed = state.change(self.boot, Change::Other, |state| state.remove(path));
         Ok(removed?)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.state.lock();
+        let mut state = paused(&self.state);
         let renamed = state.change(self.boot, Change::Other, |state| state.rename(from, to));
         Ok(renamed?)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.state.lock();
+        let mut state = paused(&self.state);
         let synced = state.change(self.boot, Change::Sync, |state| state.sync_folder(path));
         Ok(synced?)
     }
 
     fn space(&self) -> io::Result<SpaceOf> {
-        let state = self.state.lock();
+        let state = paused(&self.state);
         state.check(self.boot)?;
         Ok(state.space())
     }
@@ -259,13 +291,13 @@ impl SimFile {
         if !self.writes {
             return Err(Errno::BADF.into());
         }
-        Ok(self.state.lock().change(self.boot, kind, run)?)
+        Ok(paused(&self.state).change(self.boot, kind, run)?)
     }
 }
 
 impl DiskFile for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut state = self.state.lock();
+        let mut state = paused(&self.state);
         state.check(self.boot)?;
         Ok(state.read(self.id, buf, offset, false)?)
     }
@@ -277,7 +309,7 @@ impl DiskFile for SimFile {
     }
 
     fn read_past_cache(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut state = self.state.lock();
+        let mut state = paused(&self.state);
         state.check(self.boot)?;
         Ok(state.read(self.id, buf, offset, true)?)
     }
@@ -292,7 +324,7 @@ impl DiskFile for SimFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        let state = self.state.lock();
+        let state = paused(&self.state);
         state.check(self.boot)?;
         Ok(state.content(self.id).len())
     }
@@ -302,11 +334,14 @@ impl DiskFile for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.state.lock();
+        let mut state = paused(&self.state);
         let synced = state.change(self.boot, Change::Sync, |state| state.sync_file(self.id));
+        let yields = state.yields;
         drop(state);
-        // What others write before this returns is not covered by it.
-        std::thread::yield_now();
+        if yields {
+            // What others write before this returns is not covered by it.
+            std::thread::yield_now();
+        }
         Ok(synced?)
     }
 
@@ -315,7 +350,7 @@ impl DiskFile for SimFile {
     }
 
     fn names(&self) -> io::Result<u64> {
-        let state = self.state.lock();
+        let state = paused(&self.state);
         state.check(self.boot)?;
         Ok(state.names_of(self.id))
     }

@@ -100,7 +100,7 @@ impl Engine {
     /// Does all of `ops`, durably, and answers each; what others handed in
     /// meanwhile goes along.
     pub(crate) fn commit(&self, ops: &[Op<'_>]) -> Vec<Answer> {
-        let mut writer = self.writer.lock();
+        let mut writer = self.writing();
         let handed = std::mem::take(&mut *self.handed.lock());
         let mut all = Vec::with_capacity(ops.len() + handed.len());
         all.extend_from_slice(ops);
@@ -200,16 +200,16 @@ impl Engine {
         let mut refused = Vec::new();
         for (sequence, write) in &mut batch.writes {
             let written = match write.zero_ahead(self.zero_step()) {
-                Ok(()) => write.write().map_err(|error| (true, error)),
-                Err(error) => Err((false, error)),
+                Ok(()) => write.write().map_err(|error| (true, Doing::Writing, error)),
+                Err((doing, error)) => Err((false, doing, error)),
             };
             match written {
                 Ok(()) => touched.push(Touched {
                     file: Arc::clone(&write.file),
                     what: "sync volume",
                 }),
-                Err((begun, error)) => {
-                    let error = self.refused(Doing::Writing, "write volume", &error);
+                Err((begun, doing, error)) => {
+                    let error = self.refused(doing, "write volume", &error);
                     for planned in &write.planned {
                         answers[planned.op] = Some(Err(error.clone()));
                     }
@@ -314,7 +314,7 @@ impl Engine {
             });
         };
         log.append(entries)
-            .map_err(|error| self.refused(Doing::Writing, "write log", &error))?;
+            .map_err(|(doing, error)| self.refused(doing, "write log", &error))?;
         Ok(Arc::clone(&log.file))
     }
 

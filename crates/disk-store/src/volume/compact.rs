@@ -29,7 +29,7 @@ use crate::condition::Doing;
 use crate::io::DiskFile;
 
 /// Bytes that are copied before the pace is asked.
-const STEP_BYTES: usize = 1 << 20;
+const STEP_BYTES: usize = if cfg!(test) { 4096 } else { 1 << 20 };
 /// Volumes that one output takes at most.
 const MOST_SOURCES: usize = 16;
 
@@ -215,7 +215,7 @@ impl Engine {
         size: u64,
         pace: Pace<'_>,
     ) -> Result<Option<Output>, StoreError> {
-        let mut heading = self.new_heading(&mut self.writer.lock(), choice.group);
+        let mut heading = self.new_heading(&mut self.writing(), choice.group);
         heading.size = size;
         let made = self.make_file(&heading, FIRST_RECORD);
         let file = made.map_err(|(doing, error)| self.refused(doing, "compact volume", &error))?;
@@ -379,7 +379,7 @@ impl Engine {
             })?;
             adopted = Some((head, &output.copied[..]));
         }
-        let mut writer = self.writer.lock();
+        let mut writer = self.writing();
         let buried = adopted
             .as_ref()
             .map_or(Vec::new(), |(_, copied)| self.buried_since(group, copied));
@@ -445,17 +445,26 @@ impl Engine {
         volume: u64,
         buried: &[Entry],
     ) -> Result<(), StoreError> {
-        let mut entries = vec![LogEntry::Adopt {
+        let mut at: Vec<u32> = buried.iter().map(|entry| entry.at).collect();
+        at.sort_unstable();
+        let bytes = buried.iter().map(Entry::bytes).sum();
+        let mut entries: Vec<_> = LogEntry::dead(volume, bytes, &at).collect();
+        if entries.len() > 1 {
+            // More than one batch may take: durable before the volume counts,
+            // or a crash brings them back.
+            self.log_durably(writer, &entries)?;
+            entries.clear();
+        }
+        entries.push(LogEntry::Adopt {
             group: choice.group,
             volume,
             of: choice.volumes.clone(),
-        }];
-        entries.extend(buried.iter().map(|entry| LogEntry::Delete {
-            volume,
-            offset: entry.offset(),
-            bytes: u32::try_from(entry.bytes()).unwrap_or(u32::MAX),
-        }));
-        let file = self.log_append(writer, &entries)?;
+        });
+        self.log_durably(writer, &entries)
+    }
+
+    fn log_durably(&self, writer: &mut Writer, entries: &[LogEntry]) -> Result<(), StoreError> {
+        let file = self.log_append(writer, entries)?;
         file.sync_data()
             .map_err(|error| self.refused(Doing::Syncing, "sync log", &error))?;
         self.check_named(&*file)?;

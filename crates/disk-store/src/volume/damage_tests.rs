@@ -293,14 +293,115 @@ fn a_torn_end_was_never_answered() {
     let at = offset(&engine, COUNT - 1);
     drop(engine);
     disk.restart();
-    disk.flip_bit(&volume(), at + 300, 1);
+    disk.lose_sector(&volume(), at / 512 * 512 + 512);
     let engine = open(&disk);
-    // No record behind it says that it was synced.
+    // A sector is missing, and no record behind it says that it was synced.
     assert_eq!(read(&engine, COUNT - 1), Ok(false));
     assert_eq!(put(&engine, COUNT - 1), Ok(()));
     assert_eq!(read(&engine, COUNT - 1), Ok(true));
     while engine.upkeep().unwrap() {}
     assert_eq!(engine.check(false).unwrap().findings, []);
+}
+
+/// Nothing behind it says that it was synced, but no sector of it is missing.
+#[test]
+fn a_damaged_end_is_not_taken_for_a_torn_one() {
+    let (disk, engine) = filled();
+    let at = offset(&engine, COUNT - 1);
+    drop(engine);
+    disk.restart();
+    let bytes = disk.bytes(&volume()).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64;
+    for place in (at..=end).step_by(5) {
+        disk.flip_bit(&volume(), place, (place % 8) as u8);
+        let engine = open(&disk);
+        let last = read(&engine, COUNT - 1);
+        assert!(is_corrupt(&last), "flipped at {place}: {last:?}");
+        for other in 0..COUNT - 1 {
+            assert_eq!(read(&engine, other), Ok(true), "flipped at {place}");
+        }
+        // It is still said once the volume is sealed, and by the next start.
+        while engine.upkeep().unwrap() {}
+        assert!(is_corrupt(&read(&engine, COUNT - 1)), "flipped at {place}");
+        engine.close().unwrap();
+        disk.restart();
+        assert!(
+            is_corrupt(&read(&open(&disk), COUNT - 1)),
+            "flipped at {place}"
+        );
+        let directory = volume_file(sample::GROUP, 1, What::Directory);
+        disk.io().remove(&directory).unwrap();
+        rewrite(&disk, &bytes);
+    }
+}
+
+/// Gives the volume its bytes back.
+fn rewrite(disk: &SimDisk, bytes: &[u8]) {
+    disk.restart();
+    let file = disk.io().open(&volume(), crate::io::OpenHow::ReadWrite);
+    let file = file.unwrap();
+    file.write_at(&[std::io::IoSlice::new(bytes)], 0).unwrap();
+    file.sync_all().unwrap();
+    drop(file);
+    for (path, _) in disk.files() {
+        if path.starts_with(super::place::LOG) {
+            disk.io().remove(&path).unwrap();
+        }
+    }
+    disk.restart();
+}
+
+#[test]
+fn a_cut_volume_is_damage() {
+    let (disk, engine) = filled();
+    let last = offset(&engine, COUNT - 1);
+    drop(engine);
+    disk.restart();
+    disk.cut(&volume(), last + 600);
+    let engine = open(&disk);
+    for blob in 0..COUNT - 1 {
+        assert_eq!(read(&engine, blob), Ok(true));
+    }
+    assert!(is_corrupt(&read(&engine, COUNT - 1)));
+    assert!(is_corrupt(&read(&engine, 77)), "it may have been there");
+}
+
+#[test]
+fn two_heads_of_one_batch_that_are_damaged_hide_no_shard() {
+    let disk = SimDisk::new(1);
+    let engine = open(&disk);
+    let shards: Vec<_> = (0..COUNT)
+        .map(|blob| sample::small(&sample::context(1), blob, LEN))
+        .collect();
+    let ops: Vec<_> = shards.iter().map(Op::Put).collect();
+    assert!(engine.commit(&ops).iter().all(Result::is_ok));
+    put(&engine, 50).unwrap();
+    let places = [offset(&engine, 2), offset(&engine, 3)];
+    drop(engine);
+    // The second one's header as well, so that nothing tells its key.
+    for header in [false, true] {
+        disk.restart();
+        disk.flip_bit(&volume(), places[0] + 20, 1);
+        disk.flip_bit(&volume(), places[1] + 20, 1);
+        if header {
+            disk.flip_bit(&volume(), places[1] + 100, 1);
+        }
+        let engine = open(&disk);
+        for blob in [2, 3] {
+            let read = read(&engine, blob);
+            assert!(is_corrupt(&read), "{blob}: {read:?}");
+        }
+        for other in [0, 1, 4, 5, 50] {
+            assert_eq!(read(&engine, other), Ok(true));
+        }
+        drop(engine);
+        disk.restart();
+        let _ = disk
+            .io()
+            .remove(&volume_file(sample::GROUP, 1, What::Directory));
+        disk.flip_bit(&volume(), places[0] + 20, 1);
+        disk.flip_bit(&volume(), places[1] + 20, 1);
+    }
 }
 
 #[test]

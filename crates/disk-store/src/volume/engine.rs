@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustix::io::Errno;
 use shardgate_wire::ids::{BlobId, CommitNumber, GroupId};
 use shardgate_wire::{DiskIdentity, ShardKey, StoreError};
@@ -18,6 +18,7 @@ use super::commit::Handed;
 use super::files::Files;
 use super::format::Entry;
 use super::logbook::Logbook;
+use super::mending::Mend;
 use super::volume_state::Volume;
 use crate::condition::{Condition, Doing};
 use crate::io::DiskIo;
@@ -70,6 +71,10 @@ pub(crate) struct State {
     pub(crate) notes: BTreeMap<(GroupId, BlobId), Note>,
     /// Counts changes after which a place that was found may not hold.
     pub(crate) moves: u64,
+    /// Part of the log was lost: deletes and notes may be missing.
+    pub(crate) incomplete: bool,
+    /// Nobody knows which groups have volumes: no shard is absent.
+    pub(crate) unknown: bool,
 }
 
 /// What only the one who writes needs.
@@ -100,6 +105,8 @@ pub(crate) struct Engine {
     pub(crate) ahead: AtomicU64,
     /// Large records that were deleted, whose space is to be given back.
     pub(crate) punches: Mutex<Vec<(GroupId, u64, Entry)>>,
+    /// Directories with damaged pages.
+    pub(crate) mends: Mutex<BTreeMap<(GroupId, u64), Mend>>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -116,6 +123,21 @@ pub(crate) fn corrupt(what: impl Into<String>) -> StoreError {
 }
 
 impl Engine {
+    /// The right to write: nobody else has it meanwhile.
+    pub(crate) fn writing(&self) -> MutexGuard<'_, Writer> {
+        // Threads of a test that take turns let the holder go on.
+        #[cfg(test)]
+        loop {
+            if let Some(writer) = self.writer.try_lock() {
+                return writer;
+            }
+            if !crate::io::sim::pause() {
+                break;
+            }
+        }
+        self.writer.lock()
+    }
+
     /// What a refusal of the system means.
     pub(crate) fn refused(&self, doing: Doing, what: &str, error: &io::Error) -> StoreError {
         let errno = error.raw_os_error().map(Errno::from_raw_os_error);

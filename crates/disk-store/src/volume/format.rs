@@ -14,11 +14,17 @@ pub(crate) use directory::{
     DIRECTORY_PAGE, DirectoryHead, Ends, Entry, decode_directory_head, decode_page,
     directory_head_len, encode_directory,
 };
-pub(crate) use heading::{FIRST_RECORD, HEADING_COPY, Heading, decode_heading, encode_heading};
-pub(crate) use log::{LogEntry, MAX_BATCH_BYTES, decode_batch, encode_batch};
+pub(crate) use heading::{
+    FIRST_RECORD, HEADING_COPY, Heading, MAX_SEQUENCE, MAX_VOLUME_BYTES, decode_heading,
+    encode_heading,
+};
+pub(crate) use log::{
+    BATCH_MAGIC, Claims, LogEntry, MAX_BATCH_BYTES, MAX_NOTE_BYTES, batch_claims, batches,
+    decode_batch, encode_batch,
+};
 pub(crate) use record::{
-    HEAD_BYTES, Head, Kind, Meta, NewRecord, RECORD_ALIGN, decode_head, decode_meta, header_at,
-    meta_len,
+    HEAD_BYTES, Head, Kind, Meta, NewRecord, RECORD_ALIGN, decode_head, decode_meta, explains,
+    header_at, meta_len,
 };
 
 use shardgate_wire::checksum::crc32c;

@@ -4,16 +4,17 @@
 //! Says what is wrong and repairs directories, nothing else: what a record
 //! holds can only come back from the other disks of its group.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use shardgate_wire::ids::GroupId;
 use shardgate_wire::{ShardKey, StoreError};
 
 use super::engine::Engine;
-use super::format::{DirectoryHead, Ends, Entry};
+use super::format::{DirectoryHead, Entry};
 use super::place::{What, volume_file};
 use super::scan::{Scanned, name, scan};
-use super::volume_state::{InGroup, Stage};
+use super::source::BadSectors;
+use super::volume_state::Stage;
 use super::windows::WindowCursor;
 use crate::io::OpenHow;
 
@@ -67,6 +68,7 @@ impl Engine {
     /// the records do are written anew.
     pub(crate) fn check(&self, repair: bool) -> Result<DiskCheck, StoreError> {
         let mut check = DiskCheck::default();
+        self.check_log(&mut check, repair)?;
         let mut volumes = Vec::new();
         for (group, of) in &self.state.read().groups {
             let all = of.volumes.iter();
@@ -85,6 +87,28 @@ impl Engine {
             }
         }
         Ok(check)
+    }
+
+    /// What was lost of the log stays lost. With `repair`, what is left is
+    /// taken for all there is from here on.
+    fn check_log(&self, check: &mut DiskCheck, repair: bool) -> Result<(), StoreError> {
+        if !self.state.read().incomplete {
+            return Ok(());
+        }
+        let what = "part of it was lost: deletes and notes may be missing";
+        check.find("log".into(), None, what);
+        if repair {
+            let mut writer = self.writing();
+            self.condition.check_writable()?;
+            self.state.write().incomplete = false;
+            let renewed = self.renew_log(&mut writer);
+            self.state.write().incomplete = renewed.is_err();
+            renewed?;
+            if let Some(finding) = check.findings.last_mut() {
+                finding.repaired = true;
+            }
+        }
+        Ok(())
     }
 
     fn sealed(&self, group: GroupId, sequence: u64) -> Option<Sealed> {
@@ -117,7 +141,7 @@ impl Engine {
                 return Ok(());
             }
         };
-        let scanned = match scan(&*file, &sealed.head.heading) {
+        let scanned = match scan(&*file, &sealed.head.heading, BadSectors::PassOver) {
             Ok(scanned) => scanned,
             Err(error) => {
                 check.find(place, None, format!("volume: {error}"));
@@ -131,10 +155,9 @@ impl Engine {
         let differs = self.directory_differs(sealed, &scanned);
         if let Some(what) = differs {
             check.find(format!("directory of {place}"), None, what);
-            // Entries of records that nobody finds any more must stay: they
-            // tell which shards are damaged.
             if repair && !lost {
-                self.repair_directory(sealed, &scanned)?;
+                let _no_batch = self.writing();
+                self.make_anew(&sealed.head, &scanned)?;
                 if let Some(finding) = check.findings.last_mut() {
                     finding.repaired = true;
                 }
@@ -170,26 +193,6 @@ impl Engine {
         (missing + more > 0).then(|| {
             format!("{missing} records are not in it, {more} of its entries have no record")
         })
-    }
-
-    fn repair_directory(&self, sealed: &Sealed, scanned: &Scanned) -> Result<(), StoreError> {
-        self.condition.check_writable()?;
-        let mut entries: BTreeMap<InGroup, Entry> = BTreeMap::new();
-        for entry in &scanned.entries {
-            if !sealed.dead.contains(&entry.at) {
-                entries.insert(entry.key(), *entry);
-            }
-        }
-        let ends = Ends {
-            tail: sealed.head.tail,
-            extents_from: sealed.head.extents_from,
-            unknown: u32::try_from(scanned.unknown.len()).unwrap_or(u32::MAX),
-            recorded: sealed.head.recorded,
-        };
-        let entries: Vec<_> = entries.into_values().collect();
-        let head = self.write_directory(sealed.head.heading, ends, &entries)?;
-        self.show_sealed(head);
-        Ok(())
     }
 
     /// The records of a volume that is not sealed.
@@ -248,6 +251,10 @@ fn report_records(check: &mut DiskCheck, place: &str, sealed: &Sealed, scanned: 
             check.bytes += entry.bytes();
         }
     }
+    if scanned.unread_bytes > 0 {
+        let what = format!("{} bytes cannot be read", scanned.unread_bytes);
+        check.find(place.to_owned(), None, what);
+    }
     for (from, to) in &scanned.unknown {
         let what = format!("bytes {from} to {to} are no records");
         check.find(place.to_owned(), None, what);
@@ -256,5 +263,5 @@ fn report_records(check: &mut DiskCheck, place: &str, sealed: &Sealed, scanned: 
         let what = format!("volume has no seal, records end at {}", scanned.tail);
         check.find(place.to_owned(), None, what);
     }
-    !scanned.unknown.is_empty() || !scanned.sealed
+    !scanned.unknown.is_empty() || !scanned.sealed || scanned.unread_bytes > 0
 }

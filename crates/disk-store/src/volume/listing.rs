@@ -146,13 +146,16 @@ impl Engine {
                     continue;
                 }
                 walk.take();
-                found.push(entry);
+                // A copy of the same shard does not fill the page: one that
+                // is short says that nothing follows.
+                if found.last().is_none_or(|last: &Entry| last.key() != key) {
+                    found.push(entry);
+                }
                 let Some(following) = self.settled(moves, walk.peek(self, group, after))? else {
                     continue 'again;
                 };
                 next.extend(following.map(|entry| (entry.key(), at)));
             }
-            found.dedup_by_key(|entry| entry.key());
             page.extend(found.iter().map(|entry| listed(group, entry)));
             return Ok(());
         }

@@ -12,6 +12,7 @@ use shardgate_wire::{ShardKey, StoreError};
 use super::engine::{Engine, State, corrupt};
 use super::format::{DIRECTORY_PAGE, Entry, Heading, decode_page};
 use super::place::What;
+use super::source::is_bad_medium;
 use super::volume_state::{InGroup, Index, pages_of};
 use crate::io::DiskFile;
 
@@ -30,38 +31,47 @@ struct Page {
     at: u64,
 }
 
+/// How far a shard is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Copies {
+    /// One is enough; those that take no read first.
+    Any,
+    All,
+}
+
 /// What the state alone tells.
 struct Hints {
-    found: Option<Located>,
+    found: Vec<Located>,
     pages: Vec<Page>,
     moves: u64,
     /// Damaged stretches of the group whose keys nobody knows.
     unknown: bool,
 }
 
-fn hints(state: &State, key: ShardKey) -> Hints {
+fn hints(state: &State, key: ShardKey, copies: Copies) -> Hints {
     let in_group: InGroup = (key.blob, key.index);
     let mut hints = Hints {
-        found: None,
+        found: Vec::new(),
         pages: Vec::new(),
         moves: state.moves,
-        unknown: false,
+        unknown: state.unknown,
     };
     let Some(group) = state.groups.get(&key.group) else {
         return hints;
     };
     for volume in group.volumes.values().rev() {
         hints.unknown |= volume.unknown > 0;
-        if hints.found.is_some() || !volume.spans(in_group) {
+        let enough = copies == Copies::Any && !hints.found.is_empty();
+        if enough || !volume.spans(in_group) {
             continue;
         }
         match &volume.index {
             Index::Map(map) => {
-                hints.found = map.get(&in_group).map(|entry| Located {
+                hints.found.extend(map.get(&in_group).map(|entry| Located {
                     heading: volume.heading,
                     entry: *entry,
                     file: volume.file.clone(),
-                });
+                }));
             }
             Index::Directory(head) => {
                 hints
@@ -80,27 +90,34 @@ impl Engine {
     /// The shard's record, if it has a live one. `Corrupt` if a directory
     /// that may have it is damaged.
     pub(crate) fn locate(&self, key: ShardKey) -> Result<Option<Located>, StoreError> {
+        Ok(self.copies(key, Copies::Any)?.into_iter().next())
+    }
+
+    /// All live records of a shard. There is more than one only where what
+    /// the disk knew was lost: of a log, of a volume. Each must go with it.
+    pub(crate) fn locate_all(&self, key: ShardKey) -> Result<Vec<Located>, StoreError> {
+        self.copies(key, Copies::All)
+    }
+
+    fn copies(&self, key: ShardKey, copies: Copies) -> Result<Vec<Located>, StoreError> {
         loop {
-            let hints = hints(&self.state.read(), key);
-            if hints.found.is_some() {
+            let hints = hints(&self.state.read(), key, copies);
+            let enough = copies == Copies::Any && !hints.found.is_empty();
+            if enough || hints.pages.is_empty() {
                 return Ok(hints.found);
-            }
-            if hints.pages.is_empty() {
-                return Ok(None);
             }
             let found = self.search_pages(key, &hints.pages);
             let state = self.state.read();
             if state.moves != hints.moves {
                 continue; // a volume was sealed or compacted meanwhile
             }
-            return found.map(|found| {
-                found.into_iter().find(|located| {
-                    let group = state.groups.get(&key.group);
-                    let volume =
-                        group.and_then(|group| group.volumes.get(&located.heading.sequence));
-                    volume.is_some_and(|volume| !volume.is_dead(located.entry.at))
-                })
-            });
+            let live = |located: &Located| {
+                let group = state.groups.get(&key.group);
+                let volume = group.and_then(|group| group.volumes.get(&located.heading.sequence));
+                volume.is_some_and(|volume| !volume.is_dead(located.entry.at))
+            };
+            let live = found?.into_iter().filter(live);
+            return Ok(hints.found.into_iter().chain(live).collect());
         }
     }
 
@@ -119,7 +136,7 @@ impl Engine {
     /// stretch whose keys nobody knows has no absent shards.
     pub(crate) fn locate_or_tell(&self, key: ShardKey) -> Result<Option<Located>, StoreError> {
         let found = self.locate(key)?;
-        if found.is_none() && hints(&self.state.read(), key).unknown {
+        if found.is_none() && hints(&self.state.read(), key, Copies::Any).unknown {
             return Err(corrupt(
                 "a volume of the group is damaged, and the shard may have been there",
             ));
@@ -169,10 +186,17 @@ impl Engine {
         let bytes = match read() {
             // It went with its volume, or somebody took it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            read => read.map_err(|error| self.unread(&error))?,
+            read => read.map_err(|error| {
+                if is_bad_medium(&error) {
+                    self.want_mended(group, sequence);
+                }
+                self.unread(&error)
+            })?,
         };
-        let entries = decode_page(heading.salt, at, &bytes)
-            .map_err(|error| corrupt(format!("volume {sequence:016x}: {error}")))?;
+        let entries = decode_page(heading.salt, at, &bytes).map_err(|error| {
+            self.want_mended(group, sequence);
+            corrupt(format!("volume {sequence:016x}: {error}"))
+        })?;
         let page = Arc::new(entries);
         self.files.keep_page(sequence, at, Arc::clone(&page));
         Ok(page)

@@ -12,16 +12,19 @@ use shardgate_wire::DiskIdentity;
 use shardgate_wire::ids::GroupId;
 
 use super::format::{
-    FIRST_RECORD, HEADING_COPY, Heading, LogEntry, MAX_BATCH_BYTES, SECTOR, decode_batch,
-    decode_heading, encode_batch, encode_heading,
+    BATCH_MAGIC, Claims, FIRST_RECORD, HEADING_COPY, Heading, LogEntry, MAX_BATCH_BYTES, SECTOR,
+    batch_claims, batches, decode_batch, decode_heading, encode_batch, encode_heading,
 };
 use super::place::{LOG, log_file, parse_log_file};
-use super::scan::Source;
+use super::source::{BadSectors, Source, is_bad_medium};
 use crate::condition::Doing;
 use crate::io::{DiskFile, DiskIo, OpenHow};
 
 /// A segment is zeroed in steps of this.
-const ZERO_STEP: u64 = 1 << 20;
+const ZERO_STEP: u64 = if cfg!(test) { 64 << 10 } else { 1 << 20 };
+
+/// What the system refused, and what was being done.
+pub(crate) type Refused = (Doing, io::Error);
 
 /// The segment that is written.
 #[derive(Debug)]
@@ -46,7 +49,7 @@ impl Logbook {
         sequence: u64,
         salt: u64,
         entries: Vec<LogEntry>,
-    ) -> Result<Self, (Doing, io::Error)> {
+    ) -> Result<Self, Refused> {
         let written = Self::write_first(io, disk, sequence, salt, entries);
         let mut log = written.inspect_err(|(doing, _)| {
             // It never began. What was refused would be in the way of the
@@ -69,7 +72,7 @@ impl Logbook {
         sequence: u64,
         salt: u64,
         mut entries: Vec<LogEntry>,
-    ) -> Result<Self, (Doing, io::Error)> {
+    ) -> Result<Self, Refused> {
         let writing = |error| (Doing::Writing, error);
         let syncing = |error| (Doing::Syncing, error);
         let file = io
@@ -99,39 +102,55 @@ impl Logbook {
             begun_at: 0,
             broken: false,
         };
-        entries.push(LogEntry::Begun);
-        let batches = batches(&entries);
-        let Some((last, before)) = batches.split_last() else {
-            return Ok(log);
-        };
-        for batch in before {
-            log.append(batch).map_err(writing)?;
-        }
-        if !before.is_empty() {
-            // The last one says that the segment counts: not before all of it
-            // is there.
-            log.file.sync_all().map_err(syncing)?;
-            log.synced();
-        }
-        log.append(last).map_err(writing)?;
+        entries.insert(0, LogEntry::Room { to: ZERO_STEP });
+        log.append(&entries)?;
+        // That the segment counts is said only once all of it is there, the
+        // zeroes behind it too: they tell a torn batch from a damaged one.
+        log.file.sync_all().map_err(syncing)?;
+        log.synced();
+        log.append(&[LogEntry::Begun])?;
         Ok(log)
     }
 
-    /// Writes a batch; durable after a sync of the file.
-    pub(crate) fn append(&mut self, entries: &[LogEntry]) -> io::Result<()> {
-        let bytes = encode_batch(self.salt, self.tail, self.durable_to, entries);
-        let end = self.tail + bytes.len() as u64;
-        if end > self.zeroed_to {
-            let len = (end - self.zeroed_to).next_multiple_of(ZERO_STEP);
-            self.file.allocate_zeroed(self.zeroed_to, len)?;
-            self.zeroed_to += len;
+    /// Writes batches; durable after a sync of the file.
+    pub(crate) fn append(&mut self, entries: &[LogEntry]) -> Result<(), Refused> {
+        for batch in batches(entries) {
+            self.append_batch(batch)?;
+        }
+        Ok(())
+    }
+
+    fn append_batch(&mut self, entries: &[LogEntry]) -> Result<(), Refused> {
+        let mut bytes = encode_batch(self.salt, self.tail, self.durable_to, entries);
+        // The next batch's head is in what the last one said there is: a file
+        // that was cut then ends before what its last batch says.
+        let needed = self.tail + bytes.len() as u64 + 2 * SECTOR;
+        if needed > self.zeroed_to {
+            self.grow(needed - self.zeroed_to)?;
+            let to = self.zeroed_to;
+            let with_room: Vec<_> = [LogEntry::Room { to }]
+                .into_iter()
+                .chain(entries.iter().cloned())
+                .collect();
+            bytes = encode_batch(self.salt, self.tail, self.durable_to, &with_room);
         }
         let written = self.file.write_at(&[IoSlice::new(&bytes)], self.tail);
         if let Err(error) = written {
             self.broken = true;
-            return Err(error);
+            return Err((Doing::Writing, error));
         }
-        self.tail = end;
+        self.tail += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Makes the file longer, durably, before a batch says so.
+    fn grow(&mut self, bytes: u64) -> Result<(), Refused> {
+        let len = bytes.next_multiple_of(ZERO_STEP);
+        let grown = self.file.allocate_zeroed(self.zeroed_to, len);
+        grown.map_err(|error| (Doing::Writing, error))?;
+        let synced = self.file.sync_data();
+        synced.map_err(|error| (Doing::Syncing, error))?;
+        self.zeroed_to += len;
         Ok(())
     }
 
@@ -146,26 +165,6 @@ impl Logbook {
     }
 }
 
-/// Cuts entries into batches that are not too long.
-fn batches(entries: &[LogEntry]) -> Vec<&[LogEntry]> {
-    let weight = |entry: &LogEntry| match entry {
-        LogEntry::Dead { at, .. } => 32 + 4 * at.len(),
-        LogEntry::Note { payload, .. } => 64 + payload.len(),
-        LogEntry::Adopt { of, .. } => 64 + 8 * of.len(),
-        _ => 64,
-    };
-    let (mut cut, mut from, mut sum) = (Vec::new(), 0, 0);
-    for (at, entry) in entries.iter().enumerate() {
-        sum += weight(entry);
-        if sum > MAX_BATCH_BYTES / 2 && at > from {
-            cut.push(&entries[from..at]);
-            (from, sum) = (at, weight(entry));
-        }
-    }
-    cut.push(&entries[from..]);
-    cut
-}
-
 /// What the log says.
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
@@ -176,42 +175,73 @@ pub(crate) struct Loaded {
     pub(crate) next: u64,
     /// All segments there are.
     pub(crate) segments: Vec<u64>,
+    /// One of them began.
+    pub(crate) begun: bool,
+    /// Deletes and notes may be missing.
+    pub(crate) lost: bool,
     /// What is wrong with it.
     pub(crate) findings: Vec<String>,
 }
 
-/// Reads the newest segment that began; synced first where `writable`.
-pub(crate) fn load(io: &dyn DiskIo, disk: &DiskIdentity, writable: bool) -> io::Result<Loaded> {
+/// Reads the newest segment that began; synced first where `writable`. One
+/// that takes no writes is read without the sectors that are bad.
+pub(crate) fn load(
+    io: &dyn DiskIo,
+    disk: &DiskIdentity,
+    writable: bool,
+) -> Result<Loaded, Refused> {
+    let reading = |error| (Doing::Reading, error);
     let mut loaded = Loaded::default();
     let found = match io.read_dir(Path::new(LOG)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(loaded),
-        found => found?,
+        Err(error) if !writable && is_bad_medium(&error) => {
+            loaded.findings.push(format!("log: {error}"));
+            loaded.lost = true;
+            return Ok(loaded);
+        }
+        found => found.map_err(reading)?,
     };
     let name = |name: &std::ffi::OsStr| name.to_str().and_then(parse_log_file);
     loaded.segments = found.iter().filter_map(|e| name(&e.name)).collect();
     loaded.segments.sort_unstable();
     loaded.next = loaded.segments.last().map_or(1, |last| last + 1);
+    let mut newest: Option<Segment> = None;
     for sequence in loaded.segments.iter().rev() {
-        let how = if writable {
-            OpenHow::ReadWrite
-        } else {
-            OpenHow::Read
+        let how = match writable {
+            true => OpenHow::ReadWrite,
+            false => OpenHow::Read,
         };
-        let file = io.open(&log_file(*sequence), how)?;
+        let file = match io.open(&log_file(*sequence), how) {
+            Err(error) if !writable && is_bad_medium(&error) => {
+                loaded
+                    .findings
+                    .push(format!("log segment {sequence:016x}: {error}"));
+                loaded.lost = true;
+                continue;
+            }
+            file => file.map_err(reading)?,
+        };
         if writable {
-            file.sync_all()?;
+            file.sync_all().map_err(|error| (Doing::Syncing, error))?;
         }
-        let segment = read_segment(&*file, disk, *sequence)?;
+        let bad = BadSectors::for_disk(writable);
+        let segment = read_segment(&*file, disk, *sequence, bad).map_err(reading)?;
         if segment.begun {
-            loaded.clean = segment.entries.last() == Some(&LogEntry::Clean);
+            loaded.begun = true;
+            // Later ones never began: nothing in them was answered.
+            loaded.findings = segment.findings;
+            loaded.lost = !loaded.findings.is_empty();
+            let last = segment.entries.last();
+            loaded.clean = last == Some(&LogEntry::Clean) && !loaded.lost;
             loaded.entries = segment.entries;
-            loaded.findings.extend(segment.findings);
             return Ok(loaded);
         }
-        // One that never began has nothing that was answered, unless it is
-        // damaged: then those before it are all there is.
-        loaded.findings.extend(segment.findings);
+        loaded.findings.extend(segment.findings.iter().cloned());
+        loaded.lost |= segment.used;
+        newest.get_or_insert(segment);
     }
+    // None says that it began. What they say holds, if it is not all.
+    loaded.entries = newest.map(|newest| newest.entries).unwrap_or_default();
     Ok(loaded)
 }
 
@@ -219,28 +249,42 @@ pub(crate) fn load(io: &dyn DiskIo, disk: &DiskIdentity, writable: bool) -> io::
 struct Segment {
     entries: Vec<LogEntry>,
     begun: bool,
+    /// It has more than one batch: what came before the last was synced.
+    used: bool,
     findings: Vec<String>,
 }
 
-fn read_segment(file: &dyn DiskFile, disk: &DiskIdentity, sequence: u64) -> io::Result<Segment> {
+impl Segment {
+    fn damaged(&mut self, sequence: u64, what: impl std::fmt::Display) {
+        self.findings.push(format!(
+            "log segment {sequence:016x} {what}: deletes may be missing"
+        ));
+    }
+}
+
+fn read_segment(
+    file: &dyn DiskFile,
+    disk: &DiskIdentity,
+    sequence: u64,
+    bad: BadSectors,
+) -> io::Result<Segment> {
     let mut segment = Segment::default();
-    let mut source = Source::new(file);
+    let mut source = Source::new(file, bad)?;
     let Some(heading) = read_heading(&mut source)? else {
+        segment.damaged(sequence, "has no heading");
+        segment.used = has_batches(&mut source)?;
         return Ok(segment);
     };
     if !heading.is_of(disk, GroupId(0), sequence) {
-        segment.findings.push(format!(
-            "log segment {sequence:016x} is of another disk or number"
-        ));
+        segment.damaged(sequence, "is of another disk or number");
         return Ok(segment);
     }
-    let len = file.len()?;
     let (mut at, mut durable_to, mut gaps) = (FIRST_RECORD, 0, Vec::new());
     let mut end = at;
-    while at < len {
+    while at < source.len {
         let most = MAX_BATCH_BYTES as u64 + SECTOR;
         let head = source.bytes(at, SECTOR)?;
-        let starts = head.starts_with(b"SG.dbat\0");
+        let starts = head.starts_with(BATCH_MAGIC);
         let decoded = if starts {
             decode_batch(heading.salt, at, source.bytes(at, most)?)
         } else {
@@ -261,13 +305,62 @@ fn read_segment(file: &dyn DiskFile, disk: &DiskIdentity, sequence: u64) -> io::
         }
     }
     for (from, to) in gaps.into_iter().filter(|(from, _)| *from < durable_to) {
+        segment.damaged(sequence, format_args!("is damaged from {from} to {to}"));
+    }
+    if !is_end(&mut source, heading.salt, end)? {
+        segment.damaged(sequence, format_args!("is damaged from {end} on"));
+    }
+    let room = segment.entries.iter().filter_map(|entry| match entry {
+        LogEntry::Room { to } => Some(*to),
+        _ => None,
+    });
+    if let Some(room) = room.max().filter(|room| *room > source.len) {
+        let cut = format_args!("was cut from {room} bytes to {}", source.len);
         segment.findings.push(format!(
-            "log segment {sequence:016x} is damaged from {from} to {to}: deletes may be missing"
+            "log segment {sequence:016x} {cut}: deletes may be missing"
         ));
     }
     // A batch that says that one before it was synced proves it as well.
     segment.begun = segment.entries.contains(&LogEntry::Begun) || durable_to > FIRST_RECORD;
     Ok(segment)
+}
+
+/// Whether a segment whose salt is not known has more than one batch.
+fn has_batches(source: &mut Source<'_>) -> io::Result<bool> {
+    let (mut at, mut heads) = (FIRST_RECORD, 0);
+    while at < source.len && heads < 2 {
+        let sector = source.bytes(at, SECTOR)?;
+        heads += u32::from(sector.starts_with(BATCH_MAGIC));
+        at += SECTOR;
+    }
+    Ok(heads > 1)
+}
+
+/// Whether the log can end at `at`: nothing follows, or a batch of which a
+/// sector is missing, which nobody was answered.
+fn is_end(source: &mut Source<'_>, salt: u64, at: u64) -> io::Result<bool> {
+    fn missing(source: &mut Source<'_>, at: u64) -> io::Result<bool> {
+        let sector = source.bytes(at, SECTOR)?;
+        let zero = sector.iter().all(|byte| *byte == 0);
+        Ok(zero && !source.is_unread(at, at + SECTOR))
+    }
+    if missing(source, at)? {
+        return Ok(true);
+    }
+    match batch_claims(salt, at, source.bytes(at, SECTOR)?) {
+        Claims::Bytes(len) => {
+            let mut next = at + SECTOR;
+            while next < (at + len).min(source.len) {
+                if missing(source, next)? {
+                    return Ok(true);
+                }
+                next += SECTOR;
+            }
+            Ok(false)
+        }
+        Claims::Something => Ok(true),
+        Claims::Nothing => Ok(false),
+    }
 }
 
 /// Either copy of a file's heading.

@@ -199,7 +199,7 @@ impl Engine {
         let group = header.key.group;
         let span = meta_len(header, len).next_multiple_of(RECORD_ALIGN) + SECTOR;
         let bytes = len.next_multiple_of(PAGE);
-        let mut writer = self.writer.lock();
+        let mut writer = self.writing();
         self.condition.check_writable()?;
         self.check_note(&self.state.read(), header.key)?;
         for _ in 0..2 {

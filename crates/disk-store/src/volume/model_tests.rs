@@ -1,13 +1,16 @@
 //! The volumes against a model of what callers were told, over a disk that
-//! loses power, tears, reorders, fails and fills up.
+//! loses power, tears, reorders, fails and fills up. Callers, upkeep,
+//! compaction and readers run one after the other, and at once in turns.
 //!
 //! After every crash: what was answered is there, what was deleted is not,
 //! and what was not answered is whole or absent. `SHARDGATE_SEED=N` repeats
 //! one sequence, `SHARDGATE_SEQUENCES=N` says how many are run.
 
+mod turns;
 mod world;
 
 use std::panic::catch_unwind;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use world::World;
 
@@ -50,8 +53,32 @@ fn acknowledged_stays_and_deleted_is_gone() {
     }
     let first = shardgate_wire::ids::random_u128() as u64 >> 16;
     println!("SHARDGATE_SEED={first} and those that follow");
-    for seed in first..first + told("SHARDGATE_SEQUENCES").unwrap_or(SEQUENCES) {
-        run(seed, Sabotage::default());
+    let end = first + told("SHARDGATE_SEQUENCES").unwrap_or(SEQUENCES);
+    let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));
+    let runs = || {
+        let mut seed = next.fetch_add(1, Ordering::Relaxed);
+        while seed < end && !failed.load(Ordering::Relaxed) {
+            let _tells = Tells(&failed);
+            run(seed, Sabotage::default());
+            seed = next.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(runs);
+        }
+    });
+}
+
+/// One that fails ends the others.
+struct Tells<'a>(&'a AtomicBool);
+
+impl Drop for Tells<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 }
 

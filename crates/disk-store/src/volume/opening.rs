@@ -7,42 +7,56 @@
 //! not have, and it is sealed as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use parking_lot::{Mutex, RwLock};
-use shardgate_wire::ids::GroupId;
-use shardgate_wire::store::ShardEnd;
+use shardgate_wire::ids::{BlobId, GroupId};
 use shardgate_wire::{DiskIdentity, StoreError};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::engine::{Engine, Group, Note, Random, State, VolumeFigures, Writer};
 use super::files::Files;
-use super::format::{
-    DirectoryHead, FIRST_RECORD, HEAD_BYTES, Heading, Kind, LogEntry, NewRecord,
-    decode_directory_head, directory_head_len,
-};
-use super::logbook::{self, Loaded, read_heading};
+use super::format::LogEntry;
+use super::loading::lost_volume;
+use super::logbook::{self, Loaded};
 use super::making::make_folder;
 use super::place::{LOG, VOLUMES, What, group_folder, log_file, parse_volume_file, volume_file};
-use super::scan::{Scanned, Source, name, scan};
-use super::volume_state::{Index, Stage, Volume};
+use super::source::is_bad_medium;
+use super::volume_state::at_of;
 use crate::condition::{Condition, Doing};
-use crate::io::{DiskFile, DiskIo, OpenHow};
+use crate::io::DiskIo;
 
-/// Bytes of a directory that are read first.
-const FIRST_READ: u64 = 16 * 1024;
+/// Numbers that are passed over where the log does not say which were used.
+const NUMBERS_LOST: u64 = 1 << 20;
+
+/// The records of a volume that were deleted.
+#[derive(Default)]
+pub(super) struct Dead {
+    /// In units of 64 bytes.
+    pub(super) at: BTreeSet<u32>,
+    /// What they take.
+    pub(super) bytes: u64,
+}
 
 /// What the log says, sorted.
 #[derive(Default)]
-struct Held {
-    dead: BTreeMap<u64, (BTreeSet<u32>, u64)>,
+pub(super) struct Held {
+    pub(super) dead: BTreeMap<u64, Dead>,
     /// Volumes that took others' place.
     adopted: Vec<(GroupId, u64, Vec<u64>)>,
     next_volume: u64,
-    notes: BTreeMap<(GroupId, shardgate_wire::ids::BlobId), Note>,
+    notes: BTreeMap<(GroupId, BlobId), Note>,
+    incomplete: bool,
+}
+
+impl Held {
+    /// A volume of this number was made once.
+    fn saw(&mut self, volume: u64) {
+        self.next_volume = self.next_volume.max(volume + 1);
+    }
 }
 
 fn sort(entries: Vec<LogEntry>) -> Held {
@@ -54,19 +68,20 @@ fn sort(entries: Vec<LogEntry>) -> Held {
                 offset,
                 bytes,
             } => {
-                held.next_volume = held.next_volume.max(volume + 1);
-                let (dead, sum) = held.dead.entry(volume).or_default();
-                if dead.insert(super::volume_state::at_of(offset)) {
-                    *sum += u64::from(bytes);
+                held.saw(volume);
+                let dead = held.dead.entry(volume).or_default();
+                if dead.at.insert(at_of(offset)) {
+                    dead.bytes = dead.bytes.saturating_add(u64::from(bytes));
                 }
             }
             LogEntry::Dead { volume, bytes, at } => {
-                let (dead, sum) = held.dead.entry(volume).or_default();
-                dead.extend(at);
-                *sum += bytes;
+                held.saw(volume);
+                let dead = held.dead.entry(volume).or_default();
+                dead.at.extend(at);
+                dead.bytes = dead.bytes.saturating_add(bytes);
             }
             LogEntry::Adopt { group, volume, of } => {
-                held.next_volume = held.next_volume.max(volume + 1);
+                held.saw(volume);
                 held.adopted.push((group, volume, of));
             }
             LogEntry::Next { volume } => held.next_volume = held.next_volume.max(volume),
@@ -87,14 +102,25 @@ fn sort(entries: Vec<LogEntry>) -> Held {
             LogEntry::Forget { group, blob } => {
                 held.notes.remove(&(group, blob));
             }
-            LogEntry::Begun | LogEntry::Clean => {}
+            LogEntry::Incomplete => held.incomplete = true,
+            LogEntry::Begun | LogEntry::Clean | LogEntry::Room { .. } => {}
         }
     }
     held
 }
 
 /// What is in a group's folder.
-type Found = BTreeMap<u64, BTreeSet<What>>;
+pub(super) type Found = BTreeMap<u64, BTreeSet<What>>;
+
+/// What is in the folder of volumes.
+#[derive(Default)]
+struct Folders {
+    groups: BTreeMap<GroupId, Found>,
+    /// Groups whose folders cannot be read.
+    unread: Vec<GroupId>,
+    /// Nobody knows which groups there are.
+    all_unread: bool,
+}
 
 /// What opening needs besides the disk's folder.
 pub(crate) struct Opening {
@@ -107,44 +133,64 @@ pub(crate) struct Opening {
 
 impl Engine {
     /// Opens the volumes of a disk. One that takes no writes is read as it
-    /// is, and nothing in its folder is changed.
+    /// is, and nothing in its folder is changed. A disk that refuses what
+    /// making ready needs, or does not give what was written, is fenced, and
+    /// read as it is: what verifies is served, and the rest is corrupt.
     pub(crate) fn open(with: Opening) -> Result<Self, StoreError> {
-        let Opening {
-            io,
-            identity,
-            condition,
-            figures,
-            random,
-        } = with;
-        let writable = condition.check_writable().is_ok();
         let engine = Self {
-            io,
-            identity,
-            condition,
-            figures,
-            random,
+            io: with.io,
+            identity: with.identity,
+            condition: with.condition,
+            figures: with.figures,
+            random: with.random,
             state: RwLock::new(State::default()),
             writer: Mutex::new(Writer {
                 log: None,
                 next_volume: 1,
                 next_log: 1,
             }),
-            files: Files::new(figures.open_files, figures.kept_pages),
+            files: Files::new(with.figures.open_files, with.figures.kept_pages),
             handed: Mutex::new(Vec::new()),
             ahead: AtomicU64::new(u64::MAX),
             punches: Mutex::new(Vec::new()),
+            mends: Mutex::default(),
         };
+        let writable = engine.condition.check_writable().is_ok();
+        match engine.start(writable) {
+            Err(StoreError::Fenced { .. } | StoreError::NoSpace) if writable => {
+                let why = "its volumes could not be made ready";
+                let _ = engine.condition.fence(why.into());
+                engine.writing().log = None;
+                engine.start(false)?;
+            }
+            started => started?,
+        }
+        Ok(engine)
+    }
+
+    fn start(&self, writable: bool) -> Result<(), StoreError> {
         if writable {
             for folder in [VOLUMES, LOG] {
-                make_folder(&*engine.io, Path::new(folder))
-                    .map_err(|error| engine.refused(Doing::Writing, "make folder", &error))?;
+                make_folder(&*self.io, Path::new(folder))
+                    .map_err(|error| self.refused(Doing::Writing, "make folder", &error))?;
             }
-            engine.sync_folder(Path::new(""))?;
+            self.sync_folder(Path::new(""))?;
         }
-        let loaded = logbook::load(&*engine.io, &engine.identity, writable)
-            .map_err(|error| engine.unread(&error))?;
-        engine.load(loaded, writable)?;
-        Ok(engine)
+        let loaded = logbook::load(&*self.io, &self.identity, writable);
+        let loaded = loaded.map_err(|(doing, error)| match doing {
+            Doing::Reading => self.unread_at_start("log", &error),
+            doing => self.refused(doing, "sync log", &error),
+        })?;
+        self.load(loaded, writable)
+    }
+
+    /// What was written cannot be read: nothing more is entrusted to the disk.
+    pub(super) fn unread_at_start(&self, what: &str, error: &io::Error) -> StoreError {
+        if is_bad_medium(error) {
+            let why = format!("{what} could not be read: {error}");
+            return self.condition.fence(why);
+        }
+        self.unread(error)
     }
 
     fn sync_folder(&self, folder: &Path) -> Result<(), StoreError> {
@@ -157,19 +203,29 @@ impl Engine {
             error!(disk = %self.identity.disk, finding, "log is damaged");
         }
         let held = sort(loaded.entries);
+        let mut folders = self.folders(writable)?;
+        // Before the first group's folder there was a log.
+        let none = !loaded.begun && !folders.groups.is_empty();
+        let incomplete = loaded.lost || none || held.incomplete;
+        if incomplete {
+            self.condition.count_error();
+            error!(disk = %self.identity.disk, "part of the log was lost: deletes and notes may be missing");
+        }
+        let lost = if incomplete { NUMBERS_LOST } else { 0 };
         let mut next_volume = held.next_volume.max(1);
         let mut state = State {
             notes: held.notes.clone(),
+            incomplete,
+            unknown: folders.all_unread,
             ..State::default()
         };
-        let mut groups = self.groups()?;
         if writable {
             for (group, volume, of) in &held.adopted {
-                let found = groups.entry(*group).or_default();
+                let found = folders.groups.entry(*group).or_default();
                 self.complete_adoption(*group, *volume, of, found)?;
             }
         }
-        for (group, found) in &mut groups {
+        for (group, found) in &mut folders.groups {
             next_volume = next_volume.max(found.keys().last().map_or(0, |last| last + 1));
             if writable {
                 self.remove_partial(*group, found)?;
@@ -177,11 +233,17 @@ impl Engine {
             let of = self.load_group(*group, found, &held, loaded.clean, writable)?;
             state.groups.insert(*group, of);
         }
+        for group in folders.unread {
+            let mut of = Group::default();
+            of.volumes
+                .insert(0, lost_volume(&self.identity, group, 0, 0));
+            state.groups.insert(group, of);
+        }
         let volumes: usize = state.groups.values().map(|of| of.volumes.len()).sum();
         info!(disk = %self.identity.disk, volumes, clean = loaded.clean, "volumes opened");
         *self.state.write() = state;
-        let mut writer = self.writer.lock();
-        writer.next_volume = next_volume;
+        let mut writer = self.writing();
+        writer.next_volume = next_volume + lost;
         writer.next_log = loaded.next.max(1);
         if writable {
             self.renew_log(&mut writer)?;
@@ -195,11 +257,16 @@ impl Engine {
     }
 
     /// What is in each group's folder.
-    fn groups(&self) -> Result<BTreeMap<GroupId, Found>, StoreError> {
-        let mut groups = BTreeMap::new();
+    fn folders(&self, writable: bool) -> Result<Folders, StoreError> {
+        let mut all = Folders::default();
         let folders = match self.io.read_dir(Path::new(VOLUMES)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(groups),
-            folders => folders.map_err(|error| self.unread(&error))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(all),
+            Err(error) if !writable && is_bad_medium(&error) => {
+                error!(disk = %self.identity.disk, %error, "the folder of volumes cannot be read");
+                all.all_unread = true;
+                return Ok(all);
+            }
+            folders => folders.map_err(|error| self.unread_at_start(VOLUMES, &error))?,
         };
         for folder in folders {
             let group = folder.name.to_str().and_then(|name| name.parse().ok());
@@ -207,15 +274,22 @@ impl Engine {
                 continue;
             };
             let mut found = Found::new();
-            let files = self.io.read_dir(&group_folder(group));
-            for file in files.map_err(|error| self.unread(&error))? {
+            let files = match self.io.read_dir(&group_folder(group)) {
+                Err(error) if !writable && is_bad_medium(&error) => {
+                    error!(disk = %self.identity.disk, %group, %error, "a group's folder cannot be read");
+                    all.unread.push(group);
+                    continue;
+                }
+                files => files.map_err(|error| self.unread_at_start("group's folder", &error))?,
+            };
+            for file in files {
                 if let Some((number, what)) = file.name.to_str().and_then(parse_volume_file) {
                     found.entry(number).or_default().insert(what);
                 }
             }
-            groups.insert(group, found);
+            all.groups.insert(group, found);
         }
-        Ok(groups)
+        Ok(all)
     }
 
     /// The log says that a volume took others' place: it gets its name, they
@@ -274,224 +348,5 @@ impl Engine {
         }
         found.retain(|_, whats| !whats.is_empty());
         Ok(())
-    }
-
-    fn load_group(
-        &self,
-        group: GroupId,
-        found: &Found,
-        held: &Held,
-        clean: bool,
-        writable: bool,
-    ) -> Result<Group, StoreError> {
-        let mut of = Group::default();
-        for (sequence, whats) in found {
-            let is_there = whats.contains(&What::Volume);
-            if !is_there && (!whats.contains(&What::Directory) || whats.contains(&What::Output)) {
-                continue;
-            }
-            let sealed = if whats.contains(&What::Directory) {
-                self.load_directory(group, *sequence)?
-            } else {
-                None
-            };
-            let none = (BTreeSet::new(), 0);
-            let (dead, dead_bytes) = held.dead.get(sequence).unwrap_or(&none);
-            let mut volume = match sealed {
-                Some(head) => Volume::sealed(head),
-                None if !is_there => lost_volume(&self.identity, group, *sequence, 0),
-                None => self.load_records(group, *sequence, clean, writable, dead)?,
-            };
-            if !is_there {
-                error!(disk = %self.identity.disk, volume = name(group, *sequence), "a sealed volume is gone");
-                volume.damaged = true;
-            }
-            volume.dead = dead.iter().copied().collect();
-            volume.dead_bytes = *dead_bytes;
-            if volume.stage == Stage::Open
-                && let Some(other) = of.open.replace(*sequence)
-                && let Some(other) = of.volumes.get_mut(&other)
-            {
-                let other: &mut Volume = other;
-                other.stage = Stage::Closed;
-            }
-            of.volumes.insert(*sequence, volume);
-        }
-        Ok(of)
-    }
-
-    /// The head of a volume's directory; `None` if it must be made anew.
-    fn load_directory(
-        &self,
-        group: GroupId,
-        sequence: u64,
-    ) -> Result<Option<DirectoryHead>, StoreError> {
-        let read = || -> io::Result<Vec<u8>> {
-            let path = volume_file(group, sequence, What::Directory);
-            let file = self.io.open(&path, OpenHow::Read)?;
-            let mut source = Source::new(&*file);
-            let first = source.bytes(0, FIRST_READ)?.to_vec();
-            match directory_head_len(&first) {
-                Some(len) if len > first.len() => Ok(source.bytes(0, len as u64)?.to_vec()),
-                _ => Ok(first),
-            }
-        };
-        let bytes = match read() {
-            Err(error) => match self.unread(&error) {
-                // A bad sector: the records say the same.
-                StoreError::Io { .. } => Vec::new(),
-                error => return Err(error),
-            },
-            Ok(bytes) => bytes,
-        };
-        let why = match decode_directory_head(&bytes) {
-            Ok(head) if head.heading.is_of(&self.identity, group, sequence) => {
-                return Ok(Some(head));
-            }
-            Ok(_) => "it is of another volume".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        warn!(disk = %self.identity.disk, volume = name(group, sequence), why, "directory is damaged, it is made anew from the records");
-        Ok(None)
-    }
-
-    /// A volume without a directory, from its records.
-    fn load_records(
-        &self,
-        group: GroupId,
-        sequence: u64,
-        clean: bool,
-        writable: bool,
-        dead: &BTreeSet<u32>,
-    ) -> Result<Volume, StoreError> {
-        let path = volume_file(group, sequence, What::Volume);
-        let how = if writable {
-            OpenHow::ReadWrite
-        } else {
-            OpenHow::Read
-        };
-        let unread = |error: io::Error| self.unread(&error);
-        let file = self.io.open(&path, how).map_err(unread)?;
-        if writable {
-            let synced = file.sync_all();
-            synced.map_err(|error| self.refused(Doing::Syncing, "sync volume", &error))?;
-        }
-        let heading = read_heading(&mut Source::new(&*file)).map_err(unread)?;
-        let heading = heading.filter(|heading| heading.is_of(&self.identity, group, sequence));
-        let Some(heading) = heading else {
-            // It had one before it had its name.
-            error!(disk = %self.identity.disk, volume = name(group, sequence), "volume has no heading: its records cannot be read");
-            let size = file.len().map_err(unread)?;
-            return Ok(lost_volume(&self.identity, group, sequence, size));
-        };
-        let mut scanned = scan(&*file, &heading).map_err(unread)?;
-        if clean && !scanned.sealed && !scanned.closed {
-            // Closing wrote an end: with it, records may be gone.
-            scanned.unknown.push((scanned.tail, heading.size));
-        }
-        let what = name(group, sequence);
-        for (from, to) in &scanned.unknown {
-            error!(disk = %self.identity.disk, volume = what, from, to, "volume is damaged");
-        }
-        for entry in scanned
-            .damaged
-            .iter()
-            .filter(|entry| !dead.contains(&entry.at))
-        {
-            error!(disk = %self.identity.disk, volume = what, blob = %entry.blob, "record is damaged");
-        }
-        let reopens = clean && scanned.closed && scanned.torn.is_empty();
-        if writable && !reopens {
-            self.void_torn(&*file, &heading, &scanned)?;
-        }
-        Ok(volume_of(
-            heading,
-            file,
-            &scanned,
-            dead,
-            reopens && writable,
-        ))
-    }
-
-    /// Covers what a crash left between whole records, so that it is not
-    /// taken for damage once the volume is sealed behind it.
-    fn void_torn(
-        &self,
-        file: &dyn DiskFile,
-        heading: &Heading,
-        scanned: &Scanned,
-    ) -> Result<(), StoreError> {
-        const MARK: u64 = HEAD_BYTES as u64 + 4;
-        for (from, to) in scanned.torn.iter().filter(|(_, to)| *to <= scanned.tail) {
-            let data_at = from + MARK;
-            let end = ShardEnd {
-                shard_len: to.saturating_sub(data_at),
-                blob_len: 0,
-            };
-            let mark = NewRecord::mark(heading.salt, *from, *from, Kind::Void, data_at, end);
-            let zeroes = [0; MARK as usize];
-            let bytes = match usize::try_from(to - from) {
-                Ok(len) if len < zeroes.len() => &zeroes[..len],
-                _ => &mark.meta[..],
-            };
-            file.write_at(&[IoSlice::new(bytes)], *from)
-                .map_err(|error| self.refused(Doing::Writing, "void record", &error))?;
-        }
-        if !scanned.torn.is_empty() {
-            let synced = file.sync_data();
-            synced.map_err(|error| self.refused(Doing::Syncing, "void record", &error))?;
-        }
-        Ok(())
-    }
-}
-
-fn volume_of(
-    heading: Heading,
-    file: Arc<dyn DiskFile>,
-    scanned: &Scanned,
-    dead: &BTreeSet<u32>,
-    reopens: bool,
-) -> Volume {
-    let mut volume = Volume::new(heading, file, scanned.tail);
-    volume.tail = scanned.tail;
-    volume.extents_from = scanned.extents_from;
-    volume.unknown = u32::try_from(scanned.unknown.len()).unwrap_or(u32::MAX);
-    volume.stage = if reopens { Stage::Open } else { Stage::Closed };
-    for entry in &scanned.entries {
-        if dead.contains(&entry.at) {
-            volume.recorded += entry.bytes();
-        } else {
-            volume.add(*entry);
-        }
-    }
-    volume
-}
-
-/// A volume of which nothing is known.
-fn lost_volume(disk: &DiskIdentity, group: GroupId, sequence: u64, size: u64) -> Volume {
-    let heading = Heading {
-        cluster: disk.cluster,
-        disk: disk.disk,
-        group,
-        sequence,
-        salt: 0,
-        size,
-    };
-    Volume {
-        heading,
-        stage: Stage::Sealed,
-        index: Index::Map(BTreeMap::new()),
-        file: None,
-        tail: FIRST_RECORD,
-        zeroed_to: FIRST_RECORD,
-        extents_from: size,
-        promised: 0,
-        out: 0,
-        ended: false,
-        dead: Vec::new(),
-        dead_bytes: 0,
-        recorded: 0,
-        unknown: 1,
-        damaged: true,
     }
 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use shardgate_wire::ids::GroupId;
 
+use super::format::MAX_SEQUENCE;
+
 /// The folder of volumes.
 pub(crate) const VOLUMES: &str = "volumes";
 /// The folder of the log.
@@ -68,7 +70,8 @@ pub(crate) fn parse_log_file(name: &str) -> Option<u64> {
 fn parse_number(text: &str) -> Option<u64> {
     let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     let fits = text.len() == 16 && text.bytes().all(hex);
-    u64::from_str_radix(text, 16).ok().filter(|_| fits)
+    let number = u64::from_str_radix(text, 16).ok().filter(|_| fits)?;
+    (number < MAX_SEQUENCE).then_some(number)
 }
 
 #[cfg(test)]
@@ -83,7 +86,13 @@ mod tests {
             assert_eq!(parse_volume_file(name), Some((0xab, what)));
         }
         assert_eq!(parse_log_file("0000000000000001.log"), Some(1));
-        for other in ["1.vol", "00000000000000AB.vol", "0000000000000001.txt", "x"] {
+        for other in [
+            "1.vol",
+            "00000000000000AB.vol",
+            "0000000000000001.txt",
+            "ffffffffffffffff.vol",
+            "x",
+        ] {
             assert_eq!(parse_volume_file(other), None, "{other}");
         }
     }

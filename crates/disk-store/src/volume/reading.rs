@@ -11,6 +11,7 @@ use shardgate_wire::{ShardKey, StoreError, bounds};
 use super::engine::{Engine, corrupt};
 use super::format::{HEAD_BYTES, Head, Kind, Meta, decode_head, decode_meta};
 use super::locate::Located;
+use super::source::is_bad_medium;
 use crate::io::DiskFile;
 
 /// Bytes of a record that are read at once at most.
@@ -102,9 +103,22 @@ impl Engine {
                 Unread::Io(error) if error.kind() == io::ErrorKind::NotFound => {
                     corrupt("the shard's volume is gone")
                 }
-                Unread::Io(error) => self.unread(&error),
+                Unread::Io(error) => self.unread_record(&located, &error),
             });
         }
+    }
+
+    /// A disk may give it the next time; not what it did not give when it was
+    /// opened either.
+    fn unread_record(&self, located: &Located, error: &io::Error) -> StoreError {
+        let why = self.unread(error);
+        let state = self.state.read();
+        let of = state.groups.get(&located.heading.group);
+        let volume = of.and_then(|of| of.volumes.get(&located.heading.sequence));
+        if is_bad_medium(error) && volume.is_some_and(|volume| volume.unread) {
+            return corrupt(format!("record: {error}"));
+        }
+        why
     }
 
     /// Head, header and checksums of a record, of which the first `first`
@@ -122,7 +136,7 @@ impl Engine {
         let first = first.min(AT_ONCE_BYTES).min(span);
         let mut bytes = read_at(&*file, offset, first)?;
         let damaged = |what: &str| Unread::Store(corrupt(format!("record: {what}")));
-        let head = decode_head(heading.salt, offset, &bytes).ok_or(damaged("no head"))?;
+        let head = decode_head(heading, offset, &bytes).ok_or(damaged("no head"))?;
         if !head.kind.is_shard() || (head.blob, head.index) != (key.blob, key.index) {
             return Err(damaged("another shard"));
         }

@@ -1,8 +1,10 @@
 //! The records of a volume, found from its bytes alone.
 //!
 //! Reads past the page cache, because after a failed fsync the cache shows
-//! what the disk does not have. Invariant: bytes that a later record proves
-//! to have been synced are never taken for a torn end: they are damage.
+//! what the disk does not have. Invariant: a torn end is one that a write
+//! which never ended can have left. Bytes that a later record proves to have
+//! been synced, that the device does not give, or of which no whole sector is
+//! missing, are damage.
 
 use std::io;
 
@@ -11,53 +13,16 @@ use shardgate_wire::ids::GroupId;
 
 use super::format::{
     Entry, FIRST_RECORD, HEAD_BYTES, Head, Heading, Kind, RECORD_ALIGN, SECTOR, decode_head,
-    decode_meta, header_at,
+    decode_meta, explains, header_at,
 };
+use super::source::{BadSectors, Source};
 use super::volume_state::at_of;
 use crate::io::DiskFile;
 
 const PAGE: u64 = 4096;
 const WINDOW_BYTES: u64 = 1 << 20;
-/// Longest record before a shard's bytes.
-const MOST_META: u64 = 1 << 20;
-
-/// A file, read in windows past the page cache.
-pub(crate) struct Source<'a> {
-    file: &'a dyn DiskFile,
-    from: u64,
-    window: Vec<u8>,
-}
-
-impl<'a> Source<'a> {
-    pub(crate) fn new(file: &'a dyn DiskFile) -> Self {
-        Self {
-            file,
-            from: 0,
-            window: Vec::new(),
-        }
-    }
-
-    /// Up to `len` bytes at `at`, fewer at the file's end.
-    pub(crate) fn bytes(&mut self, at: u64, len: u64) -> io::Result<&[u8]> {
-        let end = self.from + self.window.len() as u64;
-        if at < self.from || at + len > end {
-            self.from = at / PAGE * PAGE;
-            let wanted = (at + len - self.from)
-                .max(WINDOW_BYTES)
-                .next_multiple_of(PAGE);
-            self.window.resize(index(wanted), 0);
-            let read = self.file.read_past_cache(&mut self.window, self.from)?;
-            self.window.truncate(read);
-        }
-        let skip = index(at - self.from).min(self.window.len());
-        let end = (skip + index(len)).min(self.window.len());
-        Ok(&self.window[skip..end])
-    }
-}
-
-fn index(of: u64) -> usize {
-    usize::try_from(of).unwrap_or(usize::MAX)
-}
+/// Longest record with its bytes.
+const MOST_RECORD: u64 = 2 << 20;
 
 /// What a volume holds.
 #[derive(Debug, Default)]
@@ -80,6 +45,8 @@ pub(crate) struct Scanned {
     pub(crate) sealed: bool,
     /// The last record says that the disk was closed in order.
     pub(crate) closed: bool,
+    /// Bytes that the device did not give.
+    pub(crate) unread_bytes: u64,
 }
 
 /// What stands at one place.
@@ -95,11 +62,27 @@ struct Stretch {
     from: u64,
     to: u64,
     known: Option<Entry>,
+    /// Something in it may be of shards whose keys nobody knows.
+    unknown: bool,
+    /// A write that never ended can have left it.
+    may_be_torn: bool,
+}
+
+struct Scan<'a> {
+    heading: &'a Heading,
+    source: Source<'a>,
+    /// Records and extents are read in turns.
+    extents: Source<'a>,
 }
 
 /// Finds all records of a volume.
-pub(crate) fn scan(file: &dyn DiskFile, heading: &Heading) -> io::Result<Scanned> {
-    let mut source = Source::new(file);
+pub(crate) fn scan(file: &dyn DiskFile, heading: &Heading, bad: BadSectors) -> io::Result<Scanned> {
+    let source = Source::new(file, bad)?;
+    let mut scan = Scan {
+        heading,
+        extents: source.again(),
+        source,
+    };
     let mut found = Scanned {
         tail: FIRST_RECORD,
         extents_from: heading.size,
@@ -108,7 +91,7 @@ pub(crate) fn scan(file: &dyn DiskFile, heading: &Heading) -> io::Result<Scanned
     let mut stretches = Vec::new();
     let mut at = FIRST_RECORD;
     while !found.sealed && at < heading.size {
-        match look(&mut source, heading, at)? {
+        match scan.look(at)? {
             Seen::Whole(head) => {
                 found.take(at, &head);
                 // A seal may be written again where it is.
@@ -116,28 +99,35 @@ pub(crate) fn scan(file: &dyn DiskFile, heading: &Heading) -> io::Result<Scanned
                 at += head.span(at);
             }
             Seen::Bad(head) => {
-                let entry = head.kind.is_shard().then(|| entry(at, &head));
                 let to = at + head.span(at);
                 found.durable_to = found.durable_to.max(head.durable_to);
                 found.closed = false;
-                stretches.push(Stretch {
-                    from: at,
-                    to,
-                    known: entry,
-                });
+                stretches.push(scan.bad_record(at, &head)?);
                 found.tail = to;
                 at = to;
             }
-            Seen::Nothing => match search(&mut source, heading, at)? {
+            Seen::Nothing => match scan.search(at)? {
                 Some(next) => {
-                    stretches.extend(stretch(&mut source, heading, at, next)?);
+                    stretches.extend(scan.stretch(at, next)?);
                     at = next;
                 }
-                None => break,
+                None => {
+                    if let Some(last) = scan.last(at)? {
+                        found.tail = last.to;
+                        found.closed = false;
+                        stretches.push(last);
+                    }
+                    break;
+                }
             },
         }
     }
     found.judge(stretches);
+    // A volume has its length from the start.
+    if !found.sealed && scan.source.len < heading.size {
+        found.unknown.push((scan.source.len, heading.size));
+    }
+    found.unread_bytes = scan.source.unread_bytes() + scan.extents.unread_bytes();
     Ok(found)
 }
 
@@ -174,101 +164,182 @@ impl Scanned {
         }
     }
 
-    /// What was synced is damaged; what was not is torn.
+    /// What was synced is damaged; what was not, and can be of a write that
+    /// never ended, is torn.
     fn judge(&mut self, stretches: Vec<Stretch>) {
-        for Stretch { from, to, known } in stretches {
-            match known {
-                _ if from >= self.durable_to => self.torn.push((from, to)),
-                Some(entry) => {
-                    self.entries.push(entry);
-                    self.damaged.push(entry);
-                }
-                None => self.unknown.push((from, to)),
+        // Nothing is written behind a batch before it is synced: what follows
+        // a torn record is of the same batch.
+        let mut torn = false;
+        for stretch in stretches {
+            let Stretch { from, to, .. } = stretch;
+            if from >= self.durable_to && (stretch.may_be_torn || torn) {
+                torn = true;
+                self.torn.push((from, to));
+                continue;
+            }
+            if let Some(entry) = stretch.known {
+                self.entries.push(entry);
+                self.damaged.push(entry);
+            }
+            if stretch.unknown {
+                self.unknown.push((from, to));
             }
         }
         self.entries.sort_by_key(|entry| entry.at);
     }
 }
 
-fn look(source: &mut Source<'_>, heading: &Heading, at: u64) -> io::Result<Seen> {
-    let bytes = source.bytes(at, HEAD_BYTES as u64)?;
-    let Some(head) = decode_head(heading.salt, at, bytes) else {
-        return Ok(Seen::Nothing);
-    };
-    if at + head.span(at) > heading.size {
-        return Ok(Seen::Nothing);
+impl Scan<'_> {
+    fn head_at(&mut self, at: u64) -> io::Result<Option<Head>> {
+        let bytes = self.source.bytes(at, HEAD_BYTES as u64)?;
+        Ok(decode_head(self.heading, at, bytes))
     }
-    if !head.kind.is_shard() {
-        return Ok(Seen::Whole(head));
-    }
-    let bytes = source.bytes(at, u64::from(head.meta_len))?;
-    let Ok(meta) = decode_meta(heading.salt, at, &head, bytes) else {
-        return Ok(Seen::Bad(head));
-    };
-    if meta.header.key.group != heading.group {
-        return Ok(Seen::Bad(head));
-    }
-    let len = head.end.shard_len;
-    let whole = if head.kind == Kind::Extent {
-        let mut extent = Source::new(source.file);
-        let data = extent.bytes(head.data_at, len)?;
-        first_bad_block(data, &meta.crcs).is_none()
-    } else {
-        let data = source.bytes(head.data_at, len)?;
-        first_bad_block(data, &meta.crcs).is_none()
-    };
-    Ok(if whole {
-        Seen::Whole(head)
-    } else {
-        Seen::Bad(head)
-    })
-}
 
-/// The next whole head behind `at`.
-fn search(source: &mut Source<'_>, heading: &Heading, at: u64) -> io::Result<Option<u64>> {
-    let mut from = at;
-    while from < heading.size {
-        let window = source.bytes(from, WINDOW_BYTES)?;
-        if window.len() < HEAD_BYTES {
-            return Ok(None);
+    fn look(&mut self, at: u64) -> io::Result<Seen> {
+        let Some(head) = self.head_at(at)? else {
+            return Ok(Seen::Nothing);
+        };
+        if !head.kind.is_shard() {
+            return Ok(Seen::Whole(head));
         }
-        let mut skip = 0;
-        while skip + HEAD_BYTES <= window.len() {
-            let place = from + skip as u64;
-            if place > at && decode_head(heading.salt, place, &window[skip..]).is_some() {
-                return Ok(Some(place));
+        let bytes = self.source.bytes(at, u64::from(head.meta_len))?;
+        let Ok(meta) = decode_meta(self.heading.salt, at, &head, bytes) else {
+            return Ok(Seen::Bad(head));
+        };
+        if meta.header.key.group != self.heading.group {
+            return Ok(Seen::Bad(head));
+        }
+        let source = match head.kind {
+            Kind::Extent => &mut self.extents,
+            _ => &mut self.source,
+        };
+        let data = source.bytes(head.data_at, head.end.shard_len)?;
+        let whole =
+            data.len() as u64 == head.end.shard_len && first_bad_block(data, &meta.crcs).is_none();
+        Ok(if whole {
+            Seen::Whole(head)
+        } else {
+            Seen::Bad(head)
+        })
+    }
+
+    /// A record whose head is whole.
+    fn bad_record(&mut self, at: u64, head: &Head) -> io::Result<Stretch> {
+        let to = at + head.span(at);
+        let extent_to = head.data_at + head.end.shard_len;
+        let unread = head.kind == Kind::Extent && self.extents.is_unread(head.data_at, extent_to);
+        let bytes = self.source.bytes(at, u64::from(head.meta_len))?;
+        let meta = decode_meta(self.heading.salt, at, head, bytes);
+        // An extent lies in space that nobody zeroed, so that nobody can tell
+        // what a write that never ended left there.
+        let of_extent = head.kind == Kind::Extent && meta.is_ok();
+        Ok(Stretch {
+            from: at,
+            to,
+            known: head.kind.is_shard().then(|| entry(at, head)),
+            unknown: false,
+            may_be_torn: !unread && (of_extent || self.may_be_torn(at, to)?),
+        })
+    }
+
+    /// Whether a write that never ended can have left this: then a sector of
+    /// it is missing, and shows the zeroes that were synced before. A device
+    /// writes sectors whole or not at all.
+    fn may_be_torn(&mut self, from: u64, to: u64) -> io::Result<bool> {
+        if self.source.is_unread(from, to) {
+            return Ok(false);
+        }
+        let mut at = from / SECTOR * SECTOR;
+        while at < to {
+            let sector = self.source.bytes(at, SECTOR)?;
+            if sector.len() as u64 == SECTOR && sector.iter().all(|byte| *byte == 0) {
+                return Ok(true);
             }
-            skip += RECORD_ALIGN as usize;
+            at += SECTOR;
         }
-        from += skip as u64;
+        Ok(false)
     }
-    Ok(None)
-}
 
-/// What lies between two records; nothing if it is only the way to the next
-/// sector.
-fn stretch(
-    source: &mut Source<'_>,
-    heading: &Heading,
-    from: u64,
-    to: u64,
-) -> io::Result<Option<Stretch>> {
-    if to == from.next_multiple_of(SECTOR) {
-        let between = source.bytes(from, to - from)?;
-        if between.iter().all(|byte| *byte == 0) {
+    /// The next whole head behind `at`.
+    fn search(&mut self, at: u64) -> io::Result<Option<u64>> {
+        let mut from = at;
+        while from < self.heading.size {
+            let window = self.source.bytes(from, WINDOW_BYTES)?;
+            if window.len() < HEAD_BYTES {
+                return Ok(None);
+            }
+            let mut skip = 0;
+            while skip + HEAD_BYTES <= window.len() {
+                let place = from + skip as u64;
+                if place > at && decode_head(self.heading, place, &window[skip..]).is_some() {
+                    return Ok(Some(place));
+                }
+                skip += RECORD_ALIGN as usize;
+            }
+            from += skip as u64;
+        }
+        Ok(None)
+    }
+
+    /// What lies between two records; nothing if it is only the way to the
+    /// next sector.
+    fn stretch(&mut self, from: u64, to: u64) -> io::Result<Option<Stretch>> {
+        if to == from.next_multiple_of(SECTOR) && self.is_zero(from, to)? {
             return Ok(None);
         }
+        Ok(Some(self.headless(from, to)?))
     }
-    let bytes = source.bytes(from, MOST_META.min(to - from))?;
-    let key = header_at(bytes).filter(|key| key.group == heading.group);
-    let known = key.map(|key| Entry {
-        blob: key.blob,
-        index: key.index,
-        at: at_of(from),
-        span: u32::try_from(to - from).unwrap_or(u32::MAX),
-        extent: 0,
-    });
-    Ok(Some(Stretch { from, to, known }))
+
+    /// What lies behind the last record that has a whole head; nothing if
+    /// nothing was written there, or a write that never ended.
+    fn last(&mut self, at: u64) -> io::Result<Option<Stretch>> {
+        let sector = at.next_multiple_of(SECTOR);
+        let from = if self.is_zero(at, sector)? {
+            sector
+        } else {
+            at
+        };
+        // Its first record's head is there, or nothing of it was answered.
+        let mut to = (from + HEAD_BYTES as u64).next_multiple_of(SECTOR);
+        if from >= self.heading.size.min(self.source.len) || self.may_be_torn(from, to)? {
+            return Ok(None);
+        }
+        while to < self.heading.size && !self.is_zero(to, to + SECTOR)? {
+            to += SECTOR;
+        }
+        let mut last = self.headless(from, to)?;
+        last.may_be_torn = false;
+        Ok(Some(last))
+    }
+
+    fn is_zero(&mut self, from: u64, to: u64) -> io::Result<bool> {
+        let bytes = self.source.bytes(from, to - from)?;
+        let zero = bytes.iter().all(|byte| *byte == 0);
+        Ok(zero && !self.source.is_unread(from, to))
+    }
+
+    /// A stretch without a whole head.
+    fn headless(&mut self, from: u64, to: u64) -> io::Result<Stretch> {
+        let may_be_torn = self.may_be_torn(from, to)?;
+        let bytes = self.source.bytes(from, MOST_RECORD.min(to - from))?;
+        let key = header_at(bytes).filter(|key| key.group == self.heading.group);
+        // More than one record may be gone.
+        let unknown = key.is_none() || bytes.len() as u64 != to - from || !explains(bytes);
+        let known = key.map(|key| Entry {
+            blob: key.blob,
+            index: key.index,
+            at: at_of(from),
+            span: u32::try_from(to - from).unwrap_or(u32::MAX),
+            extent: 0,
+        });
+        Ok(Stretch {
+            from,
+            to,
+            known,
+            unknown,
+            may_be_torn,
+        })
+    }
 }
 
 /// Whether a volume's group is that of its folder; for messages.

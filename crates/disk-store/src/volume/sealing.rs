@@ -41,6 +41,9 @@ impl Engine {
             return Ok(false);
         }
         self.punch_all()?;
+        if self.mend_next()? {
+            return Ok(true);
+        }
         let Some(next) = self.next_to_seal() else {
             return Ok(false);
         };
@@ -62,7 +65,7 @@ impl Engine {
     /// Closes the open volume of a group, whatever room it has.
     #[cfg(test)]
     pub(crate) fn roll(&self, group: GroupId) {
-        let _writer = self.writer.lock();
+        let _writer = self.writing();
         let empty = {
             let state = self.state.read();
             let of = state.groups.get(&group);
@@ -77,7 +80,7 @@ impl Engine {
     fn next_to_seal(&self) -> Option<ToSeal> {
         // A batch that closes a volume writes to it before its state shows
         // the records: sealed meanwhile, it would lose them.
-        let _no_batch = self.writer.lock();
+        let _no_batch = self.writing();
         let state = self.state.read();
         let mut volumes = state.groups.values().flat_map(|of| of.volumes.values());
         let volume = volumes.find(|volume| {
@@ -182,6 +185,7 @@ impl Engine {
             volume.stage = Stage::Sealed;
             volume.file = None;
             volume.tail = head.tail;
+            volume.unknown = head.unknown;
             volume.index = Index::Directory(head);
         }
     }
@@ -194,12 +198,12 @@ impl Engine {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             file => file.map_err(|error| self.unread(&error))?,
         };
-        let Some(salt) = self.salt_of(group, sequence) else {
+        let Some(heading) = self.heading_of(group, sequence) else {
             return Ok(());
         };
         let offset = entry.offset();
         let bytes = read_at(&*file, offset, HEAD_BYTES).map_err(|error| self.unread(&error))?;
-        let Some(head) = decode_head(salt, offset, &bytes) else {
+        let Some(head) = decode_head(&heading, offset, &bytes) else {
             return Ok(());
         };
         let from = head.data_at.next_multiple_of(PAGE);
@@ -210,10 +214,10 @@ impl Engine {
         Ok(())
     }
 
-    fn salt_of(&self, group: GroupId, sequence: u64) -> Option<u64> {
+    fn heading_of(&self, group: GroupId, sequence: u64) -> Option<Heading> {
         let state = self.state.read();
         let volume = state.groups.get(&group)?.volumes.get(&sequence)?;
-        Some(volume.heading.salt)
+        Some(volume.heading)
     }
 
     fn punch_range(
@@ -231,6 +235,9 @@ impl Engine {
     }
 
     /// Begins the log anew with what holds, and removes what it replaces.
+    ///
+    /// Nothing goes into the new segment before the old one is gone, durably:
+    /// where there are two, both say all there is.
     pub(super) fn renew_log(&self, writer: &mut Writer) -> Result<(), StoreError> {
         let entries = snapshot(&self.state.read(), writer.next_volume);
         let sequence = writer.next_log;
@@ -239,13 +246,19 @@ impl Engine {
         let salt = (self.random)();
         let log = Logbook::begin(&*self.io, &self.identity, sequence, salt, entries)
             .map_err(|(doing, error)| self.refused(doing, "begin log", &error))?;
-        let old = writer.log.replace(log);
-        if let Some(old) = old {
+        if let Some(old) = &writer.log {
             let removed = self.io.remove(&log_file(old.sequence));
-            removed.map_err(|error| self.refused(Doing::Writing, "remove log", &error))?;
+            if let Err(error) = removed {
+                // The new one would count after a start, and miss what goes
+                // into the old one.
+                let error = self.refused(Doing::Writing, "remove log", &error);
+                let _ = self.condition.fence(format!("replace log: {error}"));
+                return Err(error);
+            }
             let synced = self.io.sync_dir(Path::new(LOG));
             synced.map_err(|error| self.refused(Doing::Syncing, "remove log", &error))?;
         }
+        writer.log = Some(log);
         Ok(())
     }
 
@@ -253,7 +266,7 @@ impl Engine {
     /// doubt it.
     pub(crate) fn close(&self) -> Result<(), StoreError> {
         while self.upkeep()? {}
-        let mut writer = self.writer.lock();
+        let mut writer = self.writing();
         if writer.log.is_none() || self.condition.check_writable().is_err() {
             return Ok(());
         }
@@ -307,13 +320,13 @@ pub(super) fn snapshot(state: &State, next_volume: u64) -> Vec<LogEntry> {
     let mut entries = vec![LogEntry::Next {
         volume: next_volume,
     }];
+    if state.incomplete {
+        entries.push(LogEntry::Incomplete);
+    }
     for volume in state.groups.values().flat_map(|of| of.volumes.values()) {
         if !volume.dead.is_empty() {
-            entries.push(LogEntry::Dead {
-                volume: volume.heading.sequence,
-                bytes: volume.dead_bytes,
-                at: volume.dead.clone(),
-            });
+            let (sequence, bytes) = (volume.heading.sequence, volume.dead_bytes);
+            entries.extend(LogEntry::dead(sequence, bytes, &volume.dead));
         }
     }
     for ((group, blob), note) in &state.notes {

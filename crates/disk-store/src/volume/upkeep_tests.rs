@@ -50,6 +50,7 @@ fn missing(engine: &Engine) -> Vec<u64> {
 #[test]
 fn a_volume_is_sealed_with_all_that_was_answered() {
     let disk = SimDisk::new(1);
+    disk.set_yields(true);
     let engine = open(&disk);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -66,6 +66,8 @@ pub(crate) struct Volume {
     pub(crate) unknown: u32,
     /// A record did not verify: the volume is not compacted.
     pub(crate) damaged: bool,
+    /// The device did not give all of it when it was opened.
+    pub(crate) unread: bool,
 }
 
 impl Volume {
@@ -86,6 +88,7 @@ impl Volume {
             recorded: 0,
             unknown: 0,
             damaged: false,
+            unread: false,
         }
     }
 
@@ -105,6 +108,7 @@ impl Volume {
             dead_bytes: 0,
             unknown: head.unknown,
             damaged: false,
+            unread: false,
             index: Index::Directory(head),
         }
     }

@@ -61,6 +61,18 @@ impl Engine {
     /// The records of the cursor's group from its place on, as many as have
     /// about `bytes`.
     pub(crate) fn window(&self, from: WindowCursor, bytes: u64) -> Result<Window, StoreError> {
+        loop {
+            let moves = self.state.read().moves;
+            match self.window_now(from, bytes) {
+                // A directory went with its volume while it was read: what it
+                // named is in a later one.
+                Err(_) if self.state.read().moves != moves => {}
+                window => return window,
+            }
+        }
+    }
+
+    fn window_now(&self, from: WindowCursor, bytes: u64) -> Result<Window, StoreError> {
         let mut window = Window {
             records: Vec::new(),
             next: None,

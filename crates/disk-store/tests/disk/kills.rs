@@ -162,7 +162,8 @@ impl Child {
 
     /// Waits until something was stored, and deleted.
     pub(crate) async fn wait_for_answers(&mut self) {
-        while !self.text().contains("deleted") {
+        let enough = |text: &str| text.contains("deleted") && text.matches("stored").count() > 10;
+        while !enough(&self.text()) {
             let over = self.process.try_wait().unwrap().is_some();
             assert!(!over, "{}", self.text());
             tokio::time::sleep(Duration::from_millis(7)).await;

@@ -14,5 +14,6 @@ mod lossy;
 mod model;
 mod outage;
 mod power;
+mod power_volumes;
 mod volume_damage;
 mod volume_faults;

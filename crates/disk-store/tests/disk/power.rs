@@ -23,7 +23,7 @@ const LONG_LEN: usize = MAX_APPEND_BYTES + 70_000;
 const SMALL_LEN: usize = 2000;
 
 /// A file system in a file, mounted; needs root and loop devices.
-struct Image {
+pub(crate) struct Image {
     dir: TempDir,
 }
 
@@ -36,11 +36,11 @@ impl Image {
         self.dir.path().join("mounted")
     }
 
-    fn disk(&self) -> PathBuf {
+    pub(crate) fn disk(&self) -> PathBuf {
         self.mounted().join("disk")
     }
 
-    fn fresh() -> Self {
+    pub(crate) fn fresh() -> Self {
         let image = Self {
             dir: TempDir::new().unwrap(),
         };
@@ -52,7 +52,7 @@ impl Image {
     }
 
     /// What the device of `other` was given so far.
-    fn after_power_loss(other: &Self) -> Self {
+    pub(crate) fn after_power_loss(other: &Self) -> Self {
         let image = Self {
             dir: TempDir::new().unwrap(),
         };

@@ -39,6 +39,7 @@ pub(super) struct State {
     pub(super) faults: Faults,
     pub(super) sabotage: Sabotage,
     pub(super) old_bytes: bool,
+    pub(super) yields: bool,
     pub(super) counters: Counters,
     files: BTreeMap<Id, File>,
     folders: BTreeMap<Id, Folder>,
@@ -72,6 +73,7 @@ impl State {
             faults: Faults::default(),
             sabotage: Sabotage::default(),
             old_bytes: true,
+            yields: false,
             counters: Counters::default(),
             files: BTreeMap::new(),
             folders: BTreeMap::from([(ROOT, Folder::default())]),
@@ -224,6 +226,12 @@ impl State {
         paths.any(|path| self.walk(path) == Ok(id))
     }
 
+    fn bad(&self, id: Id, offset: u64, len: usize) -> bool {
+        let end = offset + len as u64;
+        let mut bad = self.faults.bad.iter();
+        bad.any(|(path, from, to)| *from < end && *to > offset && self.walk(path) == Ok(id))
+    }
+
     pub(super) fn closed(&mut self, boot: u64, id: Id) {
         if boot != self.boot {
             return;
@@ -258,7 +266,11 @@ impl State {
     }
 
     pub(super) fn read_dir(&self, path: &Path) -> Result<Vec<DirEntry>, Errno> {
-        let folder = self.folders.get(&self.walk(path)?).ok_or(Errno::NOTDIR)?;
+        let id = self.walk(path)?;
+        if self.unreadable(id) {
+            return Err(Errno::IO);
+        }
+        let folder = self.folders.get(&id).ok_or(Errno::NOTDIR)?;
         let entry = |(name, id): (&OsString, Id)| DirEntry {
             name: name.clone(),
             is_dir: self.folders.contains_key(&id),
@@ -377,7 +389,7 @@ impl State {
         offset: u64,
         past_cache: bool,
     ) -> Result<usize, Errno> {
-        if self.unreadable(id) {
+        if self.unreadable(id) || self.bad(id, offset, buf.len()) {
             return Err(Errno::IO);
         }
         let content = self.content(id);
@@ -393,7 +405,10 @@ impl State {
 
     pub(super) fn write(&mut self, id: Id, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
         if due(&mut self.faults.fail_write) {
-            let some = self.random.below(bytes.len() + 1);
+            // Up to a sector's border of the file.
+            let first = SECTOR - usize::try_from(offset % SECTOR as u64).expect("short");
+            let some = first + self.random.below(bytes.len() / SECTOR + 1) * SECTOR;
+            let some = if some > bytes.len() { 0 } else { some };
             self.content_mut(id).write(offset, &bytes[..some]);
             return Err(Errno::IO);
         }

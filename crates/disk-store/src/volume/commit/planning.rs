@@ -6,14 +6,18 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shardgate_wire::StoreError;
 use shardgate_wire::ids::{BlobId, GroupId};
 use shardgate_wire::store::{ShardEnd, SmallShard};
+use shardgate_wire::{ShardKey, StoreError};
 
 use super::{Ending, Op};
+use crate::condition::Doing;
 use crate::io::DiskFile;
 use crate::volume::engine::{Engine, Note, Writer};
-use crate::volume::format::{Entry, Heading, LogEntry, NewRecord, RECORD_ALIGN, SECTOR, meta_len};
+use crate::volume::format::{
+    Entry, Heading, LogEntry, MAX_NOTE_BYTES, NewRecord, RECORD_ALIGN, SECTOR, meta_len,
+};
+use crate::volume::logbook::Refused;
 use crate::volume::making::Extent;
 use crate::volume::volume_state::at_of;
 
@@ -79,25 +83,12 @@ impl Engine {
                 }
                 self.plan_finish(batch, op, ending)?;
             }
-            Op::Delete(key) => {
-                let Some(located) = self.locate(*key)? else {
-                    return Ok(false);
-                };
-                let (volume, entry) = (located.heading.sequence, located.entry);
-                batch.log_ops.push(op);
-                batch.log.push(LogEntry::Delete {
-                    volume,
-                    offset: entry.offset(),
-                    bytes: u32::try_from(entry.bytes()).unwrap_or(u32::MAX),
-                });
-                let group = key.group;
-                batch.burials.push(Burial {
-                    group,
-                    volume,
-                    entry,
-                });
-            }
+            Op::Delete(key) => return self.plan_delete(writer, batch, op, *key),
             Op::Note(group, blob, note) => {
+                if note.payload.len() > MAX_NOTE_BYTES {
+                    let what = format!("a note has at most {MAX_NOTE_BYTES} bytes");
+                    return Err(StoreError::BadCall { what });
+                }
                 let held = self.note(*group, *blob);
                 if held.is_some_and(|held| held.commit >= note.commit) {
                     return Ok(false); // a late repeat
@@ -125,6 +116,39 @@ impl Engine {
             }
         }
         Ok(true)
+    }
+
+    /// All records of the shard go: one that stayed would be found again
+    /// once the others are.
+    fn plan_delete(
+        &self,
+        writer: &mut Writer,
+        batch: &mut Batch<'_>,
+        op: usize,
+        key: ShardKey,
+    ) -> Result<bool, StoreError> {
+        let all = match self.locate_all(key) {
+            Err(StoreError::Corrupt { .. } | StoreError::Io { .. }) => {
+                self.mend_for(writer, key)?;
+                self.locate_all(key)?
+            }
+            all => all?,
+        };
+        for located in &all {
+            let (volume, entry) = (located.heading.sequence, located.entry);
+            batch.log_ops.push(op);
+            batch.log.push(LogEntry::Delete {
+                volume,
+                offset: entry.offset(),
+                bytes: u32::try_from(entry.bytes()).unwrap_or(u32::MAX),
+            });
+            batch.burials.push(Burial {
+                group: key.group,
+                volume,
+                entry,
+            });
+        }
+        Ok(!all.is_empty())
     }
 
     fn plan_put(
@@ -246,13 +270,18 @@ impl<'a> VolumeWrite<'a> {
         self.cursor += span;
     }
 
-    /// Takes and zeroes space where that is due.
-    pub(super) fn zero_ahead(&mut self, zero_step: u64) -> io::Result<()> {
+    /// Takes and zeroes space where that is due, durably before records are
+    /// written there: a sector that is missing must show zeroes, so that a
+    /// torn record is told from a damaged one.
+    pub(super) fn zero_ahead(&mut self, zero_step: u64) -> Result<(), Refused> {
         if self.cursor > self.zeroed_to {
             let len = (self.cursor - self.zeroed_to).next_multiple_of(zero_step);
             // Extents lie behind it; what they hold must stay.
             let most = self.extents_from.saturating_sub(self.zeroed_to);
-            self.file.allocate_zeroed(self.zeroed_to, len.min(most))?;
+            let zeroed = self.file.allocate_zeroed(self.zeroed_to, len.min(most));
+            zeroed.map_err(|error| (Doing::Writing, error))?;
+            let synced = self.file.sync_data();
+            synced.map_err(|error| (Doing::Syncing, error))?;
             self.zeroed_to += len.min(most);
         }
         Ok(())

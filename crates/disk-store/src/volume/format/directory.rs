@@ -8,7 +8,7 @@ use shardgate_wire::ids::BlobId;
 use super::keyed_sum;
 use crate::format::bytes::{Reader, Writer};
 use crate::format::{FormatError, PAGE, damaged, frame, framed_len, unframe};
-use crate::volume::format::heading::{Heading, decode_heading, encode_heading};
+use crate::volume::format::heading::{FIRST_RECORD, Heading, decode_heading, encode_heading};
 
 const MAGIC: &[u8; 8] = b"SG.vdir\0";
 /// Bytes of a page.
@@ -64,6 +64,13 @@ pub(crate) struct DirectoryHead {
     pub(crate) fence: Vec<BlobId>,
     /// Where the pages begin in the file.
     pub(crate) pages_at: u64,
+}
+
+impl DirectoryHead {
+    /// Bytes of the whole file.
+    pub(crate) fn file_len(&self) -> u64 {
+        self.pages_at + (self.fence.len() * DIRECTORY_PAGE) as u64
+    }
 }
 
 /// A directory's bytes, and its head.
@@ -195,11 +202,16 @@ pub(crate) fn decode_directory_head(bytes: &[u8]) -> Result<DirectoryHead, Forma
     if pages != (count as usize).div_ceil(PAGE_ENTRIES) {
         return Err(damaged("directory has another number of pages"));
     }
-    let mut fence = Vec::with_capacity(pages);
-    for _ in 0..pages {
-        fence.push(BlobId(r.u128()?));
-    }
+    // As many as there are bytes for them.
+    let fence = r.raw(pages.saturating_mul(16))?.chunks_exact(16);
+    let fence = fence
+        .map(|blob| BlobId(u128::from_be_bytes(blob.try_into().expect("chunks of 16"))))
+        .collect();
     r.end()?;
+    let ends = FIRST_RECORD <= tail && tail <= heading.size && extents_from <= heading.size;
+    if !ends {
+        return Err(damaged("directory of a volume that ends outside of itself"));
+    }
     Ok(DirectoryHead {
         heading,
         tail,

@@ -4,12 +4,17 @@ use shardgate_wire::DiskIdentity;
 use shardgate_wire::ids::{ClusterId, DiskId, GroupId};
 
 use crate::format::bytes::{Reader, Writer};
-use crate::format::{FormatError, frame, unframe};
+use crate::format::{FormatError, damaged, frame, unframe};
 
 /// Where the second copy of a heading lies.
 pub(crate) const HEADING_COPY: u64 = 4096;
 /// Where the first record, or the first batch of a log, begins.
 pub(crate) const FIRST_RECORD: u64 = 8192;
+
+/// Longest volume: places in it are kept in units of 64 bytes, in 32 bits.
+pub(crate) const MAX_VOLUME_BYTES: u64 = 1 << 38;
+/// Numbers of files are below this, so that there is always a next one.
+pub(crate) const MAX_SEQUENCE: u64 = 1 << 62;
 
 const MAGIC: &[u8; 8] = b"SG.vhead";
 
@@ -58,5 +63,8 @@ pub(crate) fn decode_heading(bytes: &[u8]) -> Result<Heading, FormatError> {
         size: r.u64()?,
     };
     r.end()?;
+    if heading.size > MAX_VOLUME_BYTES || heading.sequence >= MAX_SEQUENCE {
+        return Err(damaged("heading of a file that cannot be"));
+    }
     Ok(heading)
 }

@@ -1,15 +1,16 @@
 //! One record of a volume.
 
-use shardgate_wire::checksum::CHECK_BLOCK;
+use shardgate_wire::checksum::{CHECK_BLOCK, crc32c};
 use shardgate_wire::ids::BlobId;
 use shardgate_wire::store::{MAX_SHARD_BYTES, ShardEnd};
 use shardgate_wire::{ShardHeader, ShardKey};
 
-use super::keyed_sum;
+use super::heading::Heading;
+use super::{SECTOR, keyed_sum};
 use crate::format::bytes::Writer;
 use crate::format::{
-    FormatError, HEADER_PREFIX_BYTES, VERSION, damaged, decode_header, encode_header, header_bytes,
-    header_record_len,
+    FormatError, HEADER_PREFIX_BYTES, PAGE, VERSION, damaged, decode_header, encode_header,
+    header_bytes, header_record_len,
 };
 
 const MAGIC: &[u8; 8] = b"SG.vrec\0";
@@ -88,13 +89,29 @@ impl Head {
         len.next_multiple_of(RECORD_ALIGN)
     }
 
-    fn is_sane(&self, offset: u64) -> bool {
+    /// Whether everything that it says lies in its volume: what follows may
+    /// be added up, and taken into memory.
+    fn is_sane(&self, offset: u64, size: u64) -> bool {
         let meta_end = offset + u64::from(self.meta_len);
-        let inline = matches!(self.kind, Kind::Inline | Kind::Void);
-        self.meta_len as usize >= HEAD_BYTES + SUM_BYTES
-            && self.meta_len <= MAX_META_BYTES
-            && self.end.shard_len <= MAX_SHARD_BYTES
-            && (!inline || (meta_end..=meta_end + 4096).contains(&self.data_at))
+        let own = match self.kind {
+            Kind::Inline | Kind::Void => (meta_end..=meta_end + 4096).contains(&self.data_at),
+            Kind::Extent => self.data_at >= meta_end && self.data_at.is_multiple_of(PAGE as u64),
+            Kind::Seal | Kind::End => true,
+        };
+        let bytes = match self.kind {
+            Kind::Seal | Kind::End => 0,
+            _ => self.end.shard_len,
+        };
+        let blocks = bytes.div_ceil(CHECK_BLOCK as u64);
+        let meta = self.meta_len as usize;
+        own && offset.is_multiple_of(RECORD_ALIGN)
+            && (HEAD_BYTES + SUM_BYTES..=MAX_META_BYTES as usize).contains(&meta)
+            && (!self.kind.is_shard() || 4 * blocks < meta as u64)
+            && self.end.shard_len <= MAX_SHARD_BYTES.max(size)
+            && self.durable_to <= offset
+            && self.data_at <= size
+            && meta_end <= size
+            && bytes <= size - self.data_at
     }
 
     fn encode(&self, salt: u64, offset: u64) -> Vec<u8> {
@@ -126,8 +143,12 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// The head of the record at `offset`, if a whole one is there.
-pub(crate) fn decode_head(salt: u64, offset: u64, bytes: &[u8]) -> Option<Head> {
+pub(crate) fn decode_head(heading: &Heading, offset: u64, bytes: &[u8]) -> Option<Head> {
     let bytes = bytes.get(..HEAD_BYTES)?;
+    if offset > heading.size {
+        return None;
+    }
+    let salt = heading.salt;
     let covered = &bytes[..HEAD_BYTES - SUM_BYTES];
     if bytes[..8] != MAGIC[..]
         || keyed_sum(salt, offset, covered) != u32_at(bytes, HEAD_BYTES - SUM_BYTES)
@@ -149,7 +170,7 @@ pub(crate) fn decode_head(salt: u64, offset: u64, bytes: &[u8]) -> Option<Head> 
         )),
         index: bytes[64],
     };
-    head.is_sane(offset).then_some(head)
+    head.is_sane(offset, heading.size).then_some(head)
 }
 
 /// The rest of a shard's record before its bytes.
@@ -195,10 +216,48 @@ pub(crate) fn decode_meta(
 /// The key in the header of a record whose head is damaged, if that much of
 /// it is whole.
 pub(crate) fn header_at(bytes: &[u8]) -> Option<ShardKey> {
+    Some(header_and_len(bytes)?.0)
+}
+
+fn header_and_len(bytes: &[u8]) -> Option<(ShardKey, usize)> {
     let frame = bytes.get(HEAD_BYTES..)?;
     let len = header_record_len(frame.get(..HEADER_PREFIX_BYTES)?)?;
     let (header, _) = decode_header(frame.get(..len)?).ok()?;
-    Some(header.key)
+    Some((header.key, len))
+}
+
+/// Whether one record with a damaged head, its bytes behind it, is all that
+/// there was in these bytes: no other was lost with it.
+pub(crate) fn explains(bytes: &[u8]) -> bool {
+    let Some((_, header_len)) = header_and_len(bytes) else {
+        return false;
+    };
+    let most_blocks = bytes.len().div_ceil(CHECK_BLOCK);
+    (0..=most_blocks).any(|blocks| {
+        let table = bytes.get(HEAD_BYTES + header_len..);
+        let split = table.and_then(|table| table.split_at_checked(4 * blocks));
+        let rest = split.and_then(|(table, rest)| Some((table, rest.get(SUM_BYTES..)?)));
+        rest.is_some_and(|(table, data)| is_padded(data, table))
+    })
+}
+
+/// Whether `data` is the blocks of which `table` has the checksums, and what
+/// follows a record up to the next sector.
+fn is_padded(data: &[u8], table: &[u8]) -> bool {
+    const PADDING: usize = RECORD_ALIGN as usize + SECTOR as usize;
+    let used = data.iter().rposition(|byte| *byte != 0);
+    let used = used.map_or(0, |last| last + 1);
+    let least = data.len().saturating_sub(PADDING).max(used);
+    let Some(full) = (table.len() / 4).checked_sub(1) else {
+        return least == 0;
+    };
+    let sums = |block: &[u8], at: usize| crc32c(block) == u32_at(table, 4 * at);
+    let mut blocks = data.chunks_exact(CHECK_BLOCK).take(full).enumerate();
+    let from = full * CHECK_BLOCK;
+    let to = data.len().min(from + CHECK_BLOCK);
+    data.len() > from
+        && blocks.all(|(at, block)| sums(block, at))
+        && (least.max(from + 1)..=to).any(|len| sums(&data[from..len], full))
 }
 
 /// Bytes of head, header, checksums of a shard, before its bytes.

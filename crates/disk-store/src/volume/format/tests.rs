@@ -93,7 +93,7 @@ fn records_round_trip() {
     ] {
         let offset = 8192;
         let record = record(offset, len, extent);
-        let head = decode_head(SALT, offset, &record.meta).unwrap();
+        let head = decode_head(&heading(), offset, &record.meta).unwrap();
         assert_eq!(head, record.head);
         let meta = decode_meta(SALT, offset, &head, &record.meta).unwrap();
         assert_eq!(meta.header, sample::header(&sample::context(3), 77));
@@ -114,7 +114,7 @@ fn every_flip_and_every_cut_of_a_record_is_noticed() {
     let offset = 8192;
     let record = record(offset, 100, None).meta;
     let whole = |bytes: &[u8]| {
-        let head = decode_head(SALT, offset, bytes);
+        let head = decode_head(&heading(), offset, bytes);
         head.is_some_and(|head| decode_meta(SALT, offset, &head, bytes).is_ok())
     };
     assert!(whole(&record));
@@ -129,9 +129,13 @@ fn every_flip_and_every_cut_of_a_record_is_noticed() {
 #[test]
 fn a_record_counts_at_its_place_in_its_file_alone() {
     let record = record(8192, 100, None).meta;
-    assert!(decode_head(SALT, 8192, &record).is_some());
-    assert_eq!(decode_head(SALT, 8192 + 64, &record), None);
-    assert_eq!(decode_head(SALT ^ 1, 8192, &record), None);
+    assert!(decode_head(&heading(), 8192, &record).is_some());
+    assert_eq!(decode_head(&heading(), 8192 + 64, &record), None);
+    let other = Heading {
+        salt: SALT ^ 1,
+        ..heading()
+    };
+    assert_eq!(decode_head(&other, 8192, &record), None);
 }
 
 #[test]
@@ -187,7 +191,7 @@ fn batches_round_trip_and_notice_flips_and_cuts() {
 proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        let _ = decode_head(SALT, 0, &bytes);
+        let _ = decode_head(&heading(), 0, &bytes);
         let _ = header_at(&bytes);
         let _ = decode_batch(SALT, 0, &bytes);
         let _ = decode_directory_head(&bytes);
@@ -208,7 +212,7 @@ proptest! {
         head[12..16].copy_from_slice(&meta_len.to_be_bytes());
         let sum = keyed_sum(SALT, 64, &head);
         head.extend(sum.to_be_bytes());
-        if let Some(found) = decode_head(SALT, 64, &head) {
+        if let Some(found) = decode_head(&heading(), 64, &head) {
             prop_assert!(found.span(64) >= 64);
             let mut bytes = head;
             bytes.extend(rest);

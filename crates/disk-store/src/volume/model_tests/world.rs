@@ -1,10 +1,12 @@
 //! A disk, its volumes, and what its callers know.
 
+mod checks;
+mod together;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use shardgate_wire::checksum::block_crcs;
 use shardgate_wire::conformance::sample;
 use shardgate_wire::ids::{BlobId, CommitNumber, GroupId};
@@ -13,11 +15,12 @@ use shardgate_wire::{ShardKey, StoreError};
 
 use crate::condition::Condition;
 use crate::io::sim::{Faults, Sabotage, SimDisk};
+use crate::volume::Op;
 use crate::volume::commit::Ending;
 use crate::volume::engine::{Engine, Note, VolumeFigures};
 use crate::volume::making::Extent;
 use crate::volume::opening::Opening;
-use crate::volume::{Op, WindowCursor};
+use checks::Known;
 
 const GROUPS: [GroupId; 2] = [GroupId(7), GroupId(0x91)];
 const BLOBS: u64 = 24;
@@ -58,30 +61,24 @@ impl Random {
     }
 }
 
-/// What callers know of one shard.
-#[derive(Clone, Debug, Default)]
-struct Known {
-    /// What it surely is if nothing in `maybe` came true.
-    sure: Option<SmallShard>,
-    /// What it may be as well, by calls that were not answered with success.
-    maybe: Vec<Option<SmallShard>>,
-}
-
-impl Known {
-    fn may_be(&self, seen: &Option<SmallShard>) -> bool {
-        self.sure == *seen || self.maybe.contains(seen)
-    }
-
-    fn is(&mut self, now: Option<SmallShard>) {
-        self.sure = now;
-        self.maybe.clear();
-    }
-}
-
 /// An extent that is being written.
 struct Writing {
     extent: Extent,
     shard: SmallShard,
+}
+
+impl Writing {
+    fn ending(&self) -> Ending {
+        Ending {
+            extent: self.extent.clone(),
+            header: self.shard.header.clone(),
+            end: ShardEnd {
+                shard_len: self.shard.bytes.len() as u64,
+                blob_len: self.shard.blob_len,
+            },
+            crcs: block_crcs(&self.shard.bytes),
+        }
+    }
 }
 
 pub(super) struct World {
@@ -95,6 +92,19 @@ pub(super) struct World {
     writing: Vec<Writing>,
     commits: u64,
     trace: bool,
+}
+
+/// A shard that is to be there, or not.
+type Wanted = (ShardKey, Option<SmallShard>);
+
+fn ops(wanted: &[Wanted]) -> Vec<Op<'_>> {
+    wanted
+        .iter()
+        .map(|(key, shard)| match shard {
+            Some(shard) => Op::Put(shard),
+            None => Op::Delete(*key),
+        })
+        .collect()
 }
 
 fn open(disk: &SimDisk, salts: &Arc<AtomicU64>) -> Result<Engine, StoreError> {
@@ -138,7 +148,7 @@ impl World {
     }
 
     pub(super) fn step(&mut self) {
-        match self.random.below(42) {
+        match self.random.below(46) {
             0..=14 => self.commit(),
             15..=17 => self.begin(),
             18..=20 => self.finish(),
@@ -153,6 +163,7 @@ impl World {
             36 => self.reopen(),
             37 => self.restart(),
             38 => self.crash(),
+            39..=42 => self.together(),
             _ => self.fault(),
         }
     }
@@ -183,64 +194,26 @@ impl World {
         note.is_some_and(|note| note.deleted)
     }
 
+    /// A put or a delete.
+    fn wanted(&mut self, key: ShardKey) -> Wanted {
+        let put = self.random.below(3) > 0;
+        (key, put.then(|| self.shard(key)))
+    }
+
     /// Puts and deletes, several at once.
     fn commit(&mut self) {
-        let mut wanted: Vec<(ShardKey, Option<SmallShard>)> = Vec::new();
+        let mut wanted: Vec<Wanted> = Vec::new();
         for _ in 0..=self.random.below(5) {
             let key = self.key();
-            let put = self.random.below(3) > 0;
-            let shard = put.then(|| self.shard(key));
-            wanted.push((key, shard));
+            wanted.push(self.wanted(key));
         }
-        let ops: Vec<Op<'_>> = wanted
-            .iter()
-            .map(|(key, shard)| match shard {
-                Some(shard) => Op::Put(shard),
-                None => Op::Delete(*key),
-            })
-            .collect();
-        let answers = self.engine.commit(&ops);
+        let answers = self.engine.commit(&ops(&wanted));
         for ((key, shard), answer) in wanted.into_iter().zip(answers) {
             self.say(|| {
                 let put = shard.as_ref().map(|shard| shard.bytes.len());
                 format!("put {put:?} {key:?}: {answer:?}")
             });
             self.judge(key, shard, answer);
-        }
-    }
-
-    /// Whether an answer fits what is known, and what is known after it.
-    fn judge(&mut self, key: ShardKey, shard: Option<SmallShard>, answer: Result<(), StoreError>) {
-        let refuses = self.refuses(key);
-        let known = self.known(key);
-        match answer {
-            Ok(()) if shard.is_some() => {
-                let fits = known.sure.is_none()
-                    || known.sure == shard
-                    || known
-                        .maybe
-                        .iter()
-                        .any(|maybe| maybe.is_none() || *maybe == shard);
-                assert!(fits, "{key:?} was stored over another");
-                assert!(!refuses, "{key:?} was stored though it has a delete note");
-                known.is(shard);
-            }
-            Ok(()) => known.is(None),
-            Err(StoreError::Exists) => {
-                let other = |held: &Option<SmallShard>| held.is_some() && *held != shard;
-                assert!(
-                    other(&known.sure) || known.maybe.iter().any(other),
-                    "{key:?} exists"
-                );
-            }
-            Err(StoreError::BadCall { .. }) => {
-                let key = (key.group, key.blob);
-                assert!(refuses || self.maybe_notes.contains(&key), "{key:?}");
-            }
-            Err(StoreError::Fenced { .. } | StoreError::NoSpace | StoreError::Io { .. }) => {
-                known.maybe.push(shard)
-            }
-            Err(error) => panic!("{key:?}: {error}"),
         }
     }
 
@@ -269,22 +242,24 @@ impl World {
     }
 
     fn finish(&mut self) {
-        if self.writing.is_empty() {
+        let Some(writing) = self.some_writing() else {
             return;
-        }
-        let at = self.random.below(self.writing.len() as u64) as usize;
-        let Writing { extent, shard } = self.writing.swap_remove(at);
-        let key = shard.header.key;
-        let ending = Ending {
-            extent: extent.clone(),
-            header: shard.header.clone(),
-            end: ShardEnd {
-                shard_len: shard.bytes.len() as u64,
-                blob_len: shard.blob_len,
-            },
-            crcs: block_crcs(&shard.bytes),
         };
+        let ending = writing.ending();
         let answer = self.engine.commit(&[Op::Finish(&ending)]).remove(0);
+        self.finished(writing, answer);
+    }
+
+    /// An extent that was written, and is to be ended.
+    fn some_writing(&mut self) -> Option<Writing> {
+        let count = self.writing.len() as u64;
+        let at = (count > 0).then(|| self.random.below(count) as usize)?;
+        Some(self.writing.swap_remove(at))
+    }
+
+    fn finished(&mut self, writing: Writing, answer: Result<(), StoreError>) {
+        let Writing { extent, shard } = writing;
+        let key = shard.header.key;
         self.say(|| format!("finish {key:?}: {answer:?}"));
         if answer.is_err() {
             self.engine.release(&extent);
@@ -307,119 +282,6 @@ impl World {
         }
     }
 
-    /// What is stored under a key.
-    fn stored(&self, key: ShardKey) -> Option<SmallShard> {
-        let stat = self
-            .engine
-            .stat(key)
-            .unwrap_or_else(|e| panic!("stat {key:?}: {e}"))?;
-        let end = stat.end.expect("volumes hold what has ended");
-        let len = u32::try_from(end.shard_len).unwrap();
-        let (bytes, crcs) = if len == 0 {
-            (Bytes::new(), vec![])
-        } else {
-            let read = self.engine.read(key, 0, len);
-            let read = read.unwrap_or_else(|e| panic!("read {key:?}: {e}"));
-            let read = read.expect("it was there just now");
-            (read.bytes, read.crcs)
-        };
-        Some(SmallShard {
-            header: stat.header,
-            blob_len: end.blob_len,
-            bytes,
-            crcs,
-        })
-    }
-
-    fn read(&mut self) {
-        let key = self.key();
-        self.check(key, false);
-    }
-
-    /// `settles`: what is seen is so from now on.
-    fn check(&mut self, key: ShardKey, settles: bool) {
-        let seen = self.stored(key);
-        let known = self.known(key);
-        let short = |shard: &Option<SmallShard>| {
-            shard
-                .as_ref()
-                .map(|shard| (shard.bytes.len(), shard.crcs.clone()))
-        };
-        assert!(
-            known.may_be(&seen),
-            "{key:?} is {:?}, and should be {:?} or one of {:?}",
-            short(&seen),
-            short(&known.sure),
-            known.maybe.iter().map(short).collect::<Vec<_>>()
-        );
-        if settles {
-            known.is(seen);
-        }
-    }
-
-    fn list(&mut self) {
-        let limit = self.random.pick(&[1, 3, 100]);
-        let mut after = None;
-        let mut listed = Vec::new();
-        loop {
-            let page = self.engine.list(after, limit).expect("lists");
-            listed.extend(page.iter().map(|entry| entry.key));
-            if page.len() < limit {
-                break;
-            }
-            after = page.last().map(|entry| entry.key);
-        }
-        assert!(listed.is_sorted_by(|a, b| a < b), "{listed:?}");
-        let listed: BTreeSet<_> = listed.into_iter().collect();
-        self.check_keys(&listed, "list");
-    }
-
-    fn windows(&mut self) {
-        let bytes = self.random.pick(&[1, 5000, 1 << 20]);
-        let mut seen = BTreeSet::new();
-        for group in self.engine.groups_from(None) {
-            let mut next = Some(WindowCursor {
-                group,
-                ..WindowCursor::default()
-            });
-            while let Some(from) = next {
-                let window = self.engine.window(from, bytes).expect("reads");
-                assert!(!window.unknown);
-                for record in window.records {
-                    let shard = record
-                        .shard
-                        .unwrap_or_else(|e| panic!("{:?}: {e}", record.key));
-                    assert_eq!(shard.header.key, record.key);
-                    assert!(seen.insert(record.key), "{:?} twice", record.key);
-                }
-                assert!(window.next.is_none_or(|next| next > from));
-                next = window.next;
-            }
-        }
-        self.check_keys(&seen, "windows");
-    }
-
-    /// Keys that were enumerated against what is known.
-    fn check_keys(&self, keys: &BTreeSet<ShardKey>, what: &str) {
-        for (key, known) in &self.known {
-            let may_be = |there: bool| {
-                known.sure.is_some() == there
-                    || known.maybe.iter().any(|maybe| maybe.is_some() == there)
-            };
-            assert!(
-                may_be(keys.contains(key)),
-                "{what}: {key:?} is {}",
-                keys.contains(key)
-            );
-        }
-        for key in keys {
-            assert!(
-                self.known.contains_key(key),
-                "{what}: {key:?} was never stored"
-            );
-        }
-    }
-
     fn upkeep(&mut self) {
         let done = self.engine.upkeep();
         self.say(|| format!("upkeep: {done:?}"));
@@ -430,21 +292,8 @@ impl World {
             return;
         };
         let stops = self.random.below(8) == 0;
-        // What others do while it runs.
-        let keys: Vec<_> = (0..2).map(|_| self.key()).collect();
-        let engine = Arc::clone(&self.engine);
-        let mut answers = Vec::new();
-        let done = self.engine.compact(&choice, &mut |_| {
-            if answers.is_empty() {
-                let ops: Vec<_> = keys.iter().map(|key| Op::Delete(*key)).collect();
-                answers = engine.commit(&ops);
-            }
-            !stops
-        });
-        self.say(|| format!("compact {choice:?}: {done:?}, meanwhile {keys:?}: {answers:?}"));
-        for (key, answer) in keys.into_iter().zip(answers) {
-            self.judge(key, None, answer);
-        }
+        let done = self.engine.compact(&choice, &mut |_| !stops);
+        self.say(|| format!("compact {choice:?}: {done:?}"));
     }
 
     fn note(&mut self) {
@@ -565,11 +414,12 @@ impl World {
         self.say(|| format!("{faults:?}"));
         self.disk.set_faults(faults);
         for _ in 0..6 {
-            match self.random.below(8) {
+            match self.random.below(9) {
                 0 => self.begin(),
                 1 => self.finish(),
                 2 => self.upkeep(),
                 3 | 4 => self.compact(),
+                5 => self.together(),
                 _ => self.commit(),
             }
         }
@@ -584,23 +434,5 @@ impl World {
         } else {
             self.disk.set_faults(Faults::default());
         }
-    }
-
-    /// Everything is as it should be, and stays so.
-    pub(super) fn check_all(&mut self) {
-        let keys: Vec<_> = self.known.keys().copied().collect();
-        for key in keys {
-            self.check(key, true);
-        }
-        self.list();
-        self.windows();
-        for of in std::mem::take(&mut self.maybe_notes) {
-            match self.engine.note(of.0, of.1) {
-                Some(note) => drop(self.notes.insert(of, note)),
-                None => drop(self.notes.remove(&of)),
-            }
-        }
-        let held: BTreeMap<_, _> = self.engine.notes(None, 1000).into_iter().collect();
-        assert_eq!(held, self.notes);
     }
 }
