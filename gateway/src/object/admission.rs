@@ -21,7 +21,7 @@ const FIRST_UNITS: u64 = 16;
 
 /// What is read ahead is what the client drains in this time: many times what
 /// disks need, and more than a pause of theirs.
-const AHEAD: Duration = Duration::from_millis(250);
+const AHEAD: Duration = Duration::from_millis(200);
 /// The same while memory is not plenty.
 const AHEAD_LEAST: Duration = Duration::from_millis(30);
 
@@ -377,7 +377,7 @@ mod tests {
             if next > window {
                 prop_assert!(starved && !lagged);
                 prop_assert!(next <= MAX_WINDOW && next - window <= (free / 16) * UNIT);
-                prop_assert!(next <= (rate / 4).next_multiple_of(UNIT));
+                prop_assert!(next <= (rate / 5 + 1).next_multiple_of(UNIT));
             }
         }
     }
