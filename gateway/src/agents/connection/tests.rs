@@ -1,3 +1,5 @@
+//! Answers whole and in bits, what is none, and when a connection is used again.
+
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 

@@ -1,3 +1,5 @@
+//! Slots are filled from peers, only as the catalog asks, and closed only when whole.
+
 use bytes::Bytes;
 use shardgate_catalog::DeleteCondition;
 use shardgate_catalog::model::BlobRef;
