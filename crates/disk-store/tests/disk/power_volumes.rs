@@ -24,7 +24,7 @@ use crate::power::Image;
 const CHILD_DISK: &str = "SHARDGATE_DISK_WITHOUT_POWER";
 /// Blobs that one run may use.
 const RUN: u64 = 1_000_000;
-const RUNS: u64 = 5;
+const RUNS: u64 = 4;
 const LENGTHS: [usize; 5] = [100, 3000, 70_000, 30_000, 900];
 
 /// Volumes that are full, sealed and compacted many times in a run.
@@ -216,7 +216,7 @@ async fn volumes_survive_the_loss_of_power_at_any_moment() {
     LocalDisk::format(&image.disk(), &new).unwrap();
     let mut said = Said::default();
     for run in 0..RUNS {
-        let lines = 300 + (seed >> (8 * run)) % 900;
+        let lines = 200 + (seed >> (8 * run)) % 500;
         run_until(run, &image.disk(), lines, &mut said);
         let after = Image::after_power_loss(&image);
         let disk = LocalDisk::open(&after.disk(), &expected(), small_volumes()).unwrap();
