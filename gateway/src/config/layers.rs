@@ -49,6 +49,7 @@ const KEYS: &[&str] = &[
     "classes",
     "limits.memory_budget",
     "limits.memory_wait",
+    "limits.directory_memory",
     "limits.connections",
     "limits.requests",
     "limits.header_timeout",
