@@ -314,6 +314,11 @@ impl DiskFile for SimFile {
         Ok(state.read(self.id, buf, offset, true)?)
     }
 
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        let allocate = |state: &mut State| state.allocate_unwritten(self.id, offset, len);
+        self.change(Change::Other, allocate)
+    }
+
     fn allocate_zeroed(&self, offset: u64, len: u64) -> io::Result<()> {
         let allocate = |state: &mut State| state.allocate(self.id, offset, len);
         self.change(Change::Other, allocate)

@@ -75,6 +75,7 @@ impl Engine {
                 other.stage = Stage::Closed;
             }
             of.volumes.insert(*sequence, volume);
+            self.progress.step(self.identity.disk);
         }
         Ok(of)
     }

@@ -28,6 +28,8 @@ fn open(disk: &SimDisk) -> Engine {
         identity: sample::identity(),
         condition: Arc::new(Condition::good(sample::identity().disk)),
         figures: figures(),
+        directories: std::sync::Arc::default(),
+        progress: std::sync::Arc::default(),
         random: Box::new(move || salts.fetch_add(1, Ordering::Relaxed)),
     });
     opened.expect("it opens")

@@ -26,8 +26,11 @@ use super::making::make_folder;
 use super::place::{LOG, VOLUMES, What, group_folder, log_file, parse_volume_file, volume_file};
 use super::source::is_bad_medium;
 use super::volume_state::at_of;
+use crate::aligned::AlignedBuffer;
 use crate::condition::{Condition, Doing};
+use crate::directories::DirectoryMemory;
 use crate::io::DiskIo;
+use crate::progress::OpenProgress;
 
 /// Numbers that are passed over where the log does not say which were used.
 const NUMBERS_LOST: u64 = 1 << 20;
@@ -128,6 +131,9 @@ pub(crate) struct Opening {
     pub(crate) identity: DiskIdentity,
     pub(crate) condition: Arc<Condition>,
     pub(crate) figures: VolumeFigures,
+    /// Of all disks of the process.
+    pub(crate) directories: Arc<DirectoryMemory>,
+    pub(crate) progress: Arc<OpenProgress>,
     pub(crate) random: Random,
 }
 
@@ -143,13 +149,15 @@ impl Engine {
             condition: with.condition,
             figures: with.figures,
             random: with.random,
+            progress: with.progress,
             state: RwLock::new(State::default()),
             writer: Mutex::new(Writer {
+                buffer: AlignedBuffer::default(),
                 log: None,
                 next_volume: 1,
                 next_log: 1,
             }),
-            files: Files::new(with.figures.open_files, with.figures.kept_pages),
+            files: Files::new(with.figures.open_files, with.directories),
             handed: Mutex::new(Vec::new()),
             ahead: AtomicU64::new(u64::MAX),
             punches: Mutex::new(Vec::new()),
@@ -225,6 +233,8 @@ impl Engine {
                 self.complete_adoption(*group, *volume, of, found)?;
             }
         }
+        let all = folders.groups.values().map(Found::len).sum();
+        self.progress.begin(all);
         for (group, found) in &mut folders.groups {
             next_volume = next_volume.max(found.keys().last().map_or(0, |last| last + 1));
             if writable {

@@ -25,6 +25,8 @@ fn open(disk: &SimDisk) -> Engine {
         identity: sample::identity(),
         condition: Arc::new(Condition::good(sample::identity().disk)),
         figures: figures(),
+        directories: std::sync::Arc::default(),
+        progress: std::sync::Arc::default(),
         random: Box::new(|| shardgate_wire::ids::random_u128() as u64),
     });
     opened.expect("it opens")

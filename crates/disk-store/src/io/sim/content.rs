@@ -134,6 +134,18 @@ impl Content {
         self.grow(offset + len as u64);
     }
 
+    /// Takes space without writing: file systems know that it is unwritten,
+    /// and show zeroes there until bytes are on the device.
+    pub(super) fn allocate_unwritten(&mut self, offset: u64, len: usize) {
+        for (sector, _, _) in parts(offset, len) {
+            let slot = self.slot(sector);
+            let was_taken = std::mem::replace(&mut slot.taken, true);
+            slot.device.get_or_insert(None);
+            self.taken += u64::from(!was_taken);
+        }
+        self.grow(offset + len as u64);
+    }
+
     /// Takes space without writing: it shows what removed files left there.
     pub(super) fn allocate_only(&mut self, offset: u64, len: usize, old: &Old) {
         for (sector, _, len) in parts(offset, len) {

@@ -432,6 +432,19 @@ impl State {
         Ok(())
     }
 
+    pub(super) fn allocate_unwritten(
+        &mut self,
+        id: Id,
+        offset: u64,
+        len: u64,
+    ) -> Result<(), Errno> {
+        let len = usize::try_from(len).expect("a simulated file is short");
+        self.check_space(id, offset, len)?;
+        self.content_mut(id).allocate_unwritten(offset, len);
+        self.counters.allocations += 1;
+        Ok(())
+    }
+
     pub(super) fn punch(&mut self, id: Id, offset: u64, len: u64) -> Result<(), Errno> {
         self.content_mut(id).punch(offset, len);
         self.counters.punches += 1;
