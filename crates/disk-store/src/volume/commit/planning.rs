@@ -279,8 +279,10 @@ impl<'a> VolumeWrite<'a> {
     /// written there: a sector that is missing must show zeroes, so that a
     /// torn record is told from a damaged one.
     pub(super) fn zero_ahead(&mut self, zero_step: u64) -> Result<(), Refused> {
-        if self.cursor > self.zeroed_to {
-            let len = (self.cursor - self.zeroed_to).next_multiple_of(zero_step);
+        // The sector behind them too: there a scan looks for what follows.
+        let needed = self.cursor.next_multiple_of(SECTOR) + SECTOR;
+        if needed > self.zeroed_to {
+            let len = (needed - self.zeroed_to).next_multiple_of(zero_step);
             // Extents lie behind it; what they hold must stay.
             let most = self.extents_from.saturating_sub(self.zeroed_to);
             let zeroed = self.file.allocate_zeroed(self.zeroed_to, len.min(most));
@@ -299,8 +301,9 @@ impl<'a> VolumeWrite<'a> {
 
     /// Takes space for what is written, and none ahead.
     pub(super) fn take_space(&mut self) -> io::Result<()> {
-        if self.cursor > self.zeroed_to {
-            let end = self.cursor.next_multiple_of(PAGE as u64);
+        let needed = self.cursor.next_multiple_of(SECTOR) + SECTOR;
+        if needed > self.zeroed_to {
+            let end = needed.next_multiple_of(PAGE as u64);
             let end = end.min(self.extents_from);
             self.file.allocate(self.zeroed_to, end - self.zeroed_to)?;
             self.zeroed_to = end;
