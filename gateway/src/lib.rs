@@ -6,6 +6,7 @@ pub mod app;
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod journal;
 pub mod object;
 pub mod placement;
 pub mod pool;

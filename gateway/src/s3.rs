@@ -13,6 +13,7 @@ mod bucket;
 mod build;
 mod checksum;
 mod conditions;
+mod contact;
 mod copy;
 mod copy_source;
 mod delete;
@@ -41,6 +42,7 @@ mod signature_v2;
 mod store;
 mod telemetry;
 
+pub use contact::{Answers, Contact};
 pub use build::{S3Parts, S3Settings, build_s3};
 pub(crate) use encode::for_log;
 pub(crate) use error::slow_down;

@@ -7,12 +7,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use shardgate_catalog::Catalog;
+use shardgate_journal::disks::Lost;
+use shardgate_journal::memory::MemoryDisk as JournalMemory;
 use shardgate_wire::memory_store::{MemoryDisk, MemoryStore};
-use shardgate_wire::{CallContext, DiskId, DiskIdentity, Medium, ShardStore, StoreError};
+use shardgate_wire::{
+    CallContext, ClusterId, DiskId, DiskIdentity, Epoch, InstanceId, LineageId, Medium, ShardStore,
+    StoreError,
+};
 
 use super::place::{Found, FoundState, Place, Survey};
 use super::start::{Start, StartError, start_at};
 use super::state::{Pool, PoolSettings};
+use super::ways::{DiskWays, JournalWays};
 use crate::object::ports::{ClassChoice, Disks};
 use crate::seam::SetClock;
 
@@ -28,6 +34,8 @@ pub(crate) enum Content {
 #[derive(Debug)]
 pub(crate) struct MemoryPlace {
     pub(crate) server: String,
+    /// The journals of its disks.
+    journals: Mutex<BTreeMap<DiskId, JournalMemory>>,
     folders: Mutex<BTreeMap<String, Content>>,
     /// Whether it answers.
     silent: Mutex<bool>,
@@ -40,6 +48,7 @@ impl MemoryPlace {
         let names = (1..=folders).map(|n| (format!("{server}/disk-{n}"), Content::Blank));
         Arc::new(Self {
             server: server.to_owned(),
+            journals: Mutex::default(),
             folders: Mutex::new(names.collect()),
             silent: Mutex::new(false),
             hanging: Mutex::new(None),
@@ -128,17 +137,19 @@ impl Place for MemoryPlace {
         }
     }
 
-    async fn open(
-        &self,
-        folder: &str,
-        identity: &DiskIdentity,
-    ) -> Result<Arc<dyn ShardStore>, String> {
+    async fn open(&self, folder: &str, identity: &DiskIdentity) -> Result<DiskWays, String> {
         while self.hanging.lock().as_deref() == Some(folder) {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         let store = self.store(folder);
         assert_eq!(store.disk(), identity.disk, "opened as another disk");
-        Ok(Arc::new(store))
+        let mut journals = self.journals.lock();
+        let journal = journals.entry(identity.disk);
+        let journal = journal.or_insert_with(|| JournalMemory::new(identity.disk, 1, 1 << 20));
+        Ok(DiskWays {
+            shards: Arc::new(store),
+            journal: Arc::new(journal.link()),
+        })
     }
 
     async fn close(&self, _within: Duration) {}
@@ -239,7 +250,22 @@ async fn start_over(
     clock: &SetClock,
     places: &[Arc<MemoryPlace>],
 ) -> Result<Pool, StartError> {
+    let row = catalog.cluster().await.expect("the catalog is in memory");
+    let (cluster, lineage) = match &row {
+        Some(row) => (row.cluster, row.lineage),
+        None => (ClusterId::random(), LineageId::random()),
+    };
     start_at(Start {
+        cluster,
+        lineage,
+        // As the journal's half of a start would have raised it.
+        epoch: Epoch {
+            number: row.map_or(0, |row| row.epoch.number) + 1,
+            instance: InstanceId::random(),
+        },
+        opened: BTreeMap::new(),
+        ways: JournalWays::default(),
+        lost: Lost::default(),
         catalog: catalog.clone(),
         places: places
             .iter()

@@ -7,6 +7,7 @@ use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use shardgate_catalog::Catalog;
 
+use super::contact::Contact;
 use super::access::{Gate, Keys};
 use super::front::{MAX_DOCUMENT_BYTES, S3Front, Services};
 use super::host::BaseNames;
@@ -52,6 +53,8 @@ pub struct S3Parts {
     pub credentials: Arc<dyn CredentialStore>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
+    /// Whether anything may be answered.
+    pub contact: Arc<dyn Contact>,
 }
 
 /// One signed chunk is gathered before it is passed on.
@@ -91,7 +94,7 @@ pub fn build_s3(settings: &S3Settings, parts: S3Parts) -> S3Front {
         forms,
         signature_v2,
     };
-    S3Front::new(services, &settings.region, settings.body_idle)
+    S3Front::new(services, parts.contact, &settings.region, settings.body_idle)
 }
 
 /// The service of clients, or (without `repair`) that of verified requests.

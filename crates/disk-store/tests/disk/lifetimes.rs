@@ -5,8 +5,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use shardgate_disk_store::{DiskOptions, Expected, LocalDisk, NewDisk, OpenError};
 use shardgate_wire::conformance::sample;
+use shardgate_wire::journal::JournalDisk;
 use shardgate_wire::ids::{ClusterId, CommitNumber, DiskId, LineageId};
 use shardgate_wire::{ShardStore, StoreError};
 use tempfile::TempDir;
@@ -189,8 +191,8 @@ async fn either_copy_of_the_records_may_be_damaged() {
     let disk = folder.open_assigned().await;
     let ctx = sample::context(7);
     disk.raise_epoch(&ctx).await.unwrap();
-    disk.set_pool_map(&ctx, 3, b"map".to_vec()).await.unwrap();
-    disk.set_checkpoint_root(&ctx, b"checkpoint".to_vec())
+    disk.set_map(&ctx, 3, Bytes::from_static(b"map")).await.unwrap();
+    disk.set_checkpoint(&ctx, Bytes::from_static(b"checkpoint"))
         .await
         .unwrap();
     disk.close().await;
@@ -214,8 +216,9 @@ async fn either_copy_of_the_records_may_be_damaged() {
             let disk = folder.open();
             let health = disk.health().await.unwrap();
             assert_eq!((health.epoch, health.fenced), (ctx.epoch, None), "{name}");
-            assert_eq!(disk.pool_map(), (3, b"map".to_vec()));
-            assert_eq!(disk.checkpoint_root(), b"checkpoint");
+            let roots = disk.roots().await.unwrap();
+    assert_eq!((roots.map_number, &roots.map[..]), (3, &b"map"[..]));
+            assert_eq!(&roots.checkpoint[..], b"checkpoint");
             let put = disk.put(&ctx, sample::small(&ctx, 1, 10)).await;
             assert_eq!(put, Ok(()), "{name}");
             disk.close().await;
@@ -325,21 +328,23 @@ async fn maps_of_lower_numbers_are_refused() {
     let folder = Folder::new();
     let disk = folder.open();
     let ctx = sample::context(1);
-    assert_eq!(disk.pool_map(), (0, vec![]));
-    disk.set_pool_map(&ctx, 2, b"two".to_vec()).await.unwrap();
-    let lower = disk.set_pool_map(&ctx, 1, b"one".to_vec()).await;
+    let roots = disk.roots().await.unwrap();
+    assert_eq!((roots.map_number, &roots.map[..]), (0, &b""[..]));
+    disk.set_map(&ctx, 2, Bytes::from_static(b"two")).await.unwrap();
+    let lower = disk.set_map(&ctx, 1, Bytes::from_static(b"one")).await;
     assert!(
         matches!(lower, Err(StoreError::BadCall { .. })),
         "{lower:?}"
     );
     let mut stale = ctx;
     stale.epoch.number = 0;
-    let refused = disk.set_pool_map(&stale, 9, vec![]).await;
+    let refused = disk.set_map(&stale, 9, Bytes::new()).await;
     assert!(
         matches!(refused, Err(StoreError::StaleEpoch { .. })),
         "{refused:?}"
     );
-    assert_eq!(disk.pool_map(), (2, b"two".to_vec()));
+    let roots = disk.roots().await.unwrap();
+    assert_eq!((roots.map_number, &roots.map[..]), (2, &b"two"[..]));
 }
 
 #[tokio::test]

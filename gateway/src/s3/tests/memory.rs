@@ -17,7 +17,7 @@ use shardgate_wire::ids::IdSource;
 
 use crate::object::*;
 use crate::s3::digest::Running;
-use crate::s3::{ObjectStore, OpenedObject, ReadStream};
+use crate::s3::{Answers, Contact, ObjectStore, OpenedObject, ReadStream};
 
 const CLASSES: [&str; 2] = ["STANDARD", "REDUCED_REDUNDANCY"];
 
@@ -31,6 +31,30 @@ pub(crate) struct MemoryStore {
     pub(crate) breaks_after: Arc<Mutex<Option<u64>>>,
     /// There is no room for more.
     pub(crate) full: CatalogRoom,
+    /// Whether anything may be answered.
+    pub(crate) contact: SetContact,
+}
+
+/// What may be answered, as a test says.
+#[derive(Clone)]
+pub(crate) struct SetContact(Arc<Mutex<Answers>>);
+
+impl SetContact {
+    pub(crate) fn set(&self, answers: Answers) {
+        *self.0.lock() = answers;
+    }
+}
+
+impl Default for SetContact {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Answers::All)))
+    }
+}
+
+impl Contact for SetContact {
+    fn answers(&self) -> Answers {
+        *self.0.lock()
+    }
 }
 
 impl Default for MemoryStore {
@@ -42,6 +66,7 @@ impl Default for MemoryStore {
             ids: Arc::new(IdSource::new()),
             breaks_after: Arc::default(),
             full: CatalogRoom::default(),
+            contact: SetContact::default(),
         }
     }
 }
