@@ -66,12 +66,7 @@ struct Lost {
 
 impl Routes {
     /// Routes that act on `pool` for the root identity.
-    pub fn new(
-        pool: Pool,
-        keeper: Keeper,
-        room: CatalogRoom,
-        root_access_key: &str,
-    ) -> Arc<Self> {
+    pub fn new(pool: Pool, keeper: Keeper, room: CatalogRoom, root_access_key: &str) -> Arc<Self> {
         let operator = Principal::Root {
             access_key: root_access_key.to_owned(),
         };

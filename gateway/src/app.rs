@@ -18,8 +18,8 @@ use shardgate_disk_store::DiskOptions;
 use shardgate_journal::contact::May;
 use shardgate_wire::DiskId;
 use shardgate_wire::mac::Secret;
-use tokio::signal::unix::{SignalKind, signal};
 use start::Started;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -176,7 +176,12 @@ async fn run(
                 contact: Arc::new(InContact(keeper.gate())),
             },
         ),
-        routes: admin::Routes::new(pool.clone(), keeper.clone(), room.clone(), root.access_key()),
+        routes: admin::Routes::new(
+            pool.clone(),
+            keeper.clone(),
+            room.clone(),
+            root.access_key(),
+        ),
         readings: admin::readings(&pool, &keeper, &objects),
     };
     let server = server_settings(&settings, token);

@@ -42,8 +42,8 @@ mod signature_v2;
 mod store;
 mod telemetry;
 
-pub use contact::{Answers, Contact};
 pub use build::{S3Parts, S3Settings, build_s3};
+pub use contact::{Answers, Contact};
 pub(crate) use encode::for_log;
 pub(crate) use error::slow_down;
 pub use front::S3Front;

@@ -145,13 +145,19 @@ mod tests {
         contact.answered(DiskId(1), start);
         let two = map(1..=2);
         assert_eq!(contact.may_answer(&two, &[], &[], start), May::Nothing);
-        assert_eq!(contact.may_answer(&two, &[DiskId(2)], &[], start), May::Read);
+        assert_eq!(
+            contact.may_answer(&two, &[DiskId(2)], &[], start),
+            May::Read
+        );
         let three = map(1..=3);
         let gone = [DiskId(2), DiskId(3)];
         assert_eq!(contact.may_answer(&three, &gone, &[], start), May::Nothing);
         // Named lost for good by the operator, they are waited for no more.
         assert_eq!(contact.may_answer(&three, &[], &gone, start), May::All);
-        assert_eq!(contact.may_answer(&three, &[], &gone[..1], start), May::Nothing);
+        assert_eq!(
+            contact.may_answer(&three, &[], &gone[..1], start),
+            May::Nothing
+        );
     }
 
     #[test]

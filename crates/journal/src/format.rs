@@ -11,9 +11,7 @@ use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use shardgate_wire::checksum::crc32c;
-use shardgate_wire::journal::{
-    JOURNAL_PAGE, MAX_CHECKPOINT_ROOT_BYTES, MAX_JOURNAL_APPEND_BYTES,
-};
+use shardgate_wire::journal::{JOURNAL_PAGE, MAX_CHECKPOINT_ROOT_BYTES, MAX_JOURNAL_APPEND_BYTES};
 use shardgate_wire::{ClusterId, CommitNumber, DiskId, Epoch, InstanceId, LineageId};
 use thiserror::Error;
 

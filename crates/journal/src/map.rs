@@ -313,7 +313,10 @@ pub async fn write_map(
         let bytes = bytes.clone();
         async move {
             let set = timeout(within, disk.set_map(ctx, map.number, bytes)).await;
-            (disk.disk(), set.unwrap_or(Err(StoreError::TimedOut(within))))
+            (
+                disk.disk(),
+                set.unwrap_or(Err(StoreError::TimedOut(within))),
+            )
         }
     });
     let mut durable = Vec::new();

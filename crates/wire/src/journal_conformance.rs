@@ -242,7 +242,9 @@ async fn roots_are_kept(mut subject: impl JournalSubject) {
     let set = disk.set_checkpoint(&call, kept.checkpoint.clone()).await;
     assert_eq!(set, Ok(()));
     let lower = disk.set_map(&call, 4, pages(1, 1)).await;
-    let longer = disk.set_map(&call, 6, longest(MAX_POOL_MAP_BYTES + 1)).await;
+    let longer = disk
+        .set_map(&call, 6, longest(MAX_POOL_MAP_BYTES + 1))
+        .await;
     let root = longest(MAX_CHECKPOINT_ROOT_BYTES + 1);
     for refused in [lower, longer, disk.set_checkpoint(&call, root).await] {
         let bad = matches!(refused, Err(StoreError::BadCall { .. }));

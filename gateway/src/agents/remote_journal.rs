@@ -133,12 +133,14 @@ impl JournalDisk for RemoteDisk {
     async fn set_map(&self, ctx: &CallContext, number: u64, map: Bytes) -> Result<(), StoreError> {
         let head = encode_head(&JournalMapHead { ctx: *ctx, number });
         let set = self.inner.call(Call::JournalMap, head, vec![map]);
-        Ok(set.await?.0)
+        let ((), _) = set.await?;
+        Ok(())
     }
 
     async fn set_checkpoint(&self, ctx: &CallContext, root: Bytes) -> Result<(), StoreError> {
         let head = encode_head(&JournalCheckpointHead { ctx: *ctx });
         let set = self.inner.call(Call::JournalCheckpoint, head, vec![root]);
-        Ok(set.await?.0)
+        let ((), _) = set.await?;
+        Ok(())
     }
 }

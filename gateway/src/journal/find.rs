@@ -97,7 +97,11 @@ impl Found {
     /// What the disks that are open fail together with.
     pub(super) fn candidates(&self) -> Vec<Candidate> {
         let place = |disk: &FoundDisk| {
-            candidate(disk.identity.disk, &disk.at.server, Some(disk.health.device))
+            candidate(
+                disk.identity.disk,
+                &disk.at.server,
+                Some(disk.health.device),
+            )
         };
         self.disks.values().map(place).collect()
     }

@@ -377,7 +377,10 @@ impl Keeper {
         };
         for (closed, task) in tasks {
             let (from, to) = (task.from.0, task.to);
-            let (source, target) = (inner.pool.inner.ways.get(from), inner.pool.inner.ways.get(to));
+            let (source, target) = (
+                inner.pool.inner.ways.get(from),
+                inner.pool.inner.ways.get(to),
+            );
             match copy(&closed, &source, &target, inner.journal.context()).await {
                 Ok(file) => {
                     tracing::info!(segment = %task.segment, %from, %to, "segment copied");
@@ -403,7 +406,9 @@ impl Keeper {
             let void: Vec<_> = {
                 let mut held = inner.journal.hold().await;
                 let writer = held.writer()?;
-                let void = listed.iter().filter(|(segment, _)| writer.is_void(*segment));
+                let void = listed
+                    .iter()
+                    .filter(|(segment, _)| writer.is_void(*segment));
                 void.map(|(_, file)| *file).collect()
             };
             if !void.is_empty() {

@@ -136,7 +136,9 @@ impl CommitLog for JournalLog {
             },
             payload: record.payload.clone(),
         });
-        let appended = self.runtime.block_on(self.journal.append(records.collect()));
+        let appended = self
+            .runtime
+            .block_on(self.journal.append(records.collect()));
         appended.map_err(|error| {
             self.journal.note(&error);
             EngineError::Unavailable(format!("journal: {error}"))

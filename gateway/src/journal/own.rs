@@ -58,7 +58,10 @@ impl OwnRecord {
         let earlier = self.instances.iter().copied();
         Self {
             cluster: self.cluster,
-            instances: std::iter::once(instance).chain(earlier).take(KEPT).collect(),
+            instances: std::iter::once(instance)
+                .chain(earlier)
+                .take(KEPT)
+                .collect(),
         }
     }
 

@@ -22,13 +22,9 @@ use shardgate_journal::disks::{
 use shardgate_journal::map::{MapDiskState, PoolMap, follow, read_maps, write_map};
 use shardgate_journal::recover::{Recovered, Request};
 use shardgate_journal::start::{Before, First, WATCH, Watch, Watched, first};
-use shardgate_journal::{
-    JournalError, Member, Position, Refusal, Writer, WriterOptions, recover,
-};
+use shardgate_journal::{JournalError, Member, Position, Refusal, Writer, WriterOptions, recover};
 use shardgate_wire::journal::{JournalDisk, JournalStanding};
-use shardgate_wire::{
-    CallContext, ClusterId, CommitNumber, DiskId, Epoch, InstanceId, LineageId,
-};
+use shardgate_wire::{CallContext, ClusterId, CommitNumber, DiskId, Epoch, InstanceId, LineageId};
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -136,7 +132,7 @@ pub enum JournalStartError {
     )]
     NoMajority {
         /// Which.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
         /// Places that do not answer.
         silent: Vec<String>,
     },
@@ -148,10 +144,10 @@ pub enum JournalStartError {
     Alive(Epoch),
     /// The local catalog cannot be continued.
     #[error("{0}; restore the catalog with `shardgate catalog restore`")]
-    Restore(#[source] Refusal),
+    Restore(Box<Refusal>),
     /// The journal's.
     #[error(transparent)]
-    Journal(JournalError),
+    Journal(Box<JournalError>),
     /// The catalog's.
     #[error("catalog: {0}")]
     Engine(#[from] EngineError),
@@ -171,7 +167,7 @@ impl From<JournalError> for JournalStartError {
     fn from(error: JournalError) -> Self {
         match error {
             JournalError::Refused(refusal) => refused(refusal),
-            error => Self::Journal(error),
+            error => Self::Journal(Box::new(error)),
         }
     }
 }
@@ -179,13 +175,13 @@ impl From<JournalError> for JournalStartError {
 fn refused(refusal: Refusal) -> JournalStartError {
     match &refusal {
         Refusal::NoMajority { .. } => JournalStartError::NoMajority {
-            refusal,
+            refusal: Box::new(refusal),
             silent: Vec::new(),
         },
         Refusal::NotOnChain(_) | Refusal::MissingSegment { .. } => {
-            JournalStartError::Restore(refusal)
+            JournalStartError::Restore(Box::new(refusal))
         }
-        _ => JournalStartError::Journal(refusal.into()),
+        _ => JournalStartError::Journal(Box::new(refusal.into())),
     }
 }
 
@@ -295,7 +291,7 @@ impl Starting {
         let lost = self.lost(&newest.map);
         let enough = check_quorum(&newest.map.journal_map(), &answered, &lost);
         enough.map_err(|refusal| JournalStartError::NoMajority {
-            refusal,
+            refusal: Box::new(refusal),
             silent: self.found.silent(),
         })?;
         Ok(newest)
@@ -322,7 +318,9 @@ impl Starting {
         let lineage = match self.engine.cluster()? {
             Some(row) => {
                 let members = self.engine.member_disks()?;
-                let found = members.iter().filter(|id| self.found.disks.contains_key(id));
+                let found = members
+                    .iter()
+                    .filter(|id| self.found.disks.contains_key(id));
                 let (found, of) = (found.count(), members.len());
                 if found * 2 <= of {
                     let silent = self.found.silent();
@@ -389,7 +387,10 @@ impl Starting {
             First::Free => {}
             First::Watch => self.watch(journal, lost, held).await?,
             First::TakeOver => {
-                tracing::warn!(epoch = held.number, "taking over from a gateway that may live");
+                tracing::warn!(
+                    epoch = held.number,
+                    "taking over from a gateway that may live"
+                );
                 self.answer_from = Some(Instant::now() + WATCH);
             }
         }

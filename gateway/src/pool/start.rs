@@ -193,7 +193,10 @@ fn has_majority(rows: &[DiskRow], surveys: &[Result<Survey, String>]) -> bool {
     members.iter().filter(|row| seen.contains(&row.id)).count() * 2 > members.len()
 }
 
-pub(crate) async fn survey_all(places: &[Arc<dyn Place>], within: Duration) -> Vec<Result<Survey, String>> {
+pub(crate) async fn survey_all(
+    places: &[Arc<dyn Place>],
+    within: Duration,
+) -> Vec<Result<Survey, String>> {
     join_all(places.iter().map(|place| async {
         let found = place.survey(within).await;
         found.map_err(|why| format!("{}: {why}", place.label()))
@@ -413,7 +416,11 @@ impl Opening<'_> {
         epoch: Epoch,
     ) -> Result<Pool, StartError> {
         let mut disks: Vec<Opened> = Vec::new();
-        disks.extend(self.open.into_iter().map(|disk| (disk.row, Ok(disk.ways.shards))));
+        disks.extend(
+            self.open
+                .into_iter()
+                .map(|disk| (disk.row, Ok(disk.ways.shards))),
+        );
         disks.extend(self.missing.into_iter().map(|(row, why)| (row, Err(why))));
         let lost = rows.iter().filter(|row| row.state == DiskState::Lost);
         disks.extend(lost.map(|row| (row.clone(), Err(DECLARED_LOST.to_owned()))));

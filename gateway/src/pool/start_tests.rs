@@ -2,14 +2,14 @@
 
 use shardgate_catalog::model::DiskState;
 use shardgate_wire::memory_store::MemoryStore;
-use shardgate_wire::{DiskIdentity, Medium, SlotAssignment};
+use shardgate_wire::{DiskIdentity, InstanceId, Medium, ShardStore, SlotAssignment};
 
 use super::*;
 use crate::object::ports::Disks;
 use crate::pool::ChangeError;
 use crate::pool::groups::PlaceError;
 use crate::pool::standing::Standing;
-use crate::pool::test_pool::{Content, MemoryPlace, TestPool};
+use crate::pool::test_pool::{Content, TestPool};
 
 #[tokio::test]
 async fn a_new_cluster_is_made_of_blank_folders_and_found_again() {

@@ -7,12 +7,11 @@ use bytes::Bytes;
 use shardgate_disk_store::{DiskOptions, LocalDisk, Note, VolumeFigures};
 use shardgate_wire::checksum::block_crcs;
 use shardgate_wire::conformance::sample;
-use shardgate_wire::journal::JournalDisk;
 use shardgate_wire::ids::{BlobId, CommitNumber};
 use shardgate_wire::store::ShardEnd;
 use shardgate_wire::{CallContext, ShardStore, StoreError};
 
-use crate::folder::{expected, new_disk, options};
+use crate::folder::{expected, journal_of, new_disk, options};
 
 const SMALL_LEN: usize = 300;
 const LONG_LEN: usize = 65_536 + 1000;
@@ -37,10 +36,12 @@ async fn write_fixture() {
     let disk = LocalDisk::open(&path, &expected(), options()).unwrap();
     let ctx = context();
     disk.assign(&ctx, &[sample::slot()]).await.unwrap();
-    disk.set_map(&ctx, 12, Bytes::from_static(b"map twelve"))
+    journal_of(&disk)
+        .set_map(&ctx, 12, Bytes::from_static(b"map twelve"))
         .await
         .unwrap();
-    disk.set_checkpoint(&ctx, Bytes::from_static(b"root"))
+    journal_of(&disk)
+        .set_checkpoint(&ctx, Bytes::from_static(b"root"))
         .await
         .unwrap();
     let small = sample::small(&ctx, 1, SMALL_LEN);
@@ -103,7 +104,7 @@ async fn a_disk_of_version_1_reads() {
     assert_eq!(health.identity, sample::identity());
     assert_eq!(health.epoch, ctx.epoch);
     assert_eq!(health.told, (ctx.lineage, ctx.committed));
-    let roots = disk.roots().await.unwrap();
+    let roots = journal_of(&disk).roots().await.unwrap();
     assert_eq!((roots.map_number, &roots.map[..]), (12, &b"map twelve"[..]));
     assert_eq!(&roots.checkpoint[..], b"root");
     for (blob, len) in [(1, SMALL_LEN), (2, LONG_LEN)] {

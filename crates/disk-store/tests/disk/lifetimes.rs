@@ -8,12 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use shardgate_disk_store::{DiskOptions, Expected, LocalDisk, NewDisk, OpenError};
 use shardgate_wire::conformance::sample;
-use shardgate_wire::journal::JournalDisk;
 use shardgate_wire::ids::{ClusterId, CommitNumber, DiskId, LineageId};
 use shardgate_wire::{ShardStore, StoreError};
 use tempfile::TempDir;
 
-use crate::folder::{Folder, expected, new_disk, options};
+use crate::folder::{Folder, expected, journal_of, new_disk, options};
 
 /// Every file below `path`: its bytes, inode, and time of change.
 fn snapshot(path: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u64, i64, i64)> {
@@ -191,8 +190,12 @@ async fn either_copy_of_the_records_may_be_damaged() {
     let disk = folder.open_assigned().await;
     let ctx = sample::context(7);
     disk.raise_epoch(&ctx).await.unwrap();
-    disk.set_map(&ctx, 3, Bytes::from_static(b"map")).await.unwrap();
-    disk.set_checkpoint(&ctx, Bytes::from_static(b"checkpoint"))
+    journal_of(&disk)
+        .set_map(&ctx, 3, Bytes::from_static(b"map"))
+        .await
+        .unwrap();
+    journal_of(&disk)
+        .set_checkpoint(&ctx, Bytes::from_static(b"checkpoint"))
         .await
         .unwrap();
     disk.close().await;
@@ -216,8 +219,8 @@ async fn either_copy_of_the_records_may_be_damaged() {
             let disk = folder.open();
             let health = disk.health().await.unwrap();
             assert_eq!((health.epoch, health.fenced), (ctx.epoch, None), "{name}");
-            let roots = disk.roots().await.unwrap();
-    assert_eq!((roots.map_number, &roots.map[..]), (3, &b"map"[..]));
+            let roots = journal_of(&disk).roots().await.unwrap();
+            assert_eq!((roots.map_number, &roots.map[..]), (3, &b"map"[..]));
             assert_eq!(&roots.checkpoint[..], b"checkpoint");
             let put = disk.put(&ctx, sample::small(&ctx, 1, 10)).await;
             assert_eq!(put, Ok(()), "{name}");
@@ -328,22 +331,27 @@ async fn maps_of_lower_numbers_are_refused() {
     let folder = Folder::new();
     let disk = folder.open();
     let ctx = sample::context(1);
-    let roots = disk.roots().await.unwrap();
+    let roots = journal_of(&disk).roots().await.unwrap();
     assert_eq!((roots.map_number, &roots.map[..]), (0, &b""[..]));
-    disk.set_map(&ctx, 2, Bytes::from_static(b"two")).await.unwrap();
-    let lower = disk.set_map(&ctx, 1, Bytes::from_static(b"one")).await;
+    journal_of(&disk)
+        .set_map(&ctx, 2, Bytes::from_static(b"two"))
+        .await
+        .unwrap();
+    let lower = journal_of(&disk)
+        .set_map(&ctx, 1, Bytes::from_static(b"one"))
+        .await;
     assert!(
         matches!(lower, Err(StoreError::BadCall { .. })),
         "{lower:?}"
     );
     let mut stale = ctx;
     stale.epoch.number = 0;
-    let refused = disk.set_map(&stale, 9, Bytes::new()).await;
+    let refused = journal_of(&disk).set_map(&stale, 9, Bytes::new()).await;
     assert!(
         matches!(refused, Err(StoreError::StaleEpoch { .. })),
         "{refused:?}"
     );
-    let roots = disk.roots().await.unwrap();
+    let roots = journal_of(&disk).roots().await.unwrap();
     assert_eq!((roots.map_number, &roots.map[..]), (2, &b"two"[..]));
 }
 

@@ -89,7 +89,11 @@ fn the_newest_is_followed_and_completed() {
     let (found, step) = follow(&partly, &asked).unwrap();
     assert_eq!(found, two);
     assert_eq!(step, MapStep::Complete(two.journal_map()));
-    let both = seen(&[(1, Some(two.clone())), (2, Some(two.clone())), (3, Some(one))]);
+    let both = seen(&[
+        (1, Some(two.clone())),
+        (2, Some(two.clone())),
+        (3, Some(one)),
+    ]);
     let settled = Some((two.clone(), MapStep::Settled(two.journal_map())));
     assert_eq!(follow(&both, &asked), settled);
     let moved = map(3, 1, &[4, 5, 6]);

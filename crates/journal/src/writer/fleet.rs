@@ -12,8 +12,7 @@ use tokio::time::{Instant, timeout};
 use super::{Member, WriterOptions};
 use crate::contact::SharedContact;
 use crate::disks::{
-    Candidate, JournalMap, Lost, choose_members, choose_members_for_change, is_enough,
-    segment_size,
+    Candidate, JournalMap, Lost, choose_members, choose_members_for_change, is_enough, segment_size,
 };
 use crate::lateness::Latencies;
 
@@ -93,11 +92,7 @@ impl Standing {
 }
 
 impl Fleet {
-    pub(super) fn new(
-        members: Vec<Member>,
-        map: &JournalMap,
-        options: &WriterOptions,
-    ) -> Self {
+    pub(super) fn new(members: Vec<Member>, map: &JournalMap, options: &WriterOptions) -> Self {
         let mut fleet = Self {
             slots: members.into_iter().map(Slot::of).collect(),
             disks: map.disks.clone(),

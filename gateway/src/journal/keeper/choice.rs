@@ -25,11 +25,7 @@ pub(super) struct Judged {
 }
 
 /// The journal disks to change to, or `None` where they stay.
-pub(super) fn choose(
-    judged: &[Judged],
-    current: &[DiskId],
-    parity: usize,
-) -> Option<Vec<DiskId>> {
+pub(super) fn choose(judged: &[Judged], current: &[DiskId], parity: usize) -> Option<Vec<DiskId>> {
     let may = |of: &&Judged| match of.outlook {
         Outlook::Well => true,
         Outlook::Away => current.contains(&of.place.disk),

@@ -193,16 +193,15 @@ pub fn plan_new(
     if found.is_empty() {
         return Err(PlanError::NoDisks);
     }
-    let blank = found.into_iter().filter(|(_, _, state)| **state == FoundState::Blank);
+    let blank = found
+        .into_iter()
+        .filter(|(_, _, state)| **state == FoundState::Blank);
     Ok(blank.map(|(at, medium, _)| (at, medium)).collect())
 }
 
 /// The disks of a cluster that are found, and where. One that is found twice
 /// is left out: nobody can tell which is the copy.
-pub fn disks_of(
-    cluster: ClusterId,
-    surveys: &[Result<Survey, String>],
-) -> Vec<(DiskIdentity, At)> {
+pub fn disks_of(cluster: ClusterId, surveys: &[Result<Survey, String>]) -> Vec<(DiskIdentity, At)> {
     let mut by_disk: BTreeMap<DiskId, Vec<(DiskIdentity, At)>> = BTreeMap::new();
     for (at, _, state) in flatten(surveys) {
         if let FoundState::Disk(identity) = state
