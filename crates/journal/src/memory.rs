@@ -53,6 +53,8 @@ struct State {
     fenced: bool,
     fail_sync: bool,
     stalled_until: Option<Instant>,
+    /// So many writes more are refused as too much.
+    busy: u32,
     most_travel_us: u64,
     most_sync_us: u64,
 }
@@ -96,6 +98,7 @@ impl MemoryDisk {
             fenced: false,
             fail_sync: false,
             stalled_until: None,
+            busy: 0,
             most_travel_us: 500,
             most_sync_us: 5_000,
         };
@@ -168,6 +171,11 @@ impl MemoryDisk {
     /// Answers nothing for a time.
     pub fn stall(&self, time: Duration) {
         self.state.lock().stalled_until = Some(Instant::now() + time);
+    }
+
+    /// Refuses so many writes as too much at once.
+    pub fn be_busy(&self, writes: u32) {
+        self.state.lock().busy = writes;
     }
 
     /// Lets the next sync fail: the disk is fenced until it is opened again.
@@ -293,6 +301,10 @@ impl MemoryDisk {
             let (turn, life) = self.enter().await?;
             let written = {
                 let mut state = self.state.lock();
+                if state.busy > 0 {
+                    state.busy -= 1;
+                    return Err(StoreError::Busy);
+                }
                 Self::admit(&mut state, &ctx).and_then(|()| match target {
                     None => start(&mut state, &ctx, &bytes),
                     Some((file, at)) => go_on(&mut state, &ctx, file, at, &bytes),

@@ -602,3 +602,7 @@ pub async fn release(disks: &[Arc<dyn JournalDisk>], mut ctx: CallContext, withi
     });
     join_all(calls).await;
 }
+
+#[cfg(test)]
+#[path = "start_tests.rs"]
+mod tests;
