@@ -82,9 +82,10 @@ impl Found {
         }
     }
 
-    /// The journal of every disk that is open.
-    pub(super) fn journals(&self) -> Vec<Arc<dyn JournalDisk>> {
-        let disks = self.disks.keys();
+    /// The journal of every disk that is open, without those named lost for
+    /// good: none of these is ever taken back with what it holds.
+    pub(super) fn journals(&self, lost: &[DiskId]) -> Vec<Arc<dyn JournalDisk>> {
+        let disks = self.disks.keys().filter(|disk| !lost.contains(disk));
         disks.map(|disk| self.ways.get(*disk)).collect()
     }
 

@@ -221,10 +221,11 @@ impl Keeper {
     async fn keep_map(&self) -> Result<(), JournalError> {
         let members = self.inner.pool.members();
         let judged: Vec<Judged> = members.iter().map(|of| self.judge(of)).collect();
-        let gone = judged.iter().filter(|of| of.outlook == Outlook::Out);
-        self.inner
-            .gate
-            .set_gone(gone.map(|of| of.place.disk).collect());
+        // Reported gone, and not only silent: it may be cut off from us alone.
+        let gone = members
+            .iter()
+            .filter(|of| of.is_lost_for_good() || matches!(of.standing(), Standing::Lost { .. }));
+        self.inner.gate.set_gone(gone.map(|of| of.id()).collect());
         let map = self.inner.map.read().clone();
         let disks: Vec<MapDisk> = members.iter().map(|of| map_disk(of)).collect();
         match choose(&judged, &map.journal, self.parity()) {

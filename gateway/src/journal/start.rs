@@ -244,16 +244,21 @@ impl Starting {
             let instance = self.be_free(&newest.map, &lost).await?;
             let recovered = self.recover(&newest.map, instance, &lost).await?;
             // Only now nobody else can write a map that counts.
-            let again = self.newest().await.ok_or(JournalStartError::Unsettled)?;
-            if again.map != newest.map {
-                newest = again;
-                continue;
+            match self.newest().await {
+                Some(again) if again.map != newest.map => {
+                    newest = again;
+                    continue;
+                }
+                Some(again) => newest = again,
+                // The first one, which is on no disk yet.
+                None if newest.map.number == 1 => {}
+                None => return Err(JournalStartError::Unsettled),
             }
-            if !again.counts {
+            if !newest.counts {
                 let ctx = recovered.context();
-                self.write_map(&ctx, &again.map, &lost).await?;
+                self.write_map(&ctx, &newest.map, &lost).await?;
             }
-            return self.settle(again.map, recovered, lost).await;
+            return self.settle(newest.map, recovered, lost).await;
         }
         Err(JournalStartError::Unsettled)
     }
@@ -287,8 +292,9 @@ impl Starting {
         let Some(newest) = self.newest().await else {
             return self.first_map().await;
         };
-        let answered: Vec<DiskId> = self.found.disks.keys().copied().collect();
         let lost = self.lost(&newest.map);
+        let answered = self.found.journals(&lost);
+        let answered: Vec<DiskId> = answered.iter().map(|disk| disk.disk()).collect();
         let enough = check_quorum(&newest.map.journal_map(), &answered, &lost);
         enough.map_err(|refusal| JournalStartError::NoMajority {
             refusal: Box::new(refusal),
@@ -300,7 +306,7 @@ impl Starting {
     /// The newest map of the disks that are open.
     async fn newest(&self) -> Option<Newest> {
         let within = self.start.settings.survey_timeout;
-        let maps = read_maps(&self.found.journals(), within).await;
+        let maps = read_maps(&self.found.journals(&self.start.lost), within).await;
         // Disks that were not found cannot be asked any better.
         let mut asked: Vec<DiskId> = self.found.disks.keys().copied().collect();
         loop {
@@ -476,7 +482,7 @@ impl Starting {
             begun: map.number > 1,
             answer_within: ANSWER,
         };
-        let recovered = recover(&self.found.journals(), request).await?;
+        let recovered = recover(&self.found.journals(lost), request).await?;
         if self.answer_from.is_some() {
             // Counted from when no older gateway can commit any more.
             self.answer_from = Some(Instant::now() + WATCH);
@@ -506,7 +512,7 @@ impl Starting {
     ) -> Result<(), JournalStartError> {
         let give_up = Instant::now() + self.start.settings.start_patience;
         loop {
-            let disks = self.found.journals();
+            let disks = self.found.journals(lost);
             let written = write_map(&disks, ctx, map, ANSWER).await;
             let durable = written.map_err(JournalError::Fenced)?;
             let enough = check_quorum(&map.journal_map(), &durable, lost);
