@@ -13,13 +13,12 @@ use shardgate_journal::disks::Candidate;
 use shardgate_journal::map::{MapDisk, MapDiskState};
 use shardgate_wire::journal::JournalDisk;
 use shardgate_wire::{
-    CallContext, ClusterId, CommitNumber, DiskHealth, DiskId, DiskIdentity, Epoch, InstanceId,
-    LineageId,
+    CallContext, ClusterId, CommitNumber, DiskHealth, DiskId, DiskIdentity, Epoch, LineageId,
 };
 use tokio::time::timeout;
 
 use super::own::OwnRecord;
-use super::start::{JournalStart, JournalStartError};
+use super::start::{JournalStart, JournalStartError, RELEASED};
 use crate::placement::view::DiskView;
 use crate::pool::place::{Survey, health_of};
 use crate::pool::start::plan::{At, disks_of, plan_new};
@@ -165,9 +164,10 @@ impl Found {
         }
         let ctx = CallContext {
             cluster: self.cluster,
+            // Nobody's: the first gateway has nobody to wait for.
             epoch: Epoch {
                 number: 1,
-                instance: InstanceId::random(),
+                instance: RELEASED,
             },
             lineage: LineageId::default(),
             committed: CommitNumber(0),

@@ -51,7 +51,7 @@ async fn stopped_pool() -> (TestPool, Acknowledged) {
     (pool, acknowledged)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_older_copy_or_none_is_brought_up_to_date() {
     let mut pool = TestPool::embedded(3);
     pool.client().make_bucket(BUCKET).await;
@@ -79,7 +79,7 @@ async fn an_older_copy_or_none_is_brought_up_to_date() {
     pool.stop();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damaged_files_are_refused_with_the_way_out() {
     let (mut pool, acknowledged) = stopped_pool().await;
     let rocksdb = pool.dir.join("catalog/rocksdb");
@@ -128,7 +128,7 @@ async fn damaged_files_are_refused_with_the_way_out() {
     pool.stop();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_gateways_folder_nothing_begins_anew() {
     let (pool, _) = stopped_pool().await;
     fs::remove_dir_all(pool.dir.join("catalog")).expect("remove the folder");

@@ -33,17 +33,17 @@ async fn kill_and_start(mut pool: TestPool) {
     pool.stop();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_its_own_disks() {
     kill_and_start(TestPool::embedded(6)).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_one_disk() {
     kill_and_start(TestPool::embedded(1)).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_six_agents() {
     kill_and_start(TestPool::with_agents(6, 1, None)).await;
 }

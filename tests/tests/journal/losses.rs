@@ -19,7 +19,7 @@ fn bring_back(pool: &TestPool, disk: usize) {
     fs::rename(folder.with_extension("away"), &folder).expect("bring a disk back");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_two_of_six_may_be_removed_while_writing() {
     let mut pool = TestPool::embedded(6);
     pool.client().make_bucket(BUCKET).await;
@@ -33,11 +33,11 @@ async fn any_two_of_six_may_be_removed_while_writing() {
         tokio::time::sleep(Duration::from_millis(1500)).await;
         let done = load.end().await;
         assert!(done > 0, "without {first} and {second} nothing was written");
-        acknowledged.check(&pool.client()).await;
+        acknowledged.check_inline(&pool.client()).await;
         // A crash now finds everything on the four that are left.
         pool.kill();
         pool.start();
-        acknowledged.check(&pool.client()).await;
+        acknowledged.check_inline(&pool.client()).await;
         bring_back(&pool, first);
         bring_back(&pool, second);
         tokio::time::sleep(Duration::from_secs(4)).await;
@@ -46,7 +46,7 @@ async fn any_two_of_six_may_be_removed_while_writing() {
     pool.stop();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_agent_may_be_stopped_while_writing() {
     let mut pool = TestPool::with_agents(6, 1, None);
     pool.client().make_bucket(BUCKET).await;
@@ -73,7 +73,7 @@ async fn any_agent_may_be_stopped_while_writing() {
     pool.stop();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_majority_a_start_is_refused_until_disks_are_named_lost() {
     let mut pool = TestPool::with_agents(6, 1, None);
     pool.client().make_bucket(BUCKET).await;
@@ -82,20 +82,23 @@ async fn without_a_majority_a_start_is_refused_until_disks_are_named_lost() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     load.end().await;
     pool.stop();
-    let gone: Vec<String> = (0..4)
-        .map(|agent| {
-            let disk = LocalDisk::identify(&pool.disk(agent + 1)).expect("a disk");
-            disk.disk.to_string()
-        })
+    // Two stay, one of which has the journal.
+    let has_journal = |agent: &usize| pool.disk(agent + 1).join("journal").exists();
+    let kept = (0..6).find(has_journal).expect("a disk has the journal");
+    let gone: Vec<usize> = (0..6).filter(|agent| *agent != kept).take(4).collect();
+    let identify = |agent: &usize| LocalDisk::identify(&pool.disk(agent + 1)).expect("a disk");
+    let ids: Vec<String> = gone
+        .iter()
+        .map(|agent| identify(agent).disk.to_string())
         .collect();
-    (0..4).for_each(|agent| pool.kill_agent(agent));
+    gone.iter().for_each(|agent| pool.kill_agent(*agent));
     let mut refused = pool.spawn_gateway();
     assert!(!refused.wait_end(), "two of six disks are no majority");
     let said = refused.output();
     assert!(said.contains("a majority is needed"), "{said}");
     assert!(said.contains("--lost"), "{said}");
     // What four disks had of 4+2 is lost with them; the catalog is not.
-    let flags: Vec<&str> = gone.iter().flat_map(|id| ["--lost", id]).collect();
+    let flags: Vec<&str> = ids.iter().flat_map(|id| ["--lost", id]).collect();
     let mut gateway = pool.spawn_with(&flags);
     gateway.wait_ready(pool.operator, "/health/ready");
     pool.gateway = Some(gateway);

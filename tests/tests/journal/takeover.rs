@@ -8,7 +8,7 @@ use shardgate_tests::process::{TestPool, root_keys};
 use crate::damage::copy_folder;
 use crate::load::{Acknowledged, BUCKET, Load};
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_second_refuses_while_the_first_lives_and_takes_over_when_told() {
     let mut pool = TestPool::with_agents(3, 1, None);
     pool.client().make_bucket(BUCKET).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shardgate_journal::disks::{JournalMap, is_majority};
 use shardgate_journal::recover::Request;
-use shardgate_journal::{JournalError, Member, Record, WriterOptions, recover};
+use shardgate_journal::{JournalError, Member, Position, Record, WriterOptions, recover};
 use shardgate_wire::journal::JournalDisk;
 use shardgate_wire::{CallContext, ClusterId, CommitNumber, DiskId, Epoch, InstanceId, LineageId};
 use tokio::time::timeout;
@@ -24,7 +24,7 @@ fn member(pool: &Pool, disk: Arc<dyn JournalDisk>) -> Member {
     }
 }
 
-fn request(map: JournalMap, instance: u128) -> Request {
+fn request(map: JournalMap, instance: u128, from: Position) -> Request {
     Request {
         ctx: CallContext {
             cluster: ClusterId(1),
@@ -37,15 +37,20 @@ fn request(map: JournalMap, instance: u128) -> Request {
         },
         map,
         lost: Vec::new(),
-        from: Default::default(),
+        from,
         begun: true,
         answer_within: Duration::from_secs(5),
     }
 }
 
-/// What a start shows that knows this map.
-async fn shown(pool: &Pool, map: JournalMap, instance: u128) -> Result<Vec<Record>, JournalError> {
-    let recovered = recover(&pool.links(), request(map.clone(), instance)).await?;
+/// What a start shows that knows this map, to a catalog that is at `from`.
+async fn shown(
+    pool: &Pool,
+    map: JournalMap,
+    instance: u128,
+    from: Position,
+) -> Result<Vec<Record>, JournalError> {
+    let recovered = recover(&pool.links(), request(map.clone(), instance, from)).await?;
     let named = map.all();
     let links = pool.links().into_iter();
     let members = links
@@ -91,7 +96,9 @@ async fn the_members_of_a_change_are_enough_of_the_old_and_of_the_new() {
     let down = |pool: &Pool, disks: &[DiskId]| disks.iter().for_each(|id| pool.disk(id.0).kill());
     let up = |pool: &Pool, disks: &[DiskId]| disks.iter().for_each(|id| pool.disk(id.0).open());
     down(&pool, &new);
-    assert_eq!(shown(&pool, pool.map(), 70).await.unwrap(), committed);
+    let start = Position::default();
+    let found = shown(&pool, pool.map(), 70, start).await.unwrap();
+    assert_eq!(found, committed);
     up(&pool, &new);
     // It was, and counts; then the old ones go.
     down(&pool, &old);
@@ -99,7 +106,9 @@ async fn the_members_of_a_change_are_enough_of_the_old_and_of_the_new() {
         old: None,
         ..changed
     };
-    assert_eq!(shown(&pool, settled, 71).await.unwrap(), committed);
+    let before = committed[2].position;
+    let found = shown(&pool, settled, 71, before).await.unwrap();
+    assert_eq!(found, committed[3..], "what came since the change began");
 }
 
 /// A copy of the last segment would count as the journal's end on a disk that
