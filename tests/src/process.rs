@@ -337,6 +337,23 @@ impl TestPool {
         self.gateway = Some(gateway);
     }
 
+    /// How many disks keep the journal, by the `status` of an embedded pool.
+    pub fn journal_disks(&self) -> usize {
+        let data = self.dir.display().to_string();
+        let status = Command::new(binary("shardgate"))
+            .args(["status", "--data", &data])
+            .output()
+            .expect("run status");
+        let text = String::from_utf8_lossy(&status.stdout).into_owned();
+        let lines = text
+            .lines()
+            .skip_while(|line| !line.starts_with("Journal:"));
+        let ids = lines
+            .skip(1)
+            .filter(|line| !line.trim_start().starts_with('!'));
+        ids.count()
+    }
+
     /// Starts the gateway without waiting.
     pub fn spawn_gateway(&self) -> Process {
         let keys = root_keys();

@@ -1,9 +1,9 @@
 //! The care of the journal while the gateway runs.
 //!
-//! Owns two tasks. One asks journal disks that were not heard for a while, so
+//! Owns three tasks. One asks journal disks that were not heard for a while, so
 //! that an idle gateway stays in contact, and says when nothing may be
-//! answered any more. The other keeps the pool map true, replaces journal
-//! disks that are out, copies segments that too few living disks hold, and
+//! answered any more. One keeps the pool map true and replaces journal disks
+//! that are out. One copies segments that too few living disks hold, and
 //! removes what is void. Invariant: whatever it changes goes through the
 //! writer between two appends, and a changed map counts before the old journal
 //! disks are let go.
@@ -117,7 +117,14 @@ impl Keeper {
     /// Works for as long as the gateway runs.
     pub fn spawn(&self, tracker: &TaskTracker, stop: CancellationToken) {
         let keeper = self.clone();
-        let work = async move { tokio::join!(keeper.ask_for_ever(), keeper.care_for_ever()) };
+        let work = async move {
+            let (ask, keep, copy) = (
+                keeper.ask_for_ever(),
+                keeper.keep_for_ever(),
+                keeper.copy_for_ever(),
+            );
+            tokio::join!(ask, keep, copy)
+        };
         tracker.spawn(async move {
             tokio::select! {
                 _ = work => {}
@@ -186,34 +193,49 @@ impl Keeper {
         }
     }
 
-    async fn care_for_ever(&self) {
+    /// Keeps the map true; nothing that takes long stands before it.
+    async fn keep_for_ever(&self) {
         let mut tick = interval(TICK);
-        let (mut copied, mut swept) = (Instant::now(), Instant::now());
         loop {
             tick.tick().await;
-            let cared = self.care(&mut copied, &mut swept).await;
-            match cared {
-                Ok(()) => {}
-                Err(JournalError::Closed) => return,
-                Err(error) => {
-                    self.inner.journal.note(&error);
-                    tracing::warn!(%error, "care of the journal goes on later");
+            let kept = async {
+                self.keep_map().await?;
+                self.note_status().await
+            };
+            if self.is_over(kept.await) {
+                return;
+            }
+        }
+    }
+
+    /// Copies segments and removes void ones.
+    async fn copy_for_ever(&self) {
+        let mut tick = interval(COPIES);
+        let mut swept = Instant::now();
+        loop {
+            tick.tick().await;
+            if self.is_over(self.copy_segments().await) {
+                return;
+            }
+            if swept.elapsed() >= SWEEP {
+                swept = Instant::now();
+                if self.is_over(self.sweep().await) {
+                    return;
                 }
             }
         }
     }
 
-    async fn care(&self, copied: &mut Instant, swept: &mut Instant) -> Result<(), JournalError> {
-        self.keep_map().await?;
-        if copied.elapsed() >= COPIES {
-            *copied = Instant::now();
-            self.copy_segments().await?;
+    fn is_over(&self, outcome: Result<(), JournalError>) -> bool {
+        match outcome {
+            Ok(()) => false,
+            Err(JournalError::Closed) => true,
+            Err(error) => {
+                self.inner.journal.note(&error);
+                tracing::warn!(%error, "care of the journal goes on later");
+                false
+            }
         }
-        if swept.elapsed() >= SWEEP {
-            *swept = Instant::now();
-            self.sweep().await?;
-        }
-        self.note_status().await
     }
 
     /// Writes a new map if the pool is not as the map says, or a journal disk

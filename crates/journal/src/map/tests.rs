@@ -1,3 +1,5 @@
+//! Tests of the pool map: its bytes, and which of several counts.
+
 use super::*;
 
 fn map(number: u64, epoch: u64, journal: &[u128]) -> PoolMap {
