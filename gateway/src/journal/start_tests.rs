@@ -184,15 +184,10 @@ async fn the_map_is_read_again_behind_the_raise() {
         .change_journal(members, next.journal_map())
         .await
         .unwrap();
-    test.places[0].before_raise(Box::new({
-        let next = next.clone();
-        move || {
-            let (all, next) = (all.clone(), next.clone());
-            Box::pin(async move {
-                write_map(&all, &ctx, &next, ANSWER).await.unwrap();
-            })
-        }
-    }));
+    let written = next.clone();
+    test.places[0].before_raise(async move {
+        write_map(&all, &ctx, &written, ANSWER).await.unwrap();
+    });
     let second = test.start().await.unwrap();
     assert_eq!(
         second.map.number,

@@ -68,9 +68,9 @@ impl MemoryPlace {
         old.unwrap_or(Content::Missing)
     }
 
-    pub(crate) fn before_raise(&self, act: impl FnOnce() -> ActFuture + Send + 'static) {
+    pub(crate) fn before_raise(&self, act: impl Future<Output = ()> + Send + 'static) {
         let mut slot = self.before_raise.try_lock().expect("nobody starts now");
-        *slot = Some(Act(Box::new(act)));
+        *slot = Some(Act(Box::pin(act)));
     }
 
     pub(crate) fn silence(&self, silent: bool) {
@@ -171,10 +171,8 @@ impl Place for MemoryPlace {
     async fn close(&self, _within: Duration) {}
 }
 
-pub(crate) type ActFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
-
 /// Something that another gateway does.
-struct Act(Box<dyn FnOnce() -> ActFuture + Send>);
+struct Act(Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl std::fmt::Debug for Act {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -200,7 +198,7 @@ impl JournalDisk for Interposed {
         // All wait until it is done.
         let mut slot = self.before_raise.lock().await;
         if let Some(Act(act)) = slot.take() {
-            act().await;
+            act.await;
         }
         drop(slot);
         self.link.raise(ctx).await
