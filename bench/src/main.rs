@@ -37,6 +37,9 @@ enum What {
     DiskStoreChild(disk_store::Child),
     /// Many slow clients, and a fast one beside them.
     Slow(slow::Args),
+    /// Part of `slow`, which starts it.
+    #[command(hide = true)]
+    SlowLoad(slow::Load),
 }
 
 fn main() -> std::io::Result<()> {
@@ -51,5 +54,6 @@ fn main() -> std::io::Result<()> {
         What::DiskStore(what) => runtime.block_on(disk_store::run(what, &args.output)),
         What::DiskStoreChild(what) => runtime.block_on(disk_store::run_child(what)),
         What::Slow(what) => runtime.block_on(slow::run(what, &args.output)),
+        What::SlowLoad(what) => runtime.block_on(slow::run_load(what)),
     }
 }

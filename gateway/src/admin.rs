@@ -22,6 +22,7 @@ pub use token::{TOKEN_FILE, token};
 pub use words::words;
 
 use crate::auth::{Action, Context, Decision, Principal, Resource, authorise};
+use crate::background::Jobs;
 use crate::journal::{JournalStatus, Keeper};
 use crate::object::CatalogRoom;
 use crate::pool::{Pool, PoolStatus};
@@ -49,6 +50,7 @@ pub struct Routes {
     pool: Pool,
     keeper: Keeper,
     room: CatalogRoom,
+    jobs: Jobs,
     operator: Principal,
 }
 
@@ -66,7 +68,13 @@ struct Lost {
 
 impl Routes {
     /// Routes that act on `pool` for the root identity.
-    pub fn new(pool: Pool, keeper: Keeper, room: CatalogRoom, root_access_key: &str) -> Arc<Self> {
+    pub fn new(
+        pool: Pool,
+        keeper: Keeper,
+        room: CatalogRoom,
+        jobs: Jobs,
+        root_access_key: &str,
+    ) -> Arc<Self> {
         let operator = Principal::Root {
             access_key: root_access_key.to_owned(),
         };
@@ -74,6 +82,7 @@ impl Routes {
             pool,
             keeper,
             room,
+            jobs,
             operator,
         })
     }
@@ -89,6 +98,7 @@ impl Routes {
 
     async fn status(&self) -> OperatorAnswer {
         let mut status = self.pool.status().await;
+        status.owed.filling = self.jobs.fill().now();
         if self.room.is_short() {
             let full = "the file system of catalog.path is full: writes are refused, deletes go on";
             status.warnings.push(full.to_owned());

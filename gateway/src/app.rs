@@ -27,6 +27,7 @@ use crate::admin;
 use crate::agents::place::AgentFolders;
 use crate::agents::{AgentClient, AgentSettings};
 use crate::auth::RootCredentials;
+use crate::background::{JobParts, Jobs};
 use crate::config::values::{AgentUrl, LogFormat};
 use crate::config::{SchemeChoice, Settings};
 use crate::journal::Gate;
@@ -164,6 +165,14 @@ async fn run(
     let room = CatalogRoom::default();
     reserve::watch(path, room.clone(), &tracker, stop.clone());
     let objects = object_service(&settings, &catalog, &room, &pool, &clock, &tracker, &stop);
+    let jobs = Jobs::start(JobParts {
+        catalog: catalog.clone(),
+        disks: Arc::new(pool.clone()),
+        objects: objects.clone(),
+        rate: settings.limits.background_rate.0,
+        tracker: tracker.clone(),
+        stop: stop.clone(),
+    });
 
     let parts = ServerParts {
         front: build_s3(
@@ -176,13 +185,14 @@ async fn run(
                 contact: Arc::new(InContact(keeper.gate())),
             },
         ),
+        readings: admin::readings(&pool, &keeper, &objects, &jobs),
         routes: admin::Routes::new(
             pool.clone(),
             keeper.clone(),
             room.clone(),
+            jobs,
             root.access_key(),
         ),
-        readings: admin::readings(&pool, &keeper, &objects),
     };
     let server = server_settings(&settings, token);
     let told = stop_signal()?;

@@ -56,6 +56,9 @@ pub fn words(whole: &Status) -> String {
             groups.open, groups.sealed, groups.narrow, groups.degraded, status.owed.slots
         ),
     );
+    if let Some(filling) = &status.owed.filling {
+        line(&mut text, format_args!("Background: {filling}"));
+    }
     journal_lines(&mut text, &whole.journal);
     text
 }

@@ -128,6 +128,8 @@ pub struct LimitSettings {
     pub connections: usize,
     /// Requests in work at once.
     pub requests: usize,
+    /// Bytes per second that work in the background moves to and from disks.
+    pub background_rate: ByteSize,
     /// Longest time for a request's head.
     pub header_timeout: Period,
     /// Longest time without a byte of a body, either way.
@@ -222,6 +224,7 @@ impl Default for LimitSettings {
             memory_wait: seconds(10),
             connections: 10_000,
             requests: 8_000,
+            background_rate: ByteSize(64 << 20),
             header_timeout: seconds(10),
             body_timeout: seconds(60),
         }
