@@ -78,8 +78,9 @@ bench: build
 	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- memory
 	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- slow
 
-# An hour on a slow disk, and 50 GB of it for its 10 million records; needs fio and strace.
+# An hour on a slow disk, and 50 GB of it for its 10 million records.
 bench-disk: rocksdb
+	@scripts/setup.sh bench
 	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- disk-store
 
 fmt:

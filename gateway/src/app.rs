@@ -12,7 +12,7 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 use shardgate_catalog::Catalog;
-use shardgate_disk_store::DiskOptions;
+use shardgate_disk_store::{DirectoryMemory, DiskOptions};
 use shardgate_wire::DiskId;
 use shardgate_wire::mac::Secret;
 use tokio::signal::unix::{SignalKind, signal};
@@ -246,7 +246,7 @@ fn places(
             folders.collect(),
             pool.server.clone(),
             pool.site.clone(),
-            DiskOptions::default(),
+            disk_options(settings),
         )));
     }
     let agents = pool.agents.iter().map(|AgentUrl(url)| {
@@ -264,6 +264,16 @@ fn places(
     });
     places.extend(agents);
     places
+}
+
+/// What all disks of this process share.
+fn disk_options(settings: &Settings) -> DiskOptions {
+    let bytes = settings.limits.directory_memory.0;
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    DiskOptions {
+        directories: Arc::new(DirectoryMemory::new(bytes)),
+        ..DiskOptions::default()
+    }
 }
 
 fn classes(settings: &Settings) -> Vec<ClassSetting> {

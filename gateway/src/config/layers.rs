@@ -51,6 +51,7 @@ const KEYS: &[&str] = &[
     "classes",
     "limits.memory_budget",
     "limits.memory_wait",
+    "limits.directory_memory",
     "limits.connections",
     "limits.requests",
     "limits.background_rate",

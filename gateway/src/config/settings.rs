@@ -124,6 +124,8 @@ pub struct LimitSettings {
     pub memory_budget: ByteSize,
     /// Longest time that a request waits for memory before `SlowDown`.
     pub memory_wait: Period,
+    /// Memory for directories of packed shards, of all disks of this process.
+    pub directory_memory: ByteSize,
     /// Connections of clients at once.
     pub connections: usize,
     /// Requests in work at once.
@@ -222,6 +224,7 @@ impl Default for LimitSettings {
         Self {
             memory_budget: ByteSize(320 << 20),
             memory_wait: seconds(10),
+            directory_memory: ByteSize(64 << 20),
             connections: 10_000,
             requests: 8_000,
             background_rate: ByteSize(64 << 20),
