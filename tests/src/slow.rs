@@ -85,7 +85,7 @@ pub async fn fill(client: &Client, sizes: &[usize]) -> Result<()> {
     let named = sizes.iter().map(|size| (size.to_string(), *size));
     for (key, len) in named.chain([("large".to_owned(), LARGE)]) {
         let ask = client.put(BUCKET, &key, random::bytes(1, len));
-        let answer = ask.send().await.map_err(|cut| Error::other(cut.0))?;
+        let answer = ask.send().await.map_err(|cut| Error::other(cut.why))?;
         answer.expect_status(200);
     }
     Ok(())

@@ -8,6 +8,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use shardgate_catalog::Catalog;
 
 use super::access::{Gate, Keys};
+use super::contact::Contact;
 use super::front::{MAX_DOCUMENT_BYTES, S3Front, Services};
 use super::host::BaseNames;
 use super::repair::Repair;
@@ -52,6 +53,8 @@ pub struct S3Parts {
     pub credentials: Arc<dyn CredentialStore>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
+    /// Whether anything may be answered.
+    pub contact: Arc<dyn Contact>,
 }
 
 /// One signed chunk is gathered before it is passed on.
@@ -91,7 +94,12 @@ pub fn build_s3(settings: &S3Settings, parts: S3Parts) -> S3Front {
         forms,
         signature_v2,
     };
-    S3Front::new(services, &settings.region, settings.body_idle)
+    S3Front::new(
+        services,
+        parts.contact,
+        &settings.region,
+        settings.body_idle,
+    )
 }
 
 /// The service of clients, or (without `repair`) that of verified requests.

@@ -61,6 +61,10 @@ impl Engine for Temporary {
     fn committed(&self) -> CommitNumber {
         self.engine.committed()
     }
+
+    async fn flush(&self) -> Result<(), EngineError> {
+        self.engine.flush().await
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
