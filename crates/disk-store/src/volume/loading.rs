@@ -248,6 +248,10 @@ fn volume_of(
     volume.extents_from = scanned.extents_from;
     volume.unread = scanned.unread_bytes > 0;
     volume.unknown = u32::try_from(scanned.unknown.len()).unwrap_or(u32::MAX);
+    // The mark that closes the disk takes a sector each time, also of a volume
+    // that takes no records: it must not come to where extents are.
+    let marks_to = scanned.tail.next_multiple_of(SECTOR);
+    let reopens = reopens && volume.has_room(marks_to, SECTOR, 0);
     volume.stage = if reopens { Stage::Open } else { Stage::Closed };
     let damaged: BTreeSet<u32> = scanned.damaged.iter().map(|entry| entry.at).collect();
     let live = scanned.entries.iter().filter(|entry| {

@@ -110,8 +110,9 @@ impl Engine {
         group: GroupId,
     ) -> Result<u64, StoreError> {
         let heading = self.new_heading(writer, group);
-        // The first batch says whether it wants zeroes before it.
-        let zeroed_to = FIRST_RECORD;
+        // A scan looks there for the first record. How far to zero besides,
+        // the first batch says.
+        let zeroed_to = FIRST_RECORD + PAGE;
         let refused = |(doing, error): (Doing, io::Error)| {
             let what = "make volume";
             self.refused(doing, what, &error)

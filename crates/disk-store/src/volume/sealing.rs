@@ -281,8 +281,16 @@ impl Engine {
             };
             open.extend(of.volumes.values().filter(unsealed).map(end_of));
         }
-        for (file, tail, mark) in open {
+        for (file, tail, mark, zeroed_to) in open {
             let Some(file) = file else { continue };
+            // Behind the mark too a scan looks for what follows.
+            let needed = tail + 2 * SECTOR;
+            if needed > zeroed_to {
+                file.allocate_zeroed(zeroed_to, needed - zeroed_to)
+                    .map_err(|error| self.refused(Doing::Writing, "close volume", &error))?;
+                file.sync_data()
+                    .map_err(|error| self.refused(Doing::Syncing, "close volume", &error))?;
+            }
             file.write_at(&[IoSlice::new(&mark.meta)], tail)
                 .map_err(|error| self.refused(Doing::Writing, "close volume", &error))?;
             file.sync_data()
@@ -297,10 +305,12 @@ impl Engine {
     }
 }
 
+/// File, place and mark of an end, and to where the file is zeroed.
 type End = (
     Option<std::sync::Arc<dyn crate::io::DiskFile>>,
     u64,
     NewRecord,
+    u64,
 );
 
 fn end_of(volume: &Volume) -> End {
@@ -312,7 +322,7 @@ fn end_of(volume: &Volume) -> End {
     let salt = volume.heading.salt;
     let (kind, extents_from) = (Kind::End, volume.extents_from);
     let mark = NewRecord::mark(salt, tail, volume.tail, kind, extents_from, end);
-    (volume.file.clone(), tail, mark)
+    (volume.file.clone(), tail, mark, volume.zeroed_to)
 }
 
 /// Everything that holds, as entries of the log.

@@ -1,13 +1,17 @@
 //! Upkeep seals volumes while batches are written: what was answered is in
-//! the directory of the volume that took it.
+//! the directory of the volume that took it. Closing writes into volumes that
+//! are nearly full: what they hold stays.
 
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use shardgate_wire::checksum::block_crcs;
 use shardgate_wire::conformance::sample;
-use shardgate_wire::store::SmallShard;
+use shardgate_wire::store::{ShardEnd, SmallShard};
 
 use super::Op;
+use super::commit::Ending;
 use super::engine::{Engine, VolumeFigures};
 use super::opening::Opening;
 use crate::condition::Condition;
@@ -76,4 +80,57 @@ fn a_volume_is_sealed_with_all_that_was_answered() {
     drop(engine);
     disk.power_loss(1);
     assert_eq!(missing(&open(&disk)), [0u64; 0], "after the power went");
+}
+
+/// Stores a shard in an extent.
+fn put_in_extent(engine: &Engine, blob: u128, len: usize) {
+    let header = sample::header(&sample::context(1), blob);
+    let bytes = sample::bytes(blob, len);
+    let extent = engine.reserve(&header, len as u64).unwrap().unwrap();
+    extent
+        .file
+        .write_at(&[IoSlice::new(&bytes)], extent.at)
+        .unwrap();
+    let end = ShardEnd {
+        shard_len: len as u64,
+        blob_len: len as u64,
+    };
+    let ending = Ending {
+        extent,
+        header,
+        end,
+        crcs: block_crcs(&bytes),
+    };
+    assert_eq!(engine.commit(&[Op::Finish(&ending)]), [Ok(())]);
+}
+
+#[test]
+fn closing_often_overwrites_nothing() {
+    let disk = SimDisk::new(1);
+    let engine = open(&disk);
+    let ctx = sample::context(1);
+    // Records from the front and extents from the end leave a few sectors.
+    (0..3).for_each(|blob| put_in_extent(&engine, blob, 16_384));
+    put_in_extent(&engine, 3, 2000);
+    let room = |engine: &Engine| {
+        let state = engine.state.read();
+        let volumes = state.groups[&sample::GROUP].volumes.values();
+        let room = volumes.map(|volume| volume.extents_from - volume.tail);
+        room.collect::<Vec<_>>()
+    };
+    let shard = sample::small(&ctx, 4, 100);
+    assert_eq!(engine.commit(&[Op::Put(&shard)]), [Ok(())]);
+    let left = room(&engine);
+    assert!(left.len() == 1 && left[0] < 4096, "{left:?}");
+    engine.close().unwrap();
+    drop(engine);
+    for _ in 0..20 {
+        disk.restart();
+        let engine = open(&disk);
+        for (blob, len) in [(0, 16_384), (1, 16_384), (2, 16_384), (3, 2000), (4, 100)] {
+            let read = engine.read(sample::key(blob), 0, len).unwrap().unwrap();
+            assert_eq!(read.bytes, sample::bytes(blob, len as usize));
+        }
+        engine.close().unwrap();
+    }
 }
