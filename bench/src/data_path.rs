@@ -234,7 +234,7 @@ async fn fill(pool: &TestPool, size: usize) -> Result<()> {
     let body = bytes::Bytes::from(random::bytes(size as u64, size));
     for slot in 0..ring(size) {
         let ask = client.put(BUCKET, &format!("{size}/{slot}"), body.clone());
-        let answer = ask.send().await.map_err(|cut| Error::other(cut.0))?;
+        let answer = ask.send().await.map_err(|cut| Error::other(cut.why))?;
         answer.expect_status(200);
     }
     Ok(())

@@ -3,6 +3,7 @@
 //! Sends what it is told and returns what it gets, errors included: tests
 //! look at status, headers and body themselves.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -42,7 +43,21 @@ pub struct Response {
 
 /// Why there is no whole answer: refused, cut, or too late.
 #[derive(Debug)]
-pub struct Cut(pub String);
+pub struct Cut {
+    /// In words.
+    pub why: String,
+    /// Whether there was a connection to send the request on.
+    pub connected: bool,
+}
+
+impl Cut {
+    fn after_connecting(why: impl fmt::Display) -> Self {
+        Self {
+            why: why.to_string(),
+            connected: true,
+        }
+    }
+}
 
 /// A request in the making.
 pub struct Ask<'a> {
@@ -116,22 +131,21 @@ impl Client {
             .method(method)
             .uri(format!("http://{}{path_and_query}", self.addr))
             .body(Full::new(body))
-            .map_err(|error| Cut(error.to_string()))?;
+            .expect("a request that can be written");
         self.exchange(request).await
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response, Cut> {
         let whole = async {
-            let answer = self
-                .http
-                .request(request)
-                .await
-                .map_err(|e| Cut(format!("{e:?}")))?;
+            let answer = self.http.request(request).await.map_err(|error| Cut {
+                why: format!("{error:?}"),
+                connected: !error.is_connect(),
+            })?;
             let (head, body) = answer.into_parts();
             let body = body
                 .collect()
                 .await
-                .map_err(|e| Cut(format!("{e:?}")))?
+                .map_err(|error| Cut::after_connecting(format!("{error:?}")))?
                 .to_bytes();
             Ok(Response {
                 status: head.status,
@@ -141,7 +155,10 @@ impl Client {
         };
         tokio::time::timeout(PATIENCE, whole)
             .await
-            .unwrap_or_else(|_| Err(Cut(format!("no whole answer in {PATIENCE:?}"))))
+            .unwrap_or_else(|_| {
+                let why = format!("no whole answer in {PATIENCE:?}");
+                Err(Cut::after_connecting(why))
+            })
     }
 }
 
@@ -201,7 +218,7 @@ impl Ask<'_> {
         }
         let request = request
             .body(Full::new(self.body))
-            .map_err(|e| Cut(e.to_string()))?;
+            .expect("a request that can be written");
         self.client.exchange(request).await
     }
 }

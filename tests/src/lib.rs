@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod large;
+pub mod linear;
 pub mod model;
 pub mod places;
 pub mod process;

@@ -157,7 +157,7 @@ pub async fn measure(load: &Load) -> Result<Outcome> {
         let ask = client.put(BUCKET, key, random::bytes(1, len));
         ask.send()
             .await
-            .map_err(|cut| Error::other(cut.0))?
+            .map_err(|cut| Error::other(cut.why))?
             .expect_status(200);
     }
     let alone = fast_client(&client, load.seconds).await?;

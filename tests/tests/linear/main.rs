@@ -1,0 +1,115 @@
+//! Many clients on few keys of one pool, which is killed and started again:
+//! whatever they are told can have happened in one order.
+//!
+//! `SHARDGATE_TEST_OPERATIONS` is the number of operations that are answered
+//! before the run ends.
+
+mod client;
+mod run;
+
+use std::collections::BTreeMap;
+
+use shardgate_tests::linear::history::{Asked, Life, Record, Told};
+use shardgate_tests::linear::listing::{Listing, torn};
+use shardgate_tests::linear::{Op, check};
+use shardgate_tests::process::TestPool;
+use shardgate_tests::random;
+
+use client::Told as Answers;
+
+/// Operations where nothing else is asked for: with seven kills.
+const OPERATIONS: u64 = 20_000;
+/// Answered operations between two kills.
+const BETWEEN_KILLS: u64 = 2_500;
+
+fn operations() -> u64 {
+    match std::env::var("SHARDGATE_TEST_OPERATIONS") {
+        Ok(text) => text.parse().expect("SHARDGATE_TEST_OPERATIONS is a number"),
+        Err(_) => OPERATIONS,
+    }
+}
+
+/// The operations on each key: those of its own, and the listings that it is
+/// in the range of.
+fn by_key(answers: &Answers, lives: &[Life]) -> BTreeMap<String, Vec<Op>> {
+    let mut ops: BTreeMap<String, Vec<Op>> = BTreeMap::new();
+    for (key, record) in &answers.records {
+        let of_key = ops.entry((*key).to_owned()).or_default();
+        of_key.extend(record.op(lives));
+    }
+    for Listing {
+        begun,
+        ended,
+        shown,
+    } in &answers.listings
+    {
+        for (key, &held) in shown {
+            let record = Record {
+                begun: *begun,
+                ended: *ended,
+                asked: Asked::Read,
+                told: Told::Held(held),
+            };
+            let of_key = ops.entry(key.clone()).or_default();
+            of_key.extend(record.op(lives));
+        }
+    }
+    ops
+}
+
+fn count(answers: &Answers, which: impl Fn(&Record) -> bool) -> usize {
+    let records = answers.records.iter();
+    records.filter(|(_, record)| which(record)).count()
+}
+
+/// The run had in it what it is there for.
+fn describe(answers: &Answers, lives: &[Life]) -> String {
+    let done = |asked: fn(&Asked) -> bool| {
+        count(answers, |record| {
+            let told = !matches!(record.told, Told::Failed | Told::CutOff | Told::NotSent);
+            told && asked(&record.asked)
+        })
+    };
+    let refused = count(answers, |record| {
+        matches!(record.told, Told::Refused | Told::Missing)
+    });
+    let unknown = count(answers, |record| {
+        record.op(lives).is_some_and(|op| !op.certain)
+    });
+    let disturbed = count(answers, |record| record.told == Told::Disturbed);
+    assert!(refused > 0, "no condition failed");
+    assert!(
+        lives.len() == 1 || unknown > 0,
+        "no write was cut off by a kill"
+    );
+    format!(
+        "{} reads, {} puts, {} deletions, {} listings; {refused} refused by a condition, {disturbed} disturbed, \
+         {unknown} changes with an unknown end, {} kills",
+        done(|asked| matches!(asked, Asked::Read)),
+        done(|asked| matches!(asked, Asked::Put(..))),
+        done(|asked| matches!(asked, Asked::Delete(_))),
+        answers.listings.len(),
+        lives.len() - 1,
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_clients_are_told_can_have_happened_in_one_order() {
+    let seed = random::seed("what_clients_are_told_can_have_happened_in_one_order");
+    let operations = operations();
+    let pool = TestPool::embedded(6);
+    let (answers, lives) = run::run(pool, seed, operations, BETWEEN_KILLS).await;
+    println!("{}", describe(&answers, &lives));
+    let ops = by_key(&answers, &lives);
+    for (key, ops) in &ops {
+        if let Err(violation) = check(ops) {
+            panic!("seed {seed}, key {key}: {}", violation.explain(ops));
+        }
+    }
+    if let Some(&first) = torn(&answers.listings, &ops).first() {
+        panic!(
+            "seed {seed}: a listing shows no one moment: {:?}",
+            answers.listings[first]
+        );
+    }
+}
