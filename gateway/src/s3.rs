@@ -32,6 +32,7 @@ mod object_path;
 mod object_read;
 mod object_write;
 mod operations;
+mod pace;
 mod probes;
 mod range;
 mod repair;
@@ -41,6 +42,7 @@ mod signature_v2;
 mod store;
 mod telemetry;
 
+pub use body::BodyPace;
 pub use build::{S3Parts, S3Settings, build_s3};
 pub(crate) use encode::for_log;
 pub(crate) use error::slow_down;

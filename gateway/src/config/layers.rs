@@ -53,6 +53,7 @@ const KEYS: &[&str] = &[
     "limits.requests",
     "limits.header_timeout",
     "limits.body_timeout",
+    "limits.min_body_rate",
     "log.format",
     "log.level",
 ];
