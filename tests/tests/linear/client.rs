@@ -16,7 +16,8 @@ use shardgate_tests::linear::listing::Listing;
 use shardgate_tests::model::Object;
 use shardgate_tests::{random, xml};
 
-pub const BUCKET: &str = "few";
+use crate::run::Plan;
+
 /// In order, as they are listed.
 pub const KEYS: [&str; 6] = ["a", "a/b", "b", "c", "c/d", "d"];
 /// How long a client waits whose gateway does not answer.
@@ -37,6 +38,22 @@ pub struct Shared {
     /// What each key was last seen to hold, for conditions that may hold.
     last: [AtomicU64; KEYS.len()],
 }
+
+/// What a store could do wrong, done here in its stead: the test of the test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// A GET is answered from what was there before.
+    StaleRead,
+    /// A condition is not looked at.
+    SkippedCondition,
+    /// A write is acknowledged, and nothing is stored.
+    LostWrite,
+    /// A listing lacks a key.
+    ShortListing,
+}
+
+/// One in so many answers is a lie, where there are lies.
+const LIES: u32 = 20;
 
 /// What one client was told, or all.
 #[derive(Default)]
@@ -94,15 +111,22 @@ pub struct Asker {
     client: Client,
     shared: Arc<Shared>,
     rng: StdRng,
+    bucket: &'static str,
+    lie: Option<Lie>,
+    /// What it read last of each key.
+    seen: [Held; KEYS.len()],
     told: Told,
 }
 
 impl Asker {
-    pub fn new(client: Client, shared: Arc<Shared>, rng: StdRng) -> Self {
+    pub fn new(client: Client, shared: Arc<Shared>, rng: StdRng, plan: &Plan) -> Self {
         Self {
             client,
             shared,
             rng,
+            bucket: plan.bucket,
+            lie: plan.lie,
+            seen: [None; KEYS.len()],
             told: Told::default(),
         }
     }
@@ -140,6 +164,14 @@ impl Asker {
         }
     }
 
+    fn lies(&mut self, lie: Lie) -> bool {
+        self.lie == Some(lie) && self.rng.random_ratio(1, LIES)
+    }
+
+    fn path(&self, at: usize) -> String {
+        format!("/{}/{}", self.bucket, KEYS[at])
+    }
+
     /// Writes down one operation; slows down where nobody answers.
     async fn note(&mut self, at: usize, begun: u64, asked: Asked, told: history::Told) {
         let ended = self.shared.now();
@@ -168,9 +200,9 @@ impl Asker {
 
     async fn read(&mut self, at: usize, method: Method) {
         let begun = self.shared.now();
-        let path = format!("/{BUCKET}/{}", KEYS[at]);
+        let path = self.path(at);
         let answer = self.client.ask(method.clone(), path).send().await;
-        let told = match answer {
+        let mut told = match answer {
             Ok(answer) if answer.status == 200 => {
                 let number = self.shared.write_of(answer.header("etag"));
                 if method == Method::GET {
@@ -189,6 +221,12 @@ impl Asker {
             }
             failed => unknown(failed),
         };
+        if let history::Told::Held(held) = &mut told {
+            let before = std::mem::replace(&mut self.seen[at], *held);
+            if self.lies(Lie::StaleRead) {
+                *held = before;
+            }
+        }
         self.note(at, begun, Asked::Read, told).await;
     }
 
@@ -207,8 +245,18 @@ impl Asker {
         let when = self.any_condition(at);
         let (number, object) = self.shared.new_write();
         let begun = self.shared.now();
-        let ask = self.client.put(BUCKET, KEYS[at], object.bytes);
-        let told = changed(with_condition(ask, when).send().await);
+        let kept = if self.lies(Lie::SkippedCondition) {
+            When::Always
+        } else {
+            when
+        };
+        let is_lost = when == When::Always && self.lies(Lie::LostWrite);
+        let ask = self.client.put(self.bucket, KEYS[at], object.bytes);
+        let told = if is_lost {
+            history::Told::Done
+        } else {
+            changed(with_condition(ask, kept).send().await)
+        };
         self.note(at, begun, Asked::Put(number, when), told).await;
     }
 
@@ -218,7 +266,7 @@ impl Asker {
             when => when,
         };
         let begun = self.shared.now();
-        let path = format!("/{BUCKET}/{}", KEYS[at]);
+        let path = self.path(at);
         let ask = self.client.ask(Method::DELETE, path);
         let told = changed(with_condition(ask, when).send().await);
         self.note(at, begun, Asked::Delete(when), told).await;
@@ -226,7 +274,7 @@ impl Asker {
 
     async fn list(&mut self, prefix: &str, after: &str, max: usize) {
         let begun = self.shared.now();
-        let ask = self.client.ask(Method::GET, format!("/{BUCKET}"));
+        let ask = self.client.ask(Method::GET, format!("/{}", self.bucket));
         let ask = ask
             .query("list-type", "2")
             .query("prefix", prefix)
@@ -241,7 +289,12 @@ impl Asker {
             }
         };
         let ended = self.shared.now();
-        let shown = self.shown(&answer, prefix, after, max);
+        let mut shown = self.shown(&answer, prefix, after, max);
+        if self.lies(Lie::ShortListing)
+            && let Some(held) = shown.values_mut().find(|held| held.is_some())
+        {
+            *held = None;
+        }
         self.told.listings.push(Listing {
             begun,
             ended,

@@ -15,7 +15,8 @@ use shardgate_tests::linear::{Op, check};
 use shardgate_tests::process::TestPool;
 use shardgate_tests::random;
 
-use client::Told as Answers;
+use client::{Lie, Told as Answers};
+use run::{Plan, run};
 
 /// Operations where nothing else is asked for: with seven kills.
 const OPERATIONS: u64 = 20_000;
@@ -93,23 +94,61 @@ fn describe(answers: &Answers, lives: &[Life]) -> String {
     )
 }
 
+/// What is wrong with what clients were told, if anything is.
+fn verdict(answers: &Answers, lives: &[Life]) -> Result<(), String> {
+    let ops = by_key(answers, lives);
+    for (key, ops) in &ops {
+        let checked = check(ops);
+        checked.map_err(|violation| format!("key {key}: {}", violation.explain(ops)))?;
+    }
+    match torn(&answers.listings, &ops).first() {
+        Some(&first) => {
+            let listing = &answers.listings[first];
+            Err(format!("a listing shows no one moment: {listing:?}"))
+        }
+        None => Ok(()),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_clients_are_told_can_have_happened_in_one_order() {
-    let seed = random::seed("what_clients_are_told_can_have_happened_in_one_order");
-    let operations = operations();
-    let pool = TestPool::embedded(6);
-    let (answers, lives) = run::run(pool, seed, operations, BETWEEN_KILLS).await;
+    let plan = Plan {
+        bucket: "few",
+        seed: random::seed("what_clients_are_told_can_have_happened_in_one_order"),
+        operations: operations(),
+        between_kills: BETWEEN_KILLS,
+        lie: None,
+    };
+    let mut pool = TestPool::embedded(6);
+    let (answers, lives) = run(&mut pool, &plan).await;
     println!("{}", describe(&answers, &lives));
-    let ops = by_key(&answers, &lives);
-    for (key, ops) in &ops {
-        if let Err(violation) = check(ops) {
-            panic!("seed {seed}, key {key}: {}", violation.explain(ops));
-        }
+    if let Err(why) = verdict(&answers, &lives) {
+        panic!("seed {}, {why}", plan.seed);
     }
-    if let Some(&first) = torn(&answers.listings, &ops).first() {
-        panic!(
-            "seed {seed}: a listing shows no one moment: {:?}",
-            answers.listings[first]
-        );
+}
+
+/// The same clients, with each of the lies that they are there to find.
+#[tokio::test(flavor = "multi_thread")]
+async fn lies_are_found() {
+    let seed = random::seed("lies_are_found");
+    let mut pool = TestPool::embedded(6);
+    for (bucket, lie) in [
+        ("stale-read", Lie::StaleRead),
+        ("skipped-condition", Lie::SkippedCondition),
+        ("lost-write", Lie::LostWrite),
+        ("short-listing", Lie::ShortListing),
+    ] {
+        let plan = Plan {
+            bucket,
+            seed,
+            operations: 1000,
+            between_kills: u64::MAX,
+            lie: Some(lie),
+        };
+        let (answers, lives) = run(&mut pool, &plan).await;
+        let found = verdict(&answers, &lives).expect_err(bucket);
+        println!("{lie:?}: {found}");
+        pool.start();
     }
+    pool.stop();
 }

@@ -11,15 +11,29 @@ use shardgate_tests::process::TestPool;
 use shardgate_tests::random;
 use tokio::task::JoinHandle;
 
-use crate::client::{Asker, BUCKET, Shared, Told};
+use crate::client::{Asker, Lie, Shared, Told};
 
 /// Clients at once: a few on each key.
 const CLIENTS: u64 = 16;
 
-fn begin(pool: &TestPool, shared: &Arc<Shared>, seed: u64) -> Vec<JoinHandle<Told>> {
+/// What to do.
+pub struct Plan {
+    /// Made by the run; of the run alone.
+    pub bucket: &'static str,
+    /// What clients do follows from it, as far as their order does.
+    pub seed: u64,
+    /// Answered operations.
+    pub operations: u64,
+    /// Answered operations between two kills.
+    pub between_kills: u64,
+    /// What is told wrong.
+    pub lie: Option<Lie>,
+}
+
+fn begin(pool: &TestPool, shared: &Arc<Shared>, plan: &Plan) -> Vec<JoinHandle<Told>> {
     let begin_one = |number| {
-        let rng = random::rng(seed.wrapping_add(number));
-        let asker = Asker::new(pool.client(), Arc::clone(shared), rng);
+        let rng = random::rng(plan.seed.wrapping_add(number));
+        let asker = Asker::new(pool.client(), Arc::clone(shared), rng, plan);
         tokio::spawn(asker.run())
     };
     (0..CLIENTS).map(begin_one).collect()
@@ -36,21 +50,16 @@ async fn wait_for(shared: &Shared, clients: &[JoinHandle<Told>], answered: u64) 
     true
 }
 
-/// Lets clients go on until `operations` were answered, with a kill after
-/// each `between_kills`. What they were told, and the lives of the gateway.
-pub async fn run(
-    mut pool: TestPool,
-    seed: u64,
-    operations: u64,
-    between_kills: u64,
-) -> (Told, Vec<Life>) {
-    pool.client().make_bucket(BUCKET).await;
+/// Lets clients go on as planned, on a pool that runs, and stops it. What they
+/// were told, and the lives of the gateway.
+pub async fn run(pool: &mut TestPool, plan: &Plan) -> (Told, Vec<Life>) {
+    pool.client().make_bucket(plan.bucket).await;
     let shared = Arc::new(Shared::new());
     let (mut lives, mut life_begun) = (Vec::new(), 0);
-    let clients = begin(&pool, &shared, seed);
-    let mut rng = random::rng(seed);
-    let mut next = between_kills;
-    while next < operations && wait_for(&shared, &clients, next).await {
+    let clients = begin(pool, &shared, plan);
+    let mut rng = random::rng(plan.seed);
+    let mut next = plan.between_kills;
+    while next < plan.operations && wait_for(&shared, &clients, next).await {
         // Not always at the same point of whatever the gateway does.
         tokio::time::sleep(Duration::from_micros(rng.random_range(0..20_000))).await;
         pool.kill();
@@ -60,9 +69,9 @@ pub async fn run(
         });
         life_begun = shared.now();
         tokio::task::block_in_place(|| pool.start());
-        next += between_kills;
+        next += plan.between_kills;
     }
-    wait_for(&shared, &clients, operations).await;
+    wait_for(&shared, &clients, plan.operations).await;
     shared.goes_on.store(false, Ordering::Relaxed);
     let mut told = Told::default();
     let mut gather = |part: Told| {
@@ -72,7 +81,7 @@ pub async fn run(
     for client in clients {
         gather(client.await.expect("a client finds nothing wrong"));
     }
-    let last = Asker::new(pool.client(), Arc::clone(&shared), rng);
+    let last = Asker::new(pool.client(), Arc::clone(&shared), rng, plan);
     gather(last.read_all().await);
     pool.stop();
     lives.push(Life {
