@@ -153,10 +153,7 @@ async fn give_up_untaken<B>(answer: Weak<Mutex<Answer<B>>>, idle: Duration) {
         };
         let given_up = {
             let mut answer = answer.lock();
-            let until = answer
-                .offered_since
-                .map_or_else(Instant::now, |since| since)
-                + idle;
+            let until = answer.offered_since.unwrap_or_else(Instant::now) + idle;
             if until > Instant::now() {
                 wake = until;
                 None
@@ -237,7 +234,7 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.size_hint.clone()
+        self.size_hint
     }
 }
 
