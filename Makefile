@@ -79,13 +79,14 @@ bench: build
 	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- memory
 	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- slow
 
-# Some ten minutes, and 10 GB of disk for its ten million objects.
+# Fills buckets of ten million keys first.
 bench-catalog: rocksdb
 	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- commits
 	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- listing
 
-# An hour on a slow disk, and 50 GB of it for its 10 million records; needs fio and strace.
+# An hour on a slow disk, and 50 GB of it for its 10 million records.
 bench-disk: rocksdb
+	@scripts/setup.sh bench
 	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- disk-store
 
 fmt:

@@ -4,6 +4,7 @@
 #   scripts/setup.sh          what `make build` needs
 #   scripts/setup.sh check    also what `make check` needs: cargo-deny
 #   scripts/setup.sh test     also what `make test` needs: the real S3 clients
+#   scripts/setup.sh bench    also what `make bench-disk` needs: fio and strace
 #
 # Where everything is there already it changes nothing and calls neither apt nor pip. A tool that is
 # missing at the end is a failure, never a skipped test.
@@ -16,6 +17,7 @@ rust_needed=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
 cargo_deny_version=0.20.2
 
 build_packages=(g++ make libclang-dev ca-certificates)
+bench_packages=(fio strace)
 client_packages=(awscli s3cmd rclone curl php-cli php-curl php-xml php-mbstring python3 python3-venv strace)
 
 fail() {
@@ -92,10 +94,10 @@ install_php_sdk() {
     composer --working-dir="$here" install --no-interaction --no-progress
 }
 
-case $mode in build | check | test) ;; *) fail "usage: scripts/setup.sh [build|check|test]" ;; esac
+case $mode in build | check | test | bench) ;; *) fail "usage: scripts/setup.sh [build|check|test|bench]" ;; esac
 check_rust
 install_packages "${build_packages[@]}"
-[ "$mode" = build ] || install_cargo_deny
+case $mode in check | test) install_cargo_deny ;; bench) install_packages "${bench_packages[@]}" ;; esac
 if [ "$mode" = test ]; then
     install_packages "${client_packages[@]}"
     install_python_clients

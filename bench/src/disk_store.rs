@@ -31,8 +31,8 @@ pub(crate) struct Args {
     /// Seconds of each load.
     #[arg(long, default_value_t = 4)]
     seconds: u64,
-    /// Rounds of each load, in turns with what it is compared with; the best
-    /// of each counts, because what else the machine does only slows.
+    /// Rounds of each load, in turns with what it is compared with; the middle
+    /// of each counts, and the middle of the rounds' ratios.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Records that are read at random, kept in memory's index, and opened;
@@ -93,7 +93,7 @@ fn table(figures: &Figures) -> std::result::Result<String, std::fmt::Error> {
     writeln!(text, "load average before {before}, after {after}\n")?;
     writeln!(
         text,
-        "durable writes per second (p50, p99 in ms), the best of the rounds"
+        "durable writes per second (p50, p99 in ms), the middle of the rounds"
     )?;
     for row in &figures.writes {
         writeln!(text, "{}", row.line())?;

@@ -43,6 +43,9 @@ enum What {
     Listing(listing::Args),
     /// Many slow clients, and a fast one beside them.
     Slow(slow::Args),
+    /// Part of `slow`, which starts it.
+    #[command(hide = true)]
+    SlowLoad(slow::Load),
 }
 
 fn main() -> std::io::Result<()> {
@@ -59,5 +62,6 @@ fn main() -> std::io::Result<()> {
         What::Commits(what) => runtime.block_on(commits::run(what, &args.output)),
         What::Listing(what) => runtime.block_on(listing::run(what, &args.output)),
         What::Slow(what) => runtime.block_on(slow::run(what, &args.output)),
+        What::SlowLoad(what) => runtime.block_on(slow::run_load(what)),
     }
 }

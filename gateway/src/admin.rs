@@ -21,6 +21,7 @@ pub use token::{TOKEN_FILE, token};
 pub use words::words;
 
 use crate::auth::{Action, Context, Decision, Principal, Resource, authorise};
+use crate::background::Jobs;
 use crate::object::CatalogRoom;
 use crate::pool::Pool;
 use crate::server::{OperatorAnswer, OperatorRequest, OperatorRoutes};
@@ -36,6 +37,7 @@ pub const LOST: &str = "/admin/disk/lost";
 pub struct Routes {
     pool: Pool,
     room: CatalogRoom,
+    jobs: Jobs,
     operator: Principal,
 }
 
@@ -53,13 +55,14 @@ struct Lost {
 
 impl Routes {
     /// Routes that act on `pool` for the root identity.
-    pub fn new(pool: Pool, room: CatalogRoom, root_access_key: &str) -> Arc<Self> {
+    pub fn new(pool: Pool, room: CatalogRoom, jobs: Jobs, root_access_key: &str) -> Arc<Self> {
         let operator = Principal::Root {
             access_key: root_access_key.to_owned(),
         };
         Arc::new(Self {
             pool,
             room,
+            jobs,
             operator,
         })
     }
@@ -75,6 +78,7 @@ impl Routes {
 
     async fn status(&self) -> OperatorAnswer {
         let mut status = self.pool.status().await;
+        status.owed.filling = self.jobs.fill().now();
         if self.room.is_short() {
             let full = "the file system of catalog.path is full: writes are refused, deletes go on";
             status.warnings.push(full.to_owned());

@@ -12,7 +12,7 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 use shardgate_catalog::Catalog;
-use shardgate_disk_store::DiskOptions;
+use shardgate_disk_store::{DirectoryMemory, DiskOptions};
 use shardgate_wire::DiskId;
 use shardgate_wire::mac::Secret;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,6 +23,7 @@ use crate::admin;
 use crate::agents::place::AgentFolders;
 use crate::agents::{AgentClient, AgentSettings};
 use crate::auth::RootCredentials;
+use crate::background::{JobParts, Jobs};
 use crate::config::values::{AgentUrl, LogFormat};
 use crate::config::{SchemeChoice, Settings};
 use crate::object::settings::ObjectSettings;
@@ -149,6 +150,14 @@ async fn run(
     let room = CatalogRoom::default();
     reserve::watch(path, room.clone(), &tracker, stop.clone());
     let objects = object_service(&settings, &catalog, &room, &pool, &clock, &tracker, &stop);
+    let jobs = Jobs::start(JobParts {
+        catalog: catalog.clone(),
+        disks: Arc::new(pool.clone()),
+        objects: objects.clone(),
+        rate: settings.limits.background_rate.0,
+        tracker: tracker.clone(),
+        stop: stop.clone(),
+    });
 
     let parts = ServerParts {
         front: build_s3(
@@ -160,8 +169,8 @@ async fn run(
                 clock,
             },
         ),
-        routes: admin::Routes::new(pool.clone(), room.clone(), root.access_key()),
-        readings: admin::readings(&pool, &objects),
+        readings: admin::readings(&pool, &objects, &jobs),
+        routes: admin::Routes::new(pool.clone(), room.clone(), jobs, root.access_key()),
     };
     let server = server_settings(&settings, token);
     let told = stop_signal()?;
@@ -237,7 +246,7 @@ fn places(
             folders.collect(),
             pool.server.clone(),
             pool.site.clone(),
-            DiskOptions::default(),
+            disk_options(settings),
         )));
     }
     let agents = pool.agents.iter().map(|AgentUrl(url)| {
@@ -255,6 +264,16 @@ fn places(
     });
     places.extend(agents);
     places
+}
+
+/// What all disks of this process share.
+fn disk_options(settings: &Settings) -> DiskOptions {
+    let bytes = settings.limits.directory_memory.0;
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    DiskOptions {
+        directories: Arc::new(DirectoryMemory::new(bytes)),
+        ..DiskOptions::default()
+    }
 }
 
 fn classes(settings: &Settings) -> Vec<ClassSetting> {

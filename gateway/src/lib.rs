@@ -4,6 +4,7 @@ pub mod admin;
 pub mod agents;
 pub mod app;
 pub mod auth;
+pub mod background;
 pub mod cli;
 pub mod config;
 pub mod object;

@@ -34,6 +34,7 @@ mod purge;
 mod put;
 mod quorum;
 mod reading;
+pub mod rebuild;
 pub mod repairs;
 pub mod request;
 pub mod service;
@@ -55,4 +56,4 @@ pub use settings::ObjectSettings;
 pub use shardgate_catalog::{BucketRef as BucketAt, DeleteCondition, WriteCondition};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

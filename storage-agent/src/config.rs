@@ -117,6 +117,7 @@ struct LimitTable {
     connections: Option<Spanned<u64>>,
     calls_per_disk: Option<Spanned<u64>>,
     buffer_mib: Option<Spanned<u64>>,
+    directory_mib: Option<Spanned<u64>>,
     clock_skew_secs: Option<Spanned<u64>>,
     first_call_secs: Option<Spanned<u64>>,
     idle_secs: Option<Spanned<u64>>,
@@ -322,6 +323,12 @@ fn limits(sources: &Sources<'_>, flags: &Flags, file: LimitTable) -> Result<Limi
         calls_per_disk: set!(count, calls_per_disk, default.calls_per_disk, 1..=65_536),
         // The longest message must fit.
         buffer_bytes: set!(count, buffer_mib, default.buffer_bytes / mib, 4..=4095) * mib,
+        directory_bytes: set!(
+            count,
+            directory_mib,
+            default.directory_bytes / mib,
+            0..=1 << 20
+        ) * mib,
         clock_skew: set!(seconds, clock_skew_secs, default.clock_skew, 1..=3600),
         first_call: set!(seconds, first_call_secs, default.first_call, 1..=600),
         idle: set!(seconds, idle_secs, default.idle, 1..=3600),

@@ -82,6 +82,9 @@ pub struct LimitFlags {
     /// Most MiB of messages in memory
     #[arg(long, env = "SHARDGATE_AGENT_BUFFER_MIB")]
     pub buffer_mib: Option<u64>,
+    /// Most MiB of directories of packed shards in memory
+    #[arg(long, env = "SHARDGATE_AGENT_DIRECTORY_MIB")]
+    pub directory_mib: Option<u64>,
     /// How far a gateway's clock may be from ours
     #[arg(long, env = "SHARDGATE_AGENT_CLOCK_SKEW_SECS")]
     pub clock_skew_secs: Option<u64>,

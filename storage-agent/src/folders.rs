@@ -5,13 +5,16 @@
 //! says it is, of this agent's cluster, and never two of one id; only a
 //! gateway's order makes a blank folder a disk.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
 use parking_lot::Mutex;
-use shardgate_disk_store::{DiskOptions, Expected, LocalDisk, NewDisk, OpenError, medium_of};
+use shardgate_disk_store::{
+    DiskOptions, Expected, LocalDisk, NewDisk, OpenError, OpenProgress, medium_of,
+};
 use shardgate_wire::message::{FolderReport, FolderState, FormatHead};
 use shardgate_wire::{ClusterId, DiskHealth, DiskIdentity, Medium, ShardStore, StoreError};
 use tokio::task::spawn_blocking;
@@ -39,11 +42,15 @@ struct Shared {
     /// The only cluster whose disks are opened: the configured one, or that of
     /// the first disk.
     cluster: Mutex<Option<ClusterId>>,
+    /// What all disks share.
+    options: DiskOptions,
 }
 
 struct Folder {
     config: DiskConfig,
     shown: Mutex<Shown>,
+    /// How far its opening is, while it is opened.
+    opening: Mutex<Option<Arc<OpenProgress>>>,
     /// What the kernel said of the folder when it was last looked at.
     medium: Mutex<Option<Medium>>,
     /// Held while the folder is opened, formatted or closed.
@@ -58,13 +65,19 @@ enum Shown {
 
 impl Folders {
     /// The folders as configured; none is open yet.
-    pub fn new(disks: &[DiskConfig], cluster: Option<ClusterId>, lanes: Arc<Lanes>) -> Arc<Self> {
+    pub fn new(
+        disks: &[DiskConfig],
+        cluster: Option<ClusterId>,
+        lanes: Arc<Lanes>,
+        options: DiskOptions,
+    ) -> Arc<Self> {
         let folder = |config: &DiskConfig| {
             let why = "not opened yet".to_owned();
             let identity = None;
             Arc::new(Folder {
                 config: config.clone(),
                 shown: Mutex::new(Shown::Closed(FolderState::Failed { identity, why })),
+                opening: Mutex::new(None),
                 medium: Mutex::new(None),
                 changing: tokio::sync::Mutex::new(()),
             })
@@ -74,6 +87,7 @@ impl Folders {
             shared: Arc::new(Shared {
                 lanes,
                 cluster: Mutex::new(cluster),
+                options,
             }),
         })
     }
@@ -148,11 +162,22 @@ impl Folder {
     async fn open(&self, shared: &Shared) {
         let config = self.config.clone();
         let cluster = *shared.cluster.lock();
-        let looked = spawn_blocking(move || (medium_of(&config.path), open_disk(&config, cluster)));
+        let progress = Arc::new(OpenProgress::default());
+        *self.opening.lock() = Some(Arc::clone(&progress));
+        let options = DiskOptions {
+            medium: config.medium,
+            progress,
+            ..shared.options.clone()
+        };
+        let looked = spawn_blocking(move || {
+            let medium = medium_of(&config.path);
+            (medium, open_disk(&config.path, cluster, options))
+        });
         let (medium, opened) = looked
             .await
             .unwrap_or_else(|panic| (None, Err((None, panic.to_string()).into())));
         *self.medium.lock() = medium;
+        *self.opening.lock() = None;
         match opened {
             Ok(disk) => self.opened(disk, shared),
             Err(Unopened(state)) => {
@@ -233,10 +258,19 @@ impl Folder {
         }
     }
 
+    /// How far it is, while its volumes are opened.
+    fn opening_state(&self) -> Option<FolderState> {
+        let opening = self.opening.lock();
+        let progress = opening.as_ref().filter(|progress| progress.has_begun())?;
+        let why = format!("it is being opened: {progress}");
+        let identity = None;
+        Some(FolderState::Failed { identity, why })
+    }
+
     async fn report(&self) -> FolderReport {
         let shown = self.shown.lock().clone();
         let (written, state) = match shown {
-            Shown::Closed(state) => (None, state),
+            Shown::Closed(state) => (None, self.opening_state().unwrap_or(state)),
             Shown::Open(disk) => (Some(disk.identity().medium), health_of(&disk).await),
         };
         let medium = self.config.medium.or(written).or(*self.medium.lock());
@@ -288,17 +322,17 @@ impl From<OpenError> for Unopened {
 /// Opens the disk that is in a folder, whichever of the cluster it is.
 // A start and a look every few seconds: the size of its error costs nothing.
 #[expect(clippy::result_large_err)]
-fn open_disk(config: &DiskConfig, cluster: Option<ClusterId>) -> Result<LocalDisk, Unopened> {
-    let identity = LocalDisk::identify(&config.path)?;
+fn open_disk(
+    path: &Path,
+    cluster: Option<ClusterId>,
+    options: DiskOptions,
+) -> Result<LocalDisk, Unopened> {
+    let identity = LocalDisk::identify(path)?;
     let expected = Expected {
         cluster: cluster.unwrap_or(identity.cluster),
         disk: Some(identity.disk),
     };
-    let options = DiskOptions {
-        medium: config.medium,
-        ..DiskOptions::default()
-    };
-    let opened = LocalDisk::open(&config.path, &expected, options);
+    let opened = LocalDisk::open(path, &expected, options);
     opened.map_err(|error| match Unopened::from(error) {
         Unopened(FolderState::Failed { why, .. }) => (Some(identity), why).into(),
         other => other,

@@ -11,6 +11,8 @@ pub struct Limits {
     pub calls_per_disk: usize,
     /// Bytes of bodies and read answers in memory; one more is `Busy`.
     pub buffer_bytes: usize,
+    /// Bytes of directories of packed shards in memory, of all disks.
+    pub directory_bytes: usize,
     /// How far a caller's clock may be from ours.
     pub clock_skew: Duration,
     /// Until a new connection has made its first authentic call.
@@ -34,6 +36,7 @@ impl Default for Limits {
             connections: 1024,
             calls_per_disk: 256,
             buffer_bytes: 256 * 1024 * 1024,
+            directory_bytes: 64 * 1024 * 1024,
             clock_skew: Duration::from_secs(300),
             first_call: Duration::from_secs(10),
             idle: Duration::from_secs(75),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use shardgate_disk_store::{DirectoryMemory, DiskOptions};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -61,7 +62,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     if config.secret.is_none() {
         tracing::warn!("no secret: every process of this machine may call this agent");
     }
-    let folders = Folders::new(&config.disks, config.cluster, Arc::clone(&lanes));
+    let options = DiskOptions {
+        directories: Arc::new(DirectoryMemory::new(config.limits.directory_bytes)),
+        ..DiskOptions::default()
+    };
+    let folders = Folders::new(&config.disks, config.cluster, Arc::clone(&lanes), options);
     let tracker = TaskTracker::new();
     let stop_looking = CancellationToken::new();
     folders

@@ -1,5 +1,7 @@
 //! Bounds under load: memory, connections. Times are measured by `bench/`.
 
+use std::time::Duration;
+
 use shardgate_tests::slow;
 
 const MIB: f64 = 512.0;
@@ -11,14 +13,14 @@ async fn slow_clients_cost_no_memory_and_no_connections() {
         gets: 2000,
         puts: 200,
         rate: 50_000,
-        seconds: 5,
+        ramp: Duration::ZERO,
     };
-    let outcome = slow::measure(&load)
+    let outcome = slow::measure(&load, 15)
         .await
         .expect("the slow clients are served");
     println!("{outcome:?}");
     assert_eq!(
-        outcome.served,
+        outcome.ended.served,
         load.gets + load.puts,
         "slow clients were cut off"
     );

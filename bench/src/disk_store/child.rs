@@ -17,6 +17,9 @@ use super::load::{self, Rate};
 use super::stores::{Shards, random_bytes};
 use super::{fio, writes};
 
+/// How many read at once.
+pub(super) const READERS: [usize; 3] = [1, 16, 64];
+
 /// Part of `disk-store`.
 #[derive(Args)]
 pub(crate) struct Child {
@@ -66,23 +69,6 @@ pub(super) struct Read {
     pub(super) reads: Vec<(usize, Rate)>,
 }
 
-impl Read {
-    /// The faster of two rounds, and the larger memory.
-    pub(super) fn or_better(mut self, before: Option<Self>) -> Self {
-        let Some(before) = before else {
-            return self;
-        };
-        let reads = self.reads.into_iter().zip(before.reads);
-        self.reads = reads
-            .map(|((readers, now), (_, then))| (readers, now.or_better(Some(then))))
-            .collect();
-        self.open_seconds = self.open_seconds.min(before.open_seconds);
-        self.opened_mib = self.opened_mib.max(before.opened_mib);
-        self.after_mib = self.after_mib.max(before.after_mib);
-        self
-    }
-}
-
 /// Memory of this process, MiB.
 fn resident() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -127,7 +113,7 @@ async fn read(folder: &Path, len: u32, records: u64, seconds: u64) -> Result<Rea
     let open_seconds = begun.elapsed().as_secs_f64();
     let opened_mib = resident();
     let mut reads = Vec::new();
-    for readers in [1, 16] {
+    for readers in READERS {
         forget(folder)?;
         let op = {
             let shards = shards.clone();

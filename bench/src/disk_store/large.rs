@@ -6,7 +6,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::child::{self, Put, Read};
+use super::child::{self, Put, READERS, Read};
+use super::load::{Rate, median};
 use super::{Args, fio};
 
 /// Writers that fill it.
@@ -22,10 +23,21 @@ pub(super) struct Figures {
     records: u64,
     record_len: usize,
     fill: Put,
-    clean: Read,
+    /// A round each.
+    clean: Vec<Read>,
     killed: Read,
-    /// Readers and reads per second.
-    fio: Vec<(usize, f64)>,
+    reads: Vec<Reads>,
+}
+
+/// Random reads with nothing cached, so many at once.
+#[derive(Serialize)]
+struct Reads {
+    readers: usize,
+    /// In the middle of the rounds.
+    store: Rate,
+    fio_per_s: f64,
+    /// The store's part of fio's rate, in each round.
+    shares: Vec<f64>,
 }
 
 pub(super) fn measure(parent: &Path, args: &Args) -> Result<Figures> {
@@ -36,23 +48,34 @@ pub(super) fn measure(parent: &Path, args: &Args) -> Result<Figures> {
     let fill: Put = child::ask(&["put", &path, &len, FILLERS, &records])?;
     eprintln!("filled: {fill:?}");
     let read = ["read", &path, &len, &records, &seconds];
-    let mut clean: Option<Read> = None;
-    let mut fio: Vec<(usize, f64)> = Vec::new();
     let files = fio::files(folder.path(), VOLUMES_FROM)?;
+    let (mut clean, mut fio) = (Vec::<Read>::new(), Vec::new());
     for _ in 0..args.rounds {
         let seen: Read = child::ask(&read)?;
         eprintln!("opened after a clean stop: {seen:?}");
-        let mut reads = Vec::new();
-        for (at, (readers, _)) in seen.reads.iter().enumerate() {
-            let per_s = fio::random_reads(&files, args.record_len, *readers, args.seconds)?;
+        let mut round = Vec::new();
+        for readers in READERS {
+            let per_s = fio::random_reads(&files, args.record_len, readers, args.seconds)?;
             eprintln!("fio, {readers} readers: {per_s:.0} per s");
-            let before = fio.get(at).map_or(0.0, |(_, before)| *before);
-            reads.push((*readers, per_s.max(before)));
+            round.push(per_s);
         }
-        fio = reads;
-        clean = Some(seen.or_better(clean));
+        clean.push(seen);
+        fio.push(round);
     }
-    let clean = clean.ok_or_else(|| Error::other("at least one round is needed"))?;
+    let reads = READERS.iter().enumerate().map(|(at, readers)| {
+        let store: Vec<_> = clean.iter().map(|read| read.reads[at].1.clone()).collect();
+        let fio: Vec<_> = fio.iter().map(|round| round[at]).collect();
+        let pairs = store.iter().zip(&fio);
+        let shares = pairs.map(|(store, fio)| store.per_s / fio).collect();
+        Some(Reads {
+            readers: *readers,
+            store: Rate::median(store)?,
+            fio_per_s: median(fio),
+            shares,
+        })
+    });
+    let reads = reads.collect::<Option<Vec<_>>>();
+    let reads = reads.ok_or_else(|| Error::other("at least one round is needed"))?;
     let more = BEFORE_KILL.to_string();
     child::kill(&["hold", &path, &len, &records, &more])?;
     let killed: Read = child::ask(&read)?;
@@ -63,7 +86,7 @@ pub(super) fn measure(parent: &Path, args: &Args) -> Result<Figures> {
         fill,
         clean,
         killed,
-        fio,
+        reads,
     })
 }
 
@@ -78,7 +101,8 @@ impl Figures {
              resident at the end {:.1} MiB",
             self.fill.resident_mib
         )?;
-        for (how, read) in [("a clean stop", &self.clean), ("a kill", &self.killed)] {
+        let clean = self.clean.iter().map(|read| ("a clean stop", read));
+        for (how, read) in clean.chain([("a kill", &self.killed)]) {
             writeln!(
                 text,
                 "open after {how}: {:.2} s; resident before {:.1} MiB, opened {:.1}, \
@@ -86,13 +110,15 @@ impl Figures {
                 read.open_seconds, read.before_mib, read.opened_mib, read.after_mib
             )?;
         }
-        for ((readers, fio), (_, store)) in self.fio.iter().zip(&self.clean.reads) {
+        for reads in &self.reads {
+            let share = median(reads.shares.clone()) * 100.0;
             writeln!(
                 text,
-                "random reads with a cold cache, {readers} readers: store {}, fio {fio:.0} per s: \
-                 {:.0} %",
-                store.cell(),
-                store.per_s / fio * 100.0
+                "random reads with a cold cache, {} readers: store {}, fio {:.0} per s: \
+                 {share:.0} % in the middle of the rounds",
+                reads.readers,
+                reads.store.cell(),
+                reads.fio_per_s,
             )?;
         }
         Ok(text)

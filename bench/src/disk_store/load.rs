@@ -28,12 +28,11 @@ impl Rate {
         }
     }
 
-    /// The faster of two rounds: what else the machine does only slows.
-    pub(crate) fn or_better(self, before: Option<Self>) -> Self {
-        match before {
-            Some(before) if before.per_s > self.per_s => before,
-            _ => self,
-        }
+    /// The one in the middle of several rounds, by its rate.
+    pub(crate) fn median(mut rounds: Vec<Self>) -> Option<Self> {
+        rounds.sort_by(|a, b| a.per_s.total_cmp(&b.per_s));
+        let middle = rounds.len() / 2;
+        rounds.into_iter().nth(middle)
     }
 
     pub(crate) fn cell(&self) -> String {
@@ -44,6 +43,12 @@ impl Rate {
         } = self;
         format!("{per_s:>9.0} ({p50_ms:.2}, {p99_ms:.2})")
     }
+}
+
+/// The one in the middle; not a number of none.
+pub(crate) fn median(mut of: Vec<f64>) -> f64 {
+    of.sort_by(f64::total_cmp);
+    of.get(of.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// Runs `op` with numbers from `next` on in so many tasks.

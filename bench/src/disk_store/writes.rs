@@ -10,14 +10,14 @@ use std::sync::atomic::AtomicU64;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::load::{self, Rate};
+use super::load::{self, Rate, median};
 use super::stores::{Files, Rocks, Shards, random_bytes};
 use super::{child, fio};
 
 pub(super) const LENGTHS: [usize; 3] = [1024, 4096, 65_536];
 pub(super) const WRITERS: [usize; 3] = [1, 16, 64];
 
-/// One length by so many writers, each store's best round.
+/// One length by so many writers, each store's middle round.
 #[derive(Serialize)]
 pub(super) struct Row {
     pub(super) len: usize,
@@ -27,6 +27,18 @@ pub(super) struct Row {
     pub(super) store: Rate,
     /// Batches of the size that the store's syncs carry.
     pub(super) fio: Option<FioAppends>,
+    /// The store's rate by that of a file per record, in each round.
+    pub(super) times: Vec<f64>,
+    /// By the fastest way of fio, in each round.
+    pub(super) of_fio: Vec<f64>,
+}
+
+/// One after the other, so that what else the machine does meets all alike.
+struct Round {
+    file_per_record: Rate,
+    rocksdb: Rate,
+    store: Rate,
+    fio: Option<FioAppends>,
 }
 
 impl Row {
@@ -39,10 +51,10 @@ impl Row {
             self.rocksdb.cell(),
             self.store.cell()
         );
-        let times = self.store.per_s / self.file_per_record.per_s;
+        let times = median(self.times.clone());
         line += &format!("\n    the store: {times:.1} times a file per record");
         if let Some(fio) = &self.fio {
-            let share = self.store.per_s / fio.best() * 100.0;
+            let share = median(self.of_fio.clone()) * 100.0;
             line += &format!(", {share:.0} % of fio's best\n    {}", fio.line());
         }
         line
@@ -57,7 +69,7 @@ pub(super) async fn measure(
     rounds: usize,
 ) -> Result<Row> {
     let (len, writers) = (syncs.len, syncs.writers);
-    let mut best: Option<Row> = None;
+    let mut done = Vec::new();
     for _ in 0..rounds {
         let bytes = random_bytes(len);
         let file_per_record = file_per_record(parent, bytes.clone(), writers, seconds)?;
@@ -67,25 +79,34 @@ pub(super) async fn measure(
             64 => Some(fio_appends(parent, len, syncs.batch_bytes(), seconds)?),
             _ => None,
         };
-        best = Some(match best {
-            None => Row {
-                len,
-                writers,
-                file_per_record,
-                rocksdb,
-                store,
-                fio,
-            },
-            Some(before) => Row {
-                file_per_record: file_per_record.or_better(Some(before.file_per_record)),
-                rocksdb: rocksdb.or_better(Some(before.rocksdb)),
-                store: store.or_better(Some(before.store)),
-                fio: fio.map(|fio| fio.or_better(before.fio)),
-                ..before
-            },
+        done.push(Round {
+            file_per_record,
+            rocksdb,
+            store,
+            fio,
         });
     }
-    best.ok_or_else(|| Error::other("at least one round is needed"))
+    row(syncs, done).ok_or_else(|| Error::other("at least one round is needed"))
+}
+
+fn row(syncs: &Syncs, rounds: Vec<Round>) -> Option<Row> {
+    let middle = |of: &dyn Fn(&Round) -> Rate| Rate::median(rounds.iter().map(of).collect());
+    let times = |round: &Round| round.store.per_s / round.file_per_record.per_s;
+    let of_fio = |round: &Round| Some(round.store.per_s / round.fio.as_ref()?.best());
+    let fio: Vec<_> = rounds
+        .iter()
+        .filter_map(|round| round.fio.as_ref())
+        .collect();
+    Some(Row {
+        len: syncs.len,
+        writers: syncs.writers,
+        file_per_record: middle(&|round| round.file_per_record.clone())?,
+        rocksdb: middle(&|round| round.rocksdb.clone())?,
+        store: middle(&|round| round.store.clone())?,
+        fio: FioAppends::median(&fio),
+        times: rounds.iter().map(times).collect(),
+        of_fio: rounds.iter().filter_map(of_fio).collect(),
+    })
 }
 
 fn file_per_record(parent: &Path, bytes: Bytes, writers: usize, seconds: u64) -> Result<Rate> {
@@ -163,7 +184,7 @@ pub(super) fn count_syncs(parent: &Path, len: usize, writers: usize) -> Result<S
     strace.arg("-o").arg(&trace).arg(std::env::current_exe()?);
     child::puts(&mut strace, &disk, len, writers, puts);
     let status = strace.status().map_err(|error| {
-        let why = format!("strace (Debian package strace) does not start: {error}");
+        let why = format!("strace does not start (scripts/setup.sh bench installs it): {error}");
         Error::new(error.kind(), why)
     })?;
     if !status.success() {
@@ -194,16 +215,14 @@ pub(super) struct FioAppends {
 }
 
 impl FioAppends {
-    fn or_better(self, before: Option<Self>) -> Self {
-        let Some(before) = before else {
-            return self;
-        };
-        Self {
-            growing: self.growing.max(before.growing),
-            written_before: self.written_before.max(before.written_before),
-            written_before_direct: self.written_before_direct.max(before.written_before_direct),
-            ..self
-        }
+    fn median(rounds: &[&Self]) -> Option<Self> {
+        let middle = |of: &dyn Fn(&Self) -> f64| median(rounds.iter().map(|r| of(r)).collect());
+        Some(Self {
+            batch_bytes: rounds.first()?.batch_bytes,
+            growing: middle(&|round| round.growing),
+            written_before: middle(&|round| round.written_before),
+            written_before_direct: middle(&|round| round.written_before_direct),
+        })
     }
 
     /// The fastest way to do it.

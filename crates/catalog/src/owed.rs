@@ -4,7 +4,7 @@
 //! Invariant: a row is removed only if no commit that lacks its slot came
 //! after the comparison of full lists was begun. They are opened in `publish`.
 
-use shardgate_wire::GroupId;
+use shardgate_wire::{Generation, GroupId};
 
 use crate::buckets::fresh_number;
 use crate::catalog::{ATTEMPTS, Catalog};
@@ -12,7 +12,7 @@ use crate::draft::Draft;
 use crate::engine::KeyRange;
 use crate::error::{CatalogError, Result};
 use crate::keys::{self, space};
-use crate::model::OwedRow;
+use crate::model::{GroupRow, OwedRow};
 
 impl Catalog {
     /// All owed slots. There are at most as many as slots in the pool.
@@ -50,12 +50,25 @@ impl Catalog {
     }
 
     /// Closes an owed slot after full lists were compared and nothing is
-    /// missing.
+    /// missing on the disk that it is on in `generation` of the group.
     ///
     /// # Errors
     /// [`CatalogError::Conflict`]: a blob was acknowledged without the slot
-    /// since [`Self::compare_owed`]; compare again.
-    pub async fn close_owed(&self, group: GroupId, slot: u8, compared: &OwedRow) -> Result<()> {
+    /// since [`Self::compare_owed`], or the group has moved; compare again.
+    pub async fn close_owed(
+        &self,
+        group: GroupId,
+        slot: u8,
+        compared: &OwedRow,
+        generation: Generation,
+    ) -> Result<()> {
+        let group_key = keys::group(group);
+        let Some((group_raw, row)) = self.stored::<GroupRow>(&group_key).await? else {
+            return Err(CatalogError::NoSuchGroup);
+        };
+        if row.generation != generation {
+            return Err(CatalogError::Conflict);
+        }
         let key = keys::owed(group, slot);
         let held = self.stored::<OwedRow>(&key).await?;
         let (raw, held) = held.unzip();
@@ -63,6 +76,7 @@ impl Catalog {
             return Err(CatalogError::Conflict);
         }
         let mut draft = Draft::new();
+        draft.expect(group_key, Some(group_raw));
         draft.expect(key.clone(), raw);
         draft.delete(key);
         self.commit(draft).await?;

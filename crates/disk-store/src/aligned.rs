@@ -24,6 +24,14 @@ impl AlignedBuffer {
         &mut self.slack[start..start + len]
     }
 
+    /// Gives up what is more than a small call needs.
+    pub(crate) fn shrink(&mut self) {
+        const SMALL: usize = 64 * 1024;
+        if self.slack.len() > SMALL + PAGE {
+            self.slack = Vec::new();
+        }
+    }
+
     /// The parts, one after the other, then zeroes up to `len`.
     pub(crate) fn fill(&mut self, parts: &[&[u8]], len: usize) -> &[u8] {
         let out = self.take(len);
@@ -52,5 +60,7 @@ mod tests {
             assert_eq!((filled[9], filled[10], filled[29]), (1, 2, 2));
             assert!(filled[30..].iter().all(|b| *b == 0));
         }
+        buffer.shrink();
+        assert!(buffer.slack.is_empty(), "it had become large");
     }
 }

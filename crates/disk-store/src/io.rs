@@ -82,6 +82,9 @@ pub trait DiskIo: Send + Sync + Debug + 'static {
 pub trait DiskFile: Send + Sync + Debug {
     /// Reads into all of `buf`, fewer bytes only at the file's end.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// What is read through this handle from now on lies here and there:
+    /// nothing is to be read ahead.
+    fn read_scattered(&self) {}
     /// Writes all parts, one after the other, from `offset` on; large ones
     /// that lie aligned in memory and file go past the page cache where the
     /// file system allows it. Not durable before a sync, either way.
@@ -89,6 +92,10 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Like [`Self::read_at`], but what the device has: after a failed sync
     /// the page cache shows what the disk does not have.
     fn read_past_cache(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Takes space that holds nothing yet: it reads as zeroes, and a write
+    /// within it is not refused for want of space. The first sync behind such
+    /// a write makes metadata durable as well, which takes longer.
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
     /// Takes space and writes zeroes into it, so that no old bytes show and a
     /// later write within it changes no metadata. Durable after a sync.
     fn allocate_zeroed(&self, offset: u64, len: u64) -> io::Result<()>;

@@ -1,8 +1,10 @@
 //! The disk's own queue and threads.
 //!
-//! Three lanes: foreground calls, small shards (gathered into batches), and
-//! background calls, which give way but are not starved. Invariant: what
-//! waits is bounded in number and bytes; beyond it the answer is `Busy`.
+//! Four lanes: reads, other foreground calls, small shards (gathered into
+//! batches), and background calls, which give way but are not starved. Reads
+//! have threads of their own, so that as many are in the kernel at once as a
+//! flash drive does side by side, and none waits behind an fsync. Invariant:
+//! what waits is bounded in number and bytes; beyond it the answer is `Busy`.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,6 +27,7 @@ const BEFORE_BACKGROUND: u32 = 16;
 /// Which lane a call takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
+    Read,
     Foreground,
     Background,
 }
@@ -47,6 +50,7 @@ pub(crate) struct PutCall {
 
 #[derive(Default)]
 struct Queue {
+    reads: VecDeque<Call>,
     foreground: VecDeque<Call>,
     background: VecDeque<Call>,
     puts: VecDeque<PutCall>,
@@ -68,6 +72,7 @@ enum Next {
 pub(crate) struct Lanes {
     queue: Mutex<Queue>,
     work: Condvar,
+    read: Condvar,
     figures: MediumFigures,
     most_calls: usize,
     most_bytes: usize,
@@ -131,6 +136,7 @@ impl Lanes {
         Self {
             queue: Mutex::new(Queue::default()),
             work: Condvar::new(),
+            read: Condvar::new(),
             figures,
             most_calls,
             most_bytes,
@@ -140,6 +146,7 @@ impl Lanes {
     pub(crate) fn submit(&self, lane: Lane, bytes: usize, run: Run) -> Result<(), StoreError> {
         let mut queue = self.queue.lock();
         let line = match lane {
+            Lane::Read => queue.reads.len(),
             Lane::Foreground => queue.foreground.len(),
             Lane::Background => queue.background.len(),
         };
@@ -147,11 +154,22 @@ impl Lanes {
         queue.bytes += bytes;
         let since = Instant::now();
         let call = Call { run, bytes, since };
-        match lane {
-            Lane::Foreground => queue.foreground.push_back(call),
-            Lane::Background => queue.background.push_back(call),
-        }
-        self.work.notify_one();
+        let wakes = match lane {
+            Lane::Read => {
+                queue.reads.push_back(call);
+                &self.read
+            }
+            Lane::Foreground => {
+                queue.foreground.push_back(call);
+                &self.work
+            }
+            Lane::Background => {
+                queue.background.push_back(call);
+                &self.work
+            }
+        };
+        drop(queue);
+        wakes.notify_one();
         Ok(())
     }
 
@@ -168,20 +186,46 @@ impl Lanes {
     /// Calls that wait or run.
     pub(crate) fn queued(&self) -> usize {
         let queue = self.queue.lock();
-        queue.foreground.len() + queue.background.len() + queue.puts.len() + queue.running
+        let waiting = queue.reads.len() + queue.foreground.len() + queue.background.len();
+        waiting + queue.puts.len() + queue.running
     }
 
     /// Takes no calls any more; threads end when what waits is done.
     pub(crate) fn close(&self) {
         self.queue.lock().closing = true;
         self.work.notify_all();
+        self.read.notify_all();
     }
 
     pub(crate) fn is_closing(&self) -> bool {
         self.queue.lock().closing
     }
 
-    /// A thread's life.
+    /// The life of a thread that reads.
+    pub(crate) fn read(&self, core: &Arc<Core>) {
+        let mut buffer = AlignedBuffer::default();
+        let mut queue = self.queue.lock();
+        loop {
+            let Some(call) = queue.reads.pop_front() else {
+                if queue.closing {
+                    return;
+                }
+                self.read.wait(&mut queue);
+                continue;
+            };
+            queue.running += 1;
+            drop(queue);
+            let bytes = call.bytes;
+            run(core, &mut buffer, Next::Call(call, Lane::Read));
+            // There are many of these threads: none keeps a large buffer.
+            buffer.shrink();
+            queue = self.queue.lock();
+            queue.running -= 1;
+            queue.bytes -= bytes;
+        }
+    }
+
+    /// The life of a thread that does all else.
     pub(crate) fn work(&self, core: &Arc<Core>) {
         let mut buffer = AlignedBuffer::default();
         let mut queue = self.queue.lock();
@@ -233,14 +277,14 @@ enum Ran {
 /// the thread.
 fn run(core: &Arc<Core>, buffer: &mut AlignedBuffer, next: Next) -> Ran {
     let ran = match &next {
-        Next::Call(_, Lane::Foreground) => Ran::Foreground,
+        Next::Call(_, Lane::Read | Lane::Foreground) => Ran::Foreground,
         Next::Call(_, Lane::Background) => Ran::Background,
         Next::Puts(_) => Ran::Puts,
     };
     let done = catch_unwind(AssertUnwindSafe(|| match next {
         Next::Call(call, lane) => {
             (call.run)(core, buffer);
-            if lane == Lane::Foreground {
+            if lane != Lane::Background {
                 core.latency.record(call.since.elapsed());
             }
         }

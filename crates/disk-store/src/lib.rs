@@ -18,6 +18,7 @@ mod appending;
 mod cache;
 mod condition;
 mod core;
+mod directories;
 mod error;
 mod files;
 mod folders;
@@ -37,6 +38,7 @@ mod open_files;
 mod opening;
 mod options;
 mod presence;
+mod progress;
 mod putting;
 mod reading;
 mod removing;
@@ -48,12 +50,14 @@ mod twin;
 mod volume;
 mod writer;
 
+pub use directories::DirectoryMemory;
 pub use error::OpenError;
 pub use local_disk::LocalDisk;
 pub use medium::{MediumFigures, medium_of};
 pub use open_files::raise_open_files;
 pub use opening::{Expected, NewDisk};
 pub use options::DiskOptions;
+pub use progress::OpenProgress;
 pub use rules::{MAX_CHECKPOINT_BYTES, MAX_MAP_BYTES};
 pub use volume::{
     DiskCheck, Finding, Note, VolumeFigures, Window, WindowCursor, WindowRecord, WindowShard,

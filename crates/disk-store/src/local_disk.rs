@@ -79,6 +79,11 @@ impl LocalDisk {
     fn start(&self) -> std::io::Result<()> {
         let short = format!("{:.8}", self.core.identity.disk.to_string());
         let mut threads = self.threads.lock();
+        for _ in 0..self.core.figures.readers {
+            let core = Arc::clone(&self.core);
+            let builder = std::thread::Builder::new().name(format!("read-{short}"));
+            threads.push(builder.spawn(move || core.lanes.read(&core))?);
+        }
         for _ in 0..self.core.figures.threads {
             let core = Arc::clone(&self.core);
             let builder = std::thread::Builder::new().name(format!("disk-{short}"));
@@ -387,17 +392,15 @@ impl ShardStore for LocalDisk {
     }
 
     async fn read(&self, key: ShardKey, offset: u64, len: u32) -> Result<ShardBytes, StoreError> {
-        self.read_call(Lane::Foreground, move |core, buffer| {
+        self.read_call(Lane::Read, move |core, buffer| {
             core.read_shard(key, offset, len, buffer)
         })
         .await
     }
 
     async fn stat(&self, key: ShardKey) -> Result<ShardStat, StoreError> {
-        self.read_call(Lane::Foreground, move |core, buffer| {
-            core.stat_shard(key, buffer)
-        })
-        .await
+        self.read_call(Lane::Read, move |core, buffer| core.stat_shard(key, buffer))
+            .await
     }
 
     async fn delete(&self, ctx: &CallContext, keys: &[ShardKey]) -> Result<(), StoreError> {

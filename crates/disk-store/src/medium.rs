@@ -11,7 +11,10 @@ use crate::volume::VolumeFigures;
 /// What depends on the medium.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MediumFigures {
-    /// Threads of one disk: calls that are in the kernel at once.
+    /// Threads of one disk that read small pieces for callers who wait: what
+    /// a drive does side by side.
+    pub readers: usize,
+    /// Threads of one disk for all else that callers wait for.
     pub threads: usize,
     /// Batches of small shards that are written at once.
     pub put_batches: usize,
@@ -31,6 +34,7 @@ impl MediumFigures {
     pub const fn of(medium: Medium) -> Self {
         match medium {
             Medium::Flash => Self {
+                readers: 32,
                 threads: 8,
                 put_batches: 1,
                 batch_shards: 1024,
@@ -39,16 +43,16 @@ impl MediumFigures {
                     volume_bytes: 64 << 20,
                     volume_records: 64 * 1024,
                     zero_step: 4 << 20,
+                    large_batch: 256 * 1024,
                     volume_max: 1 << 20,
                     punch_from: 64 * 1024,
                     log_bytes: 16 << 20,
                     open_files: 256,
-                    kept_pages: 1024,
                     sync_at_once: true,
                 },
             },
-            // Four, so that two fsyncs leave room for reads.
             Medium::Rotating => Self {
+                readers: 4,
                 threads: 4,
                 put_batches: 1,
                 batch_shards: 1024,
@@ -57,11 +61,12 @@ impl MediumFigures {
                     volume_bytes: 256 << 20,
                     volume_records: 64 * 1024,
                     zero_step: 16 << 20,
+                    // A sync that makes metadata durable moves the head.
+                    large_batch: u64::MAX,
                     volume_max: 16 << 20,
                     punch_from: 1 << 20,
                     log_bytes: 16 << 20,
                     open_files: 256,
-                    kept_pages: 1024,
                     sync_at_once: true,
                 },
             },

@@ -330,6 +330,8 @@ fn open_volumes(
             identity,
             condition: Arc::clone(condition),
             figures: options.volumes.unwrap_or(figures.volumes),
+            directories: Arc::clone(&options.directories),
+            progress: Arc::clone(&options.progress),
             random: Box::new(|| shardgate_wire::ids::random_u128() as u64),
         })
     };

@@ -1,9 +1,12 @@
 //! What can be set for a disk.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use shardgate_wire::Medium;
 
+use crate::directories::DirectoryMemory;
+use crate::progress::OpenProgress;
 use crate::volume::VolumeFigures;
 
 /// Settings of one disk; the defaults suit a server of a few disks.
@@ -29,6 +32,11 @@ pub struct DiskOptions {
     pub max_cached_files: usize,
     /// Bytes of footers that are kept for reads.
     pub max_cached_bytes: usize,
+    /// Told how far opening is.
+    pub progress: Arc<OpenProgress>,
+    /// Memory for directories of volumes: one for all disks of a process, as
+    /// clones of these options share it.
+    pub directories: Arc<DirectoryMemory>,
     /// Overrides the medium's figures of volumes.
     pub volumes: Option<VolumeFigures>,
     /// Bytes that compaction copies in a second at most, while nobody waits.
@@ -54,6 +62,8 @@ impl Default for DiskOptions {
             max_queued_bytes: 64 * 1024 * 1024,
             max_cached_files: 64,
             max_cached_bytes: 4 * 1024 * 1024,
+            progress: Arc::default(),
+            directories: Arc::default(),
             volumes: None,
             compact_bytes_per_second: 32 * 1024 * 1024,
             check_every: Duration::from_secs(1),

@@ -15,6 +15,7 @@ mod engine;
 mod files;
 mod format;
 mod fsck;
+mod hints;
 mod listing;
 mod locate;
 mod logbook;
@@ -34,6 +35,8 @@ mod between_tests;
 #[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
+mod hint_tests;
+#[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod motion_tests;
@@ -43,7 +46,9 @@ mod upkeep_tests;
 pub(crate) use commit::{Op, OwnedOp};
 pub(crate) use engine::Engine;
 pub use engine::{Note, VolumeFigures};
+pub(crate) use format::{DIRECTORY_PAGE, Entry};
 pub use fsck::{DiskCheck, Finding};
+pub(crate) use hints::{Hints, hints_bytes};
 pub(crate) use making::OwnExtent;
 pub(crate) use opening::Opening;
 pub use windows::{Window, WindowCursor, WindowRecord, WindowShard};

@@ -56,6 +56,21 @@ impl FrameBody {
         }
     }
 
+    /// The pieces as they are sent behind `front`, which has the company of
+    /// what was gathered.
+    pub fn behind(mut self, front: Bytes) -> VecDeque<Bytes> {
+        match self.pieces.front_mut() {
+            Some(first) if first.len() <= GATHER_BYTES => {
+                let mut joined = BytesMut::with_capacity(front.len() + first.len());
+                joined.extend_from_slice(&front);
+                joined.extend_from_slice(first);
+                *first = joined.freeze();
+            }
+            _ => self.pieces.push_front(front),
+        }
+        self.pieces
+    }
+
     /// Bytes of the whole body.
     pub fn len(&self) -> u64 {
         self.len
@@ -167,6 +182,19 @@ mod tests {
         assert_eq!(lens, [PREFIX_BYTES + 1 + 20, 100_000, 10]);
         assert_eq!(body.pieces[1].as_ptr(), large.as_ptr());
         assert_eq!(body.len(), (PREFIX_BYTES + 1 + 100_030) as u64);
+    }
+
+    #[test]
+    fn a_front_goes_with_what_was_gathered() {
+        let (front, small) = (Bytes::from_static(b"front"), Bytes::from_static(b"small"));
+        let large = Bytes::from(vec![1u8; 100_000]);
+        let behind = |data: Vec<Bytes>| FrameBody::new(Bytes::new(), data).behind(front.clone());
+        assert_eq!(behind(vec![]), [&front[..]]);
+        assert_eq!(behind(vec![small.clone()]), [&b"frontsmall"[..]]);
+        let pieces = behind(vec![small, large.clone()]);
+        assert_eq!(pieces, [&b"frontsmall"[..], &large[..]]);
+        assert_eq!(pieces[1].as_ptr(), large.as_ptr());
+        assert_eq!(behind(vec![large.clone()]), [&front[..], &large[..]]);
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! What the data path and the pool know, as numbers for Prometheus.
 
+use crate::background::Jobs;
 use crate::object::ObjectService;
 use crate::pool::Pool;
 use crate::server::{Reading, ReadingSource};
 
 /// Sources of the numbers beside those of requests.
-pub fn readings(pool: &Pool, objects: &ObjectService) -> Vec<ReadingSource> {
-    let (pool, objects) = (pool.clone(), objects.clone());
+pub fn readings(pool: &Pool, objects: &ObjectService, jobs: &Jobs) -> Vec<ReadingSource> {
+    let (pool, objects, jobs) = (pool.clone(), objects.clone(), jobs.clone());
     vec![
         Box::new(move || data_path(&objects)),
+        Box::new(move || background(&jobs)),
         Box::new(move || disks(&pool)),
     ]
 }
@@ -46,6 +48,23 @@ fn data_path(objects: &ObjectService) -> Vec<Reading> {
     numbers.extend(counted.map(|(name, value)| Reading {
         name: "data_path_events",
         help: "What the data path counted since the start",
+        labels: vec![("event", name.to_owned())],
+        value: value as f64,
+    }));
+    numbers
+}
+
+fn background(jobs: &Jobs) -> Vec<Reading> {
+    let fill = jobs.fill();
+    let mut numbers = vec![plain(
+        "owed_filling",
+        "Whether an owed slot is being filled",
+        f64::from(u8::from(fill.now().is_some())),
+    )];
+    let counted = fill.counts().into_iter();
+    numbers.extend(counted.map(|(name, value)| Reading {
+        name: "owed_events",
+        help: "What the filling of owed slots counted since the start",
         labels: vec![("event", name.to_owned())],
         value: value as f64,
     }));

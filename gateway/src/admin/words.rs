@@ -53,6 +53,9 @@ pub fn words(status: &PoolStatus) -> String {
             groups.open, groups.sealed, groups.narrow, groups.degraded, status.owed.slots
         ),
     );
+    if let Some(filling) = &status.owed.filling {
+        line(&mut text, format_args!("Background: {filling}"));
+    }
     text
 }
 

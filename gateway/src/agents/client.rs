@@ -6,27 +6,33 @@
 //! on a new one, and one that was stamped for another run of the agent is
 //! stamped anew.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST};
-use http::{HeaderValue, Request};
 use serde::de::DeserializeOwned;
-use shardgate_wire::frame::{FrameLimits, decode_head, encode_head};
-use shardgate_wire::frame_body::{FrameBody, ReadFrameError, read_frame};
-use shardgate_wire::mac::{AnswerFacts, Secret, Stamp};
+use shardgate_wire::frame::{
+    Frame, FrameError, FrameLimits, FrameReader, decode_head, encode_head,
+};
+use shardgate_wire::frame_body::FrameBody;
+use shardgate_wire::mac::{AnswerFacts, MAC_HEADER, PROTOCOL_HEADER, Secret, Stamp};
 use shardgate_wire::message::{
-    AgentReport, Answer, CallError, FORMAT_LIMITS, FormatHead, REPORT_LIMITS, Refusal, Target,
+    AgentReport, Answer, CallError, FORMAT_LIMITS, FormatHead, PROTOCOL, REPORT_LIMITS, Refusal,
+    Target,
 };
 use shardgate_wire::{DiskHealth, DiskId, StoreError};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use super::pool::{Connection, ConnectionPool, Way};
+use super::connection::{Connection, Expected, NoAnswer, Received};
+use super::pool::{ConnectionPool, Way};
 use super::session::Session;
 use super::{AgentSettings, RemoteDisk};
 use crate::seam::Clock;
+
+/// The encoded head of most answers, bytes.
+const USUAL_ANSWER_BYTES: usize = 256;
 
 /// One agent.
 pub struct AgentClient {
@@ -34,7 +40,7 @@ pub struct AgentClient {
     session: Session,
     settings: AgentSettings,
     tracker: TaskTracker,
-    host: HeaderValue,
+    host: String,
 }
 
 /// A call, ready to be sent as often as need be.
@@ -43,6 +49,8 @@ pub struct Ask {
     pub target: Target,
     /// Longest answer.
     pub limits: FrameLimits,
+    /// Data that the answer has if all is well, bytes.
+    pub answer_data: usize,
     /// By which share of the connections.
     pub way: Way,
     /// Until it is answered.
@@ -74,9 +82,9 @@ impl AgentClient {
         tracker: TaskTracker,
     ) -> Arc<Self> {
         let address = address.into();
-        let host = HeaderValue::from_str(&address);
+        let plain = address.bytes().all(|byte| byte.is_ascii_graphic());
         Arc::new(Self {
-            host: host.unwrap_or(HeaderValue::from_static("agent")),
+            host: if plain { &address } else { "agent" }.to_owned(),
             pool: ConnectionPool::new(address, &settings),
             session: Session::new(secret, clock),
             settings,
@@ -109,6 +117,7 @@ impl AgentClient {
         let ask = Ask {
             target: Target::Agent,
             limits: REPORT_LIMITS,
+            answer_data: 0,
             way: Way::Control,
             within: self.settings.control_timeout,
             head: Bytes::new(),
@@ -123,6 +132,7 @@ impl AgentClient {
         let ask = Ask {
             target: Target::Format,
             limits: FORMAT_LIMITS,
+            answer_data: 0,
             way: Way::Control,
             within: self.settings.call_timeout,
             head: encode_head(head),
@@ -134,8 +144,8 @@ impl AgentClient {
     /// Makes a call. Waiting for a connection longer than the call itself may
     /// take is `Busy`: the fault of our load and not of the disk.
     pub async fn call<T: DeserializeOwned>(&self, ask: &Ask) -> Result<(T, Bytes), StoreError> {
-        let permit = timeout(ask.within, self.pool.permit(ask.way)).await;
-        let _permit = permit.map_err(|_| StoreError::Busy)?;
+        let leave = timeout(ask.within, self.pool.leave(ask.way)).await;
+        let _leave = leave.map_err(|_| StoreError::Busy)?;
         match timeout(ask.within, self.attempts(ask)).await {
             Ok(answer) => answer,
             Err(_) => Err(StoreError::TimedOut(ask.within)),
@@ -172,33 +182,20 @@ impl AgentClient {
         mut connection: Connection,
     ) -> Result<(T, Bytes), Failed> {
         let (request, stamp) = self.request(ask);
-        let broken = |error: hyper::Error| Failed::Connection(self.unreachable(&error.to_string()));
-        connection.sender.ready().await.map_err(broken)?;
-        let sent = connection.sender.send_request(request).await;
-        let (parts, mut body) = sent.map_err(broken)?.into_parts();
-        let body_len = parts.headers.get(CONTENT_LENGTH);
-        let body_len = body_len.and_then(|len| len.to_str().ok()?.parse().ok());
-        let body_len: u64 =
-            body_len.ok_or_else(|| Failed::Call(self.unreachable("an answer without a length")))?;
-        let judge = |head: &[u8], _| {
-            let facts = AnswerFacts {
-                status: parts.status.as_u16(),
-                body_len,
-                head,
-            };
-            match self.session.is_authentic(&stamp, &parts.headers, &facts) {
-                true => Ok(()),
-                false => Err("the answer is not authentic: has the agent another secret?"),
-            }
+        let expected = Expected {
+            most: ask.limits.body(),
+            usual: USUAL_ANSWER_BYTES + ask.answer_data,
         };
-        let frame = match read_frame(&mut body, body_len, ask.limits, judge).await {
-            Ok(frame) => frame,
-            Err(ReadFrameError::Body(error)) => return Err(broken(error)),
-            Err(ReadFrameError::Refused(why)) => return Err(Failed::Call(self.unreachable(why))),
-            Err(ReadFrameError::Frame(error)) => {
-                return Err(Failed::Call(self.unreachable(&error.to_string())));
+        let received = match connection.exchange(request, expected).await {
+            Ok(received) => received,
+            Err(NoAnswer::Broken(error)) => {
+                return Err(Failed::Connection(self.unreachable(&error.to_string())));
             }
+            Err(NoAnswer::Malformed(why)) => return Err(Failed::Call(self.unreachable(why))),
         };
+        let frame = self
+            .authentic(ask, &stamp, received)
+            .map_err(|why| Failed::Call(self.unreachable(&why)))?;
         self.pool.put_back(connection);
         let answer: Answer<T> = decode_head(&frame.head)
             .map_err(|error| Failed::Call(self.unreachable(&error.to_string())))?;
@@ -209,14 +206,36 @@ impl AgentClient {
         }
     }
 
-    fn request(&self, ask: &Ask) -> (Request<FrameBody>, Stamp) {
-        let body = FrameBody::new(ask.head.clone(), ask.data.iter().cloned());
-        let (request, stamp) = self.session.request(&ask.target, &ask.head, body.len());
-        let request = request.header(HOST, &self.host).body(body);
-        (
-            request.expect("paths are made of ids and known words"),
-            stamp,
-        )
+    /// The message of an answer, if it is the agent's own to this request.
+    fn authentic(&self, ask: &Ask, stamp: &Stamp, received: Received) -> Result<Frame, String> {
+        let body_len = received.body.len() as u64;
+        let frame = message_of(received.body, ask.limits).map_err(|error| error.to_string())?;
+        let facts = AnswerFacts {
+            status: received.status,
+            body_len,
+            head: &frame.head,
+        };
+        let code = received.mac.as_deref();
+        match self.session.is_authentic(stamp, code, &facts) {
+            true => Ok(frame),
+            false => Err("the answer is not authentic: has the agent another secret?".to_owned()),
+        }
+    }
+
+    fn request(&self, ask: &Ask) -> (VecDeque<Bytes>, Stamp) {
+        let message = FrameBody::new(ask.head.clone(), ask.data.iter().cloned());
+        let (method, path) = (ask.target.method(), ask.target.path());
+        let (stamp, code) = self.session.stamp(method, &path, &ask.head, message.len());
+        let mut head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\n{PROTOCOL_HEADER}: {PROTOCOL}\r\ncontent-length: {}\r\n",
+            self.host,
+            message.len(),
+        );
+        if let Some(code) = code {
+            head.extend([MAC_HEADER, ": ", code.as_str(), "\r\n"]);
+        }
+        head.push_str("\r\n");
+        (message.behind(head.into()), stamp)
     }
 
     fn refused(&self, refusal: Refusal) -> Failed {
@@ -238,4 +257,11 @@ impl AgentClient {
             why: format!("{}: {why}", self.pool.address()),
         }
     }
+}
+
+/// The message that is all of an answer's body.
+fn message_of(body: Bytes, limits: FrameLimits) -> Result<Frame, FrameError> {
+    let mut reader = FrameReader::new(body.len() as u64, limits)?;
+    reader.push(body)?;
+    reader.finish()
 }

@@ -1,7 +1,7 @@
 //! Disks behind agents: the only place of the gateway that connects to one.
 //!
-//! Owns the connections to each agent ([`pool`]), the codes of messages
-//! ([`session`]), the calls ([`client`]) and the [`ShardStore`] that they make
+//! Owns the connections to each agent (`connection`, [`pool`]), the codes of
+//! messages ([`session`]), the calls ([`client`]) and the [`ShardStore`] that they make
 //! up ([`remote_disk`], [`put_lane`]). Invariant: an agent has at most
 //! [`AgentSettings::connections`] connections from us, a disk at most
 //! [`AgentSettings::calls_per_disk`] of them, so that a disk that hangs leaves
@@ -11,6 +11,7 @@
 //! [`ShardStore`]: shardgate_wire::ShardStore
 
 pub mod client;
+mod connection;
 pub mod place;
 pub mod pool;
 pub mod put_lane;

@@ -1,40 +1,87 @@
 //! The connections to one agent.
 //!
-//! Owns the idle ones and the permits to have one. Invariant: a connection is
+//! Owns the idle ones and the permits to have one. Invariants: a connection is
 //! made only by the holder of a permit that found none idle, so there are
-//! never more than permits, the idle ones included. Permits are given in the
-//! order in which they were asked for.
+//! never more than permits, the idle ones included; what stores shards never
+//! holds all of them, so that a read never waits for an fsync to end. Permits
+//! of one kind are given in the order in which they were asked for.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use shardgate_wire::StoreError;
-use shardgate_wire::frame_body::FrameBody;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
-use tokio_util::task::AbortOnDropHandle;
+use tokio::time::timeout;
 
 use super::AgentSettings;
+use super::connection::Connection;
 
 /// Which share of the connections a call uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// Shards.
-    Data,
+    /// Shards are read.
+    Read,
+    /// Shards are stored, deleted, listed.
+    Store,
     /// Health, epochs, reports: never behind shards.
     Control,
 }
 
-/// One connection, with the task that drives it.
-pub struct Connection {
-    /// Sends one request at a time.
-    pub sender: SendRequest<FrameBody>,
-    _driver: AbortOnDropHandle<()>,
-    used: Instant,
+/// Of so many places for shards, those that [`Way::Store`] may take.
+pub(super) fn store_share(places: usize) -> usize {
+    (places * 3 / 4).max(1)
+}
+
+/// Leave to have a connection, or to make a call.
+pub struct Leave {
+    _place: OwnedSemaphorePermit,
+    _store: Option<OwnedSemaphorePermit>,
+}
+
+/// Places for shards, of which some are kept for reads.
+pub(super) struct Places {
+    all: Arc<Semaphore>,
+    store: Arc<Semaphore>,
+}
+
+impl Places {
+    /// So many; at least one.
+    pub(super) fn new(places: usize) -> Self {
+        let places = places.max(1);
+        Self {
+            all: Arc::new(Semaphore::new(places)),
+            store: Arc::new(Semaphore::new(store_share(places))),
+        }
+    }
+
+    /// The next place of this kind.
+    pub(super) async fn take(&self, stores: bool) -> Leave {
+        let store = match stores {
+            true => Some(one_of(&self.store).await),
+            false => None,
+        };
+        Leave {
+            _place: one_of(&self.all).await,
+            _store: store,
+        }
+    }
+}
+
+impl Leave {
+    /// The next of places of one kind.
+    pub(super) async fn of(places: &Arc<Semaphore>) -> Self {
+        Self {
+            _place: one_of(places).await,
+            _store: None,
+        }
+    }
+}
+
+async fn one_of(places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    let place = Arc::clone(places).acquire_owned().await;
+    place.expect("the semaphore is never closed")
 }
 
 /// The connections to one agent.
@@ -42,7 +89,7 @@ pub struct ConnectionPool {
     address: String,
     connect_timeout: Duration,
     idle_timeout: Duration,
-    data: Arc<Semaphore>,
+    shards: Places,
     control: Arc<Semaphore>,
     idle: Mutex<Vec<Connection>>,
 }
@@ -51,12 +98,11 @@ impl ConnectionPool {
     /// No connection yet.
     pub fn new(address: String, settings: &AgentSettings) -> Self {
         let control = settings.control_connections.max(1);
-        let data = settings.connections.saturating_sub(control).max(1);
         Self {
             address,
             connect_timeout: settings.connect_timeout,
             idle_timeout: settings.idle_timeout,
-            data: Arc::new(Semaphore::new(data)),
+            shards: Places::new(settings.connections.saturating_sub(control)),
             control: Arc::new(Semaphore::new(control)),
             idle: Mutex::default(),
         }
@@ -67,26 +113,23 @@ impl ConnectionPool {
         &self.address
     }
 
-    /// Leave to have a connection; the first to ask is the first to get it.
-    pub async fn permit(&self, way: Way) -> OwnedSemaphorePermit {
-        let permits = match way {
-            Way::Data => &self.data,
-            Way::Control => &self.control,
-        };
-        let permit = Arc::clone(permits).acquire_owned().await;
-        permit.expect("the semaphore is never closed")
+    /// Leave to have a connection.
+    pub async fn leave(&self, way: Way) -> Leave {
+        match way {
+            Way::Read => self.shards.take(false).await,
+            Way::Store => self.shards.take(true).await,
+            Way::Control => Leave::of(&self.control).await,
+        }
     }
 
     /// The connection that was used last, if it can still be used.
     pub fn take_idle(&self) -> Option<Connection> {
-        let mut idle = self.idle.lock();
-        while let Some(connection) = idle.pop() {
-            let fresh = connection.used.elapsed() < self.idle_timeout;
-            if fresh && !connection.sender.is_closed() {
+        loop {
+            let connection = self.idle.lock().pop()?;
+            if connection.is_usable(self.idle_timeout) {
                 return Some(connection);
             }
         }
-        None
     }
 
     /// Makes a connection.
@@ -99,34 +142,17 @@ impl ConnectionPool {
             stream.set_nodelay(true)?;
             Ok::<_, std::io::Error>(stream)
         };
-        let stream = match timeout(self.connect_timeout, connecting).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(unreachable(error.to_string())),
-            Err(_) => return Err(unreachable("no connection in time".to_owned())),
-        };
-        let (sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| unreachable(error.to_string()))?;
-        let address = self.address.clone();
-        // Not one of the tracker's: an idle connection outlives every call, and a
-        // stop that waited for it would wait in vain. It ends with its owner.
-        let driver = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(agent = address, %error, "connection ended");
-            }
-        });
-        Ok(Connection {
-            sender,
-            _driver: AbortOnDropHandle::new(driver),
-            used: Instant::now(),
-        })
+        match timeout(self.connect_timeout, connecting).await {
+            Ok(Ok(stream)) => Ok(Connection::new(stream)),
+            Ok(Err(error)) => Err(unreachable(error.to_string())),
+            Err(_) => Err(unreachable("no connection in time".to_owned())),
+        }
     }
 
     /// Keeps a connection whose answer was read to its end. To be called
-    /// before its permit goes.
-    pub fn put_back(&self, mut connection: Connection) {
-        if !connection.sender.is_closed() {
-            connection.used = Instant::now();
+    /// before its leave goes.
+    pub fn put_back(&self, connection: Connection) {
+        if connection.is_usable(self.idle_timeout) {
             self.idle.lock().push(connection);
         }
     }

@@ -6,6 +6,7 @@
 //! who uses them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -30,7 +31,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
 use super::client::{AgentClient, Ask};
-use super::pool::Way;
+use super::pool::{Leave, Places, Way};
 use super::put_lane::{Batch, PutLane};
 
 /// One disk of an agent.
@@ -43,12 +44,12 @@ pub(super) struct Inner {
     client: Arc<AgentClient>,
     pub(super) disk: DiskId,
     /// The disk's share of the connections for shards.
-    data: Semaphore,
+    shards: Places,
     /// One call of the other kind at a time: a disk that hangs must not keep
     /// its neighbours' health from us.
-    control: Semaphore,
+    control: Arc<Semaphore>,
     /// Calls of the journal: an append, and a question beside it.
-    journal: Semaphore,
+    journal: Arc<Semaphore>,
     puts: PutLane,
 }
 
@@ -56,9 +57,9 @@ impl RemoteDisk {
     pub(super) fn new(client: Arc<AgentClient>, disk: DiskId) -> Self {
         let settings = client.settings();
         let inner = Inner {
-            data: Semaphore::new(settings.calls_per_disk.max(1)),
-            control: Semaphore::new(1),
-            journal: Semaphore::new(2),
+            shards: Places::new(settings.calls_per_disk),
+            control: Arc::new(Semaphore::new(1)),
+            journal: Arc::new(Semaphore::new(2)),
             puts: PutLane::new(settings.put_queue_bytes, settings.put_queue_shards),
             client,
             disk,
@@ -93,34 +94,62 @@ impl Inner {
         head: Bytes,
         data: Vec<Bytes>,
     ) -> Result<(T, Bytes), StoreError> {
-        let settings = self.client.settings();
-        let (way, share, within) = match call {
-            Call::Health => (Way::Control, &self.control, settings.control_timeout),
-            // Those wait for an fsync.
-            Call::RaiseEpoch => (Way::Control, &self.control, settings.sync_timeout),
-            Call::Put | Call::Finish | Call::Delete | Call::Assign => {
-                (Way::Data, &self.data, settings.sync_timeout)
-            }
-            // Never behind shards; each waits for an fsync.
-            _ if call.is_journal() => (Way::Control, &self.journal, settings.sync_timeout),
-            _ => (Way::Data, &self.data, settings.call_timeout),
-        };
+        self.call_for(call, head, data, 0).await
+    }
+
+    /// A call whose answer has so many bytes of data if all is well.
+    async fn call_for<T: DeserializeOwned>(
+        &self,
+        call: Call,
+        head: Bytes,
+        data: Vec<Bytes>,
+        answer_data: usize,
+    ) -> Result<(T, Bytes), StoreError> {
         let limits = call.request_limits();
         let data_len: usize = data.iter().map(Bytes::len).sum();
         if head.len() > limits.head || data_len > limits.data {
             return Err(bad(format!("{} call is too long", call.name())));
         }
-        let permit = timeout(within, share.acquire()).await;
-        let _permit = permit.map_err(|_| StoreError::Busy)?;
+        let (way, within) = self.way(call);
+        let place = timeout(within, self.place(call, way)).await;
+        let _place = place.map_err(|_| StoreError::Busy)?;
         let ask = Ask {
             target: Target::Disk(self.disk, call),
             limits: call.answer_limits(),
+            answer_data,
             way,
             within,
             head,
             data,
         };
         self.client.call(&ask).await
+    }
+
+    /// By which connections a call goes, and how long it may take.
+    fn way(&self, call: Call) -> (Way, Duration) {
+        let settings = self.client.settings();
+        match call {
+            Call::Health => (Way::Control, settings.control_timeout),
+            // Those wait for an fsync.
+            Call::RaiseEpoch => (Way::Control, settings.sync_timeout),
+            Call::Put | Call::Finish | Call::Delete | Call::Assign => {
+                (Way::Store, settings.sync_timeout)
+            }
+            // Never behind shards; each waits for an fsync.
+            _ if call.is_journal() => (Way::Control, settings.sync_timeout),
+            Call::Read | Call::Stat => (Way::Read, settings.call_timeout),
+            _ => (Way::Store, settings.call_timeout),
+        }
+    }
+
+    /// The disk's own bound on such calls.
+    async fn place(&self, call: Call, way: Way) -> Leave {
+        match way {
+            Way::Read => self.shards.take(false).await,
+            Way::Store => self.shards.take(true).await,
+            Way::Control if call.is_journal() => Leave::of(&self.journal).await,
+            Way::Control => Leave::of(&self.control).await,
+        }
     }
 
     /// Sends what waits, message after message, until nothing does.
@@ -276,7 +305,10 @@ impl ShardStore for RemoteDisk {
 
     async fn read(&self, key: ShardKey, offset: u64, len: u32) -> Result<ShardBytes, StoreError> {
         let head = encode_head(&ReadHead { key, offset, len });
-        let (ReadAnswer { crcs }, bytes) = self.inner.call(Call::Read, head, Vec::new()).await?;
+        let read = self
+            .inner
+            .call_for(Call::Read, head, Vec::new(), len as usize);
+        let (ReadAnswer { crcs }, bytes) = read.await?;
         if bytes.len() != len as usize || crcs.len() != bytes.len().div_ceil(CHECK_BLOCK) {
             return Err(self.inner.unfit(Call::Read));
         }

@@ -6,15 +6,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::request::Builder;
-use http::{HeaderMap, Request};
 use parking_lot::Mutex;
 use shardgate_wire::frame::PREFIX_BYTES;
 use shardgate_wire::ids::random_u128;
-use shardgate_wire::mac::{
-    AnswerFacts, Code, MAC_HEADER, PROTOCOL_HEADER, RequestFacts, Secret, Stamp,
-};
-use shardgate_wire::message::{PROTOCOL, Target};
+use shardgate_wire::mac::{AnswerFacts, Code, RequestFacts, Secret, Stamp};
 
 use crate::seam::Clock;
 
@@ -44,43 +39,38 @@ impl Session {
         *self.boot.lock() = boot;
     }
 
-    /// Head of a request, stamped. `head` is the encoded head with its
-    /// prefix, or empty.
-    pub fn request(&self, target: &Target, head: &[u8], body_len: u64) -> (Builder, Stamp) {
+    /// Stamps a request: the stamp, and the value of its header, if there is
+    /// a secret. `head` is the encoded head with its prefix, or empty.
+    pub fn stamp(
+        &self,
+        method: &str,
+        path: &str,
+        head: &[u8],
+        body_len: u64,
+    ) -> (Stamp, Option<String>) {
         let stamp = Stamp {
             boot: *self.boot.lock(),
             session: self.session,
             counter: self.counter.fetch_add(1, Ordering::Relaxed),
             time_ms: self.clock.now_ms(),
         };
-        let path = target.path();
-        let mut request = Request::builder()
-            .method(target.method())
-            .header(PROTOCOL_HEADER, PROTOCOL);
-        if let Some(secret) = &self.secret {
+        let header = self.secret.as_ref().map(|secret| {
             let facts = RequestFacts {
-                method: target.method(),
-                target: &path,
+                method,
+                target: path,
                 body_len,
                 head: head.get(PREFIX_BYTES..).unwrap_or_default(),
             };
-            let code = secret.request_code(&stamp, &facts);
-            request = request.header(MAC_HEADER, stamp.header(&code));
-        }
-        (request.uri(path), stamp)
+            stamp.header(&secret.request_code(&stamp, &facts))
+        });
+        (stamp, header)
     }
 
     /// Whether an answer is the agent's own, to this request.
-    pub fn is_authentic(
-        &self,
-        stamp: &Stamp,
-        headers: &HeaderMap,
-        facts: &AnswerFacts<'_>,
-    ) -> bool {
+    pub fn is_authentic(&self, stamp: &Stamp, code: Option<&str>, facts: &AnswerFacts<'_>) -> bool {
         let Some(secret) = &self.secret else {
             return true;
         };
-        let code = headers.get(MAC_HEADER).and_then(|code| code.to_str().ok());
         let code = code.and_then(|code| code.parse::<Code>().ok());
         code.is_some_and(|code| code == secret.answer_code(stamp, facts))
     }

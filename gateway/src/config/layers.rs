@@ -22,6 +22,8 @@ use crate::auth::{RootCredentials, SecretText, UnfitCredentials};
 const PREFIX: &str = "SHARDGATE_";
 /// Largest inline object that the design allows.
 const MAX_INLINE: u64 = 16 * 1024;
+/// Slower than this, a pool would not be repaired within anybody's patience.
+const MIN_BACKGROUND_RATE: u64 = 64 << 10;
 /// Least memory with which the widest scheme can still decode and encode.
 const MIN_BUDGET: u64 = 32 << 20;
 
@@ -49,8 +51,10 @@ const KEYS: &[&str] = &[
     "classes",
     "limits.memory_budget",
     "limits.memory_wait",
+    "limits.directory_memory",
     "limits.connections",
     "limits.requests",
+    "limits.background_rate",
     "limits.header_timeout",
     "limits.body_timeout",
     "limits.min_body_rate",
@@ -276,6 +280,9 @@ fn check(settings: &Settings) -> Result<(), Wrong> {
     }
     if settings.limits.memory_budget.0 < MIN_BUDGET {
         return wrong("limits.memory_budget", "allowed is 32MiB and more");
+    }
+    if settings.limits.background_rate.0 < MIN_BACKGROUND_RATE {
+        return wrong("limits.background_rate", "allowed is 64KiB and more");
     }
     for (key, limit) in [
         (

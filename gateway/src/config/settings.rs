@@ -124,10 +124,14 @@ pub struct LimitSettings {
     pub memory_budget: ByteSize,
     /// Longest time that a request waits for memory before `SlowDown`.
     pub memory_wait: Period,
+    /// Memory for directories of packed shards, of all disks of this process.
+    pub directory_memory: ByteSize,
     /// Connections of clients at once.
     pub connections: usize,
     /// Requests in work at once.
     pub requests: usize,
+    /// Bytes per second that work in the background moves to and from disks.
+    pub background_rate: ByteSize,
     /// Longest time for a request's head.
     pub header_timeout: Period,
     /// Longest time without a byte of a body, either way.
@@ -222,8 +226,10 @@ impl Default for LimitSettings {
         Self {
             memory_budget: ByteSize(320 << 20),
             memory_wait: seconds(10),
+            directory_memory: ByteSize(64 << 20),
             connections: 10_000,
             requests: 8_000,
+            background_rate: ByteSize(64 << 20),
             header_timeout: seconds(10),
             body_timeout: seconds(60),
             min_body_rate: ByteSize(1024),

@@ -96,6 +96,7 @@ fn what_is_wrong_beside_the_rest_is_refused_with_its_line_too() {
         ),
         ("[catalog]\ninline_max = \"17KiB\"", "line 2", "16KiB"),
         ("[limits]\nmemory_budget = \"1MiB\"", "line 2", "32MiB"),
+        ("[limits]\nbackground_rate = \"1KiB\"", "line 2", "64KiB"),
         ("[limits]\n\nconnections = 0", "line 3", "1 to 1000000"),
         ("limits.body_timeout = \"0s\"", "line 1", "more than 0s"),
         ("\n[classes.cold]\nscheme = \"4+2\"", "line 2", "upper-case"),

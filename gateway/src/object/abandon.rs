@@ -13,6 +13,7 @@ use shardgate_catalog::model::{BlobRef, CondemnReason, CondemnedRow};
 use shardgate_wire::store::ShardHandle;
 use tracing::warn;
 
+use super::budget::Permit;
 use super::calls::Target;
 use super::core::Core;
 use super::in_flight::InFlightBlob;
@@ -25,6 +26,8 @@ pub(super) struct Abandoned {
     /// The disk of each lane.
     pub targets: Vec<Option<Target>>,
     pub calls: FuturesUnordered<Call>,
+    /// The memory of what they have.
+    pub memory: Vec<Permit>,
     pub in_flight: Option<InFlightBlob>,
 }
 
@@ -48,6 +51,7 @@ impl Abandoned {
                 self.open.push((target.clone(), handle));
             }
         }
+        self.memory.clear();
         for (target, handle) in &self.open {
             // An idle handle ends by itself if this does not reach the disk.
             let _ended = core.calls.abort(target, *handle).await;

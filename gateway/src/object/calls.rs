@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use shardgate_wire::store::{ShardBytes, ShardEnd, ShardHandle, SmallShard};
+use shardgate_wire::store::{
+    ListedShard, ShardBytes, ShardEnd, ShardHandle, ShardStat, SmallShard,
+};
 use shardgate_wire::{DiskId, GroupId, ShardHeader, ShardKey, ShardStore, StoreError};
 use tokio::time::Instant;
 use tracing::error;
@@ -238,6 +240,31 @@ impl DiskCalls {
         self.insist(to.group, limit, || {
             let read = to.store.read(key, offset, len);
             self.call(to.disk, (CallKind::Read, len as usize), limit, read)
+        })
+        .await
+    }
+
+    /// [`ShardStore::stat`].
+    pub async fn stat(&self, to: &Target, key: ShardKey) -> Result<ShardStat, StoreError> {
+        let limit = self.settings.read_limit;
+        self.insist(to.group, limit, || {
+            // Not counted among the times of reads: it is not one of data.
+            self.call(to.disk, (CallKind::Write, 0), limit, to.store.stat(key))
+        })
+        .await
+    }
+
+    /// [`ShardStore::list`] behind a key.
+    pub async fn list(
+        &self,
+        to: &Target,
+        after: ShardKey,
+        most: usize,
+    ) -> Result<Vec<ListedShard>, StoreError> {
+        let limit = self.settings.sync_limit;
+        self.insist(to.group, limit, || {
+            let listed = to.store.list(Some(after), most);
+            self.call(to.disk, (CallKind::Write, 0), limit, listed)
         })
         .await
     }

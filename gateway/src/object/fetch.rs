@@ -152,12 +152,21 @@ impl BlobReader {
         }
     }
 
-    async fn decode_one(&self, shard: u8, column: &Range<u64>) -> Result<Bytes, ObjectError> {
+    /// Bytes of each of its shards.
+    pub fn shard_len(&self) -> u64 {
+        self.geometry.shard_len()
+    }
+
+    /// A column of one shard, data or parity, from the others.
+    ///
+    /// # Errors
+    /// Too few of them have it.
+    pub async fn decode_one(&self, shard: u8, column: &Range<u64>) -> Result<Bytes, ObjectError> {
         let mut blocks = self.decode(column, &[shard], Some(shard)).await?;
         Ok(blocks.swap_remove(0))
     }
 
-    /// Columns of the data shards `wanted`, from any k' shards but `without`.
+    /// Columns of the shards `wanted`, from any k' shards but `without`.
     async fn decode(
         &self,
         column: &Range<u64>,

@@ -57,6 +57,8 @@ pub struct Lane {
     state: State,
     queue: VecDeque<Queued>,
     busy: bool,
+    /// The call under way has the block in front.
+    sending: bool,
     /// Time of the last call that was answered.
     pub last_took: Duration,
 }
@@ -74,6 +76,7 @@ impl Lane {
             state,
             queue: VecDeque::new(),
             busy: false,
+            sending: false,
             last_took: Duration::ZERO,
         }
     }
@@ -128,12 +131,13 @@ impl Lane {
             },
         };
         self.busy = next.is_some();
+        self.sending = matches!(next, Some(Next::Append(..) | Next::Put(_)));
         next
     }
 
     /// The call under way was answered in this time.
     pub fn answered(&mut self, took: Duration) {
-        self.busy = false;
+        (self.busy, self.sending) = (false, false);
         self.last_took = took;
     }
 
@@ -144,16 +148,22 @@ impl Lane {
         }
     }
 
-    /// The block in front is on the disk: its number.
+    /// The block in front is on the disk, or its call has ended at last:
+    /// its number.
     pub fn stored(&mut self) -> Option<u64> {
         self.queue.pop_front().map(|queued| queued.block)
     }
 
     /// Nothing more is called for it: it is done, failed, or given up.
-    /// Gives the numbers of the blocks that it did not store.
+    /// Gives the numbers of the blocks that it lets go; the one that a call
+    /// under way has stays until that has been answered.
     pub fn end(&mut self) -> Vec<u64> {
         self.state = State::Over;
-        self.queue.drain(..).map(|queued| queued.block).collect()
+        let kept = usize::from(self.sending).min(self.queue.len());
+        self.queue
+            .drain(kept..)
+            .map(|queued| queued.block)
+            .collect()
     }
 }
 
@@ -224,7 +234,22 @@ mod tests {
         assert!(lane.next(true, None).is_none());
         lane.push(block(4));
         assert!(matches!(lane.next(true, None), Some(Next::Put(_))));
+        lane.answered(Duration::ZERO);
         assert_eq!(lane.end(), [4]);
+    }
+
+    #[test]
+    fn a_lane_that_is_given_up_keeps_the_block_of_its_call() {
+        let mut lane = lane();
+        lane.push(block(0));
+        lane.push(block(1));
+        lane.next(false, None);
+        lane.answered(Duration::ZERO);
+        lane.opened(ShardHandle(9));
+        assert!(matches!(lane.next(false, None), Some(Next::Append(..))));
+        assert_eq!(lane.end(), [1], "block 0 is on its way");
+        lane.answered(Duration::from_secs(20));
+        assert_eq!((lane.stored(), lane.stored()), (Some(0), None));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! Owns the window of a reader: what is being fetched, is ready, or was
 //! handed out and not yet sent, never more than the window. It begins small,
-//! grows while the client wants bytes before they are there, and shrinks when
-//! the client leaves them lying (`admission`). Invariant: bytes that were
+//! grows up to what the client drains in a moment while it wants bytes before
+//! they are there, and shrinks when it leaves them lying (`admission`). Invariant: bytes that were
 //! handed out count until they are dropped, so that a slow client holds one
 //! unit however much its connection would buffer. Nothing is fetched unless
 //! the stream is polled; no task is spawned.
@@ -84,6 +84,7 @@ pub(super) struct Reading {
     flow: Arc<Flow>,
     window: u64,
     drain: Drain,
+    begun: Instant,
     handed_at: Option<Instant>,
     _open: Arc<OpenRead>,
 }
@@ -121,6 +122,7 @@ impl Reading {
             }),
             window,
             drain: Drain::default(),
+            begun: Instant::now(),
             handed_at: None,
             _open: open,
         }
@@ -187,9 +189,10 @@ impl Reading {
         self.fetched -= cost;
         self.flow.out.fetch_add(cost, Ordering::AcqRel);
         self.core.metrics.bytes_out.add(len);
-        self.drain.taken += len;
+        let now = Instant::now();
+        self.drain.pace.took(len, now - self.begun);
         self.adapt();
-        self.handed_at = Some(Instant::now());
+        self.handed_at = Some(now);
         let flow = Arc::clone(&self.flow);
         Bytes::from_owner(Frame { bytes, cost, flow })
     }

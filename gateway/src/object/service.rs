@@ -25,8 +25,8 @@ use super::repairs::RepairQueue;
 use super::settings::{MOST_INLINE, ObjectSettings};
 use crate::seam::Clock;
 
-/// Bytes of the free blocks that are kept for reuse.
-const KEPT_BYTES: u64 = 32 << 20;
+/// Bytes of the free blocks of one length that are kept for reuse.
+const KEPT_BYTES: usize = 16 << 20;
 
 /// What the object path is built from.
 pub struct ObjectParts {
@@ -66,7 +66,7 @@ impl ObjectService {
             calls: DiskCalls::new(Arc::clone(&parts.disks), settings.clone()),
             budget: MemoryBudget::new(for_requests.max(16 << 20), wait),
             decode_budget: MemoryBudget::new(for_decoding, wait),
-            blocks: BlockPool::new((KEPT_BYTES / shardgate_erasure::BLOCK) as usize),
+            blocks: BlockPool::new(KEPT_BYTES),
             catalog: parts.catalog,
             catalog_room: parts.catalog_room,
             disks: parts.disks,

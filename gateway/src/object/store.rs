@@ -141,7 +141,11 @@ async fn send_whole(
                 sendings += 1;
                 core.metrics.blobs_resent.one();
             }
-            result => return result,
+            Ok(mut writer) => {
+                writer.keep(permit, true);
+                return Ok(writer);
+            }
+            Err(error) => return Err(error),
         }
     }
 }
@@ -160,6 +164,7 @@ async fn send_once(
     let geometry = geometry(layout, blob_len)?;
     let mut writer = BlobWriter::begin(core, group, layout, Some(blob_len), to.object.clone())?;
     let codec = core.codec(layout);
+    let mut own = None;
     if geometry.stripes() == 1 {
         let body = padded.slice(..padded_len(&geometry));
         for coded in code_whole(&codec, &geometry, &body, &core.blocks) {
@@ -172,12 +177,16 @@ async fn send_once(
         let mut coder = StripeCoder::new(codec, Some(blob_len), core.blocks.clone());
         feed(&mut writer, &mut coder, (&mut blocks, 0), &padded[..len]).await?;
         permit.shrink_to(blob_len);
+        own = Some(blocks);
     }
     let end = ShardEnd {
         shard_len: geometry.shard_len(),
         blob_len,
     };
     writer.finish(end).await?;
+    if let Some(blocks) = own {
+        writer.keep(blocks, false);
+    }
     Ok(writer)
 }
 
@@ -254,6 +263,7 @@ async fn store_streamed(
         blob_len: digests.len,
     };
     writer.finish(end).await?;
+    writer.keep(permit, false);
     Ok((digests, StoredBody::Blob(Box::new(writer))))
 }
 
@@ -319,5 +329,6 @@ async fn store_unknown(
         blob_len: len,
     };
     writer.finish(end).await?;
+    writer.keep(permit, false);
     Ok((digests, StoredBody::Blob(Box::new(writer))))
 }

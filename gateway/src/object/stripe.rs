@@ -266,7 +266,7 @@ mod tests {
 
     /// All shards of a body, fed in frames.
     fn shards(layout: Layout, body: &[u8], frames: &[usize], known: bool) -> Vec<Vec<u8>> {
-        let pool = BlockPool::new(8);
+        let pool = BlockPool::new(2 << 20);
         let known_len = known.then_some(body.len() as u64);
         let mut coder = StripeCoder::new(Codec::new(layout), known_len, pool);
         let mut shards = vec![Vec::new(); layout.shards().into()];
@@ -351,7 +351,7 @@ mod tests {
                 if geometry.stripes() == 1 {
                     let mut padded = body.clone();
                     padded.resize(padded_len(&geometry), 0);
-                    let pool = BlockPool::new(8);
+                    let pool = BlockPool::new(2 << 20);
                     let coded = code_whole(&Codec::new(layout), &geometry, &padded.into(), &pool);
                     for block in coded {
                         for shard in block.shards {

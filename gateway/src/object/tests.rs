@@ -2,7 +2,8 @@
 //! the disks do, and what was not stored leaves nothing.
 
 mod durable;
-mod fixture;
+pub(crate) mod fixture;
+mod memory;
 mod multipart;
 mod purge;
 mod reads;

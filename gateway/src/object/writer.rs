@@ -71,6 +71,8 @@ pub(super) struct BlobWriter {
     /// A disk was called for it.
     touched: bool,
     in_flight: Option<InFlightBlob>,
+    /// The memory of what late calls still have.
+    memory: Vec<Permit>,
     published: bool,
 }
 
@@ -131,6 +133,7 @@ impl BlobWriter {
             no_space: false,
             touched: false,
             in_flight: Some(in_flight),
+            memory: Vec::new(),
             published: false,
             group,
         };
@@ -206,8 +209,10 @@ impl BlobWriter {
             if wanted <= permit.bytes() || self.outstanding == 0 {
                 return Ok(());
             }
+            // What a disk that was given up still has comes on top, and its
+            // call may take long to end.
             let may_grow = wanted <= most && self.core.room().lets_writes_grow();
-            if may_grow && permit.try_grow_to(wanted) {
+            if (may_grow || self.waits_for_late()) && permit.try_grow_to(wanted) {
                 return Ok(());
             }
             self.progress_or_give_up().await;
@@ -275,6 +280,19 @@ impl BlobWriter {
         Ok(())
     }
 
+    /// Keeps the memory of a write that was answered by its quorum for as long
+    /// as late calls have some of it. `whole`: shards are slices of the body,
+    /// and one keeps all of it.
+    pub fn keep(&mut self, mut permit: Permit, whole: bool) {
+        if self.calls.is_empty() {
+            return;
+        }
+        if !whole {
+            permit.shrink_to(self.outstanding);
+        }
+        self.memory.push(permit);
+    }
+
     /// What a commit says of the blob.
     pub fn written(&self) -> WrittenBlob {
         let lanes = &self.lanes;
@@ -312,10 +330,21 @@ impl BlobWriter {
         self.core.metrics.blobs_written.one();
         self.core.metrics.shards_owed.add(owed);
         let mut calls = std::mem::take(&mut self.calls);
+        let memory = std::mem::take(&mut self.memory);
         if !calls.is_empty() {
-            let rest = async move { while calls.next().await.is_some() {} };
+            let rest = async move {
+                while calls.next().await.is_some() {}
+                drop(memory);
+            };
             self.core.tracker.spawn(rest);
         }
+    }
+
+    /// Whether a lane that was given up has a call under way.
+    fn waits_for_late(&self) -> bool {
+        self.lanes
+            .iter()
+            .any(|lane| lane.is_over() && lane.is_busy())
     }
 
     fn check_reachable(&self) -> Result<(), ObjectError> {
@@ -342,6 +371,8 @@ impl BlobWriter {
             if let Ended::Opened(Ok(handle)) = ended {
                 self.abort(shard, handle);
             }
+            let sent = self.lanes[shard].stored();
+            self.release(sent);
             return;
         }
         match ended {
@@ -478,6 +509,7 @@ impl Drop for BlobWriter {
             open: open.collect(),
             targets: self.lanes.iter().map(|lane| lane.target.clone()).collect(),
             calls: std::mem::take(&mut self.calls),
+            memory: std::mem::take(&mut self.memory),
             in_flight: self.in_flight.take(),
         };
         abandoned.clear_away(&self.core);

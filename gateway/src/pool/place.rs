@@ -261,6 +261,7 @@ impl Place for LocalFolders {
         };
         let options = DiskOptions {
             medium: folder.folder.medium,
+            progress: Arc::default(),
             ..self.options.clone()
         };
         let open = move |folder: &LocalFolder| LocalDisk::open(&folder.path, &expected, options);

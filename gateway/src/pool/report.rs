@@ -112,12 +112,15 @@ pub struct GroupCounts {
 }
 
 /// Slots that lack shards of acknowledged blobs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwedStatus {
     /// Groups with such a slot.
     pub groups: usize,
     /// Such slots.
     pub slots: usize,
+    /// What is done about it now, in words.
+    #[serde(default)]
+    pub filling: Option<String>,
 }
 
 /// What metrics show of a disk.
@@ -187,6 +190,7 @@ impl Pool {
                     .collect::<BTreeSet<_>>()
                     .len(),
                 slots: rows.len(),
+                filling: None,
             },
             Err(error) => {
                 warnings.push(format!("the catalog does not answer: {error}"));

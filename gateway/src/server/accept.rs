@@ -160,7 +160,11 @@ impl Connections {
         let requests = Arc::clone(&self.requests);
         let service = service_fn(move |request| {
             let requests = Arc::clone(&requests);
-            async move { Ok::<_, Infallible>(requests.serve(request, Some(client)).await) }
+            // Boxed, since the connection keeps the place of what it awaits: a
+            // download goes on for long after its request was served.
+            Box::pin(
+                async move { Ok::<_, Infallible>(requests.serve(request, Some(client)).await) },
+            )
         });
         let connection = protocols(limits)
             .serve_connection(TokioIo::new(stream), service)

@@ -32,6 +32,7 @@ medium = "rotating"
 connections = 9
 calls_per_disk = 8
 buffer_mib = 16
+directory_mib = 32
 clock_skew_secs = 60
 first_call_secs = 1
 idle_secs = 2
@@ -70,6 +71,7 @@ fn every_key_is_read() {
         connections: 9,
         calls_per_disk: 8,
         buffer_bytes: 16 << 20,
+        directory_bytes: 32 << 20,
         clock_skew: secs(60),
         first_call: secs(1),
         idle: secs(2),

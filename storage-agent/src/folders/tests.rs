@@ -1,7 +1,5 @@
 //! Folders become disks by order, come late, go, and are told apart.
 
-use std::path::Path;
-
 use shardgate_wire::conformance::sample;
 use shardgate_wire::{DiskId, Medium};
 
@@ -24,7 +22,7 @@ impl Agent {
             })
             .collect();
         Self {
-            folders: Folders::new(&disks, cluster, Arc::clone(&lanes)),
+            folders: Folders::new(&disks, cluster, Arc::clone(&lanes), DiskOptions::default()),
             lanes,
         }
     }

@@ -232,7 +232,7 @@ fn what_cannot_have_happened_is_found() {
 
 /// Tries every order.
 fn has_an_order(ops: &[Op]) -> bool {
-    fn go(ops: &[Op], left: &mut Vec<usize>, held: Held) -> bool {
+    fn go(ops: &[Op], left: &[usize], held: Held) -> bool {
         if left.iter().all(|&op| !ops[op].certain) {
             return true;
         }
@@ -243,16 +243,17 @@ fn has_an_order(ops: &[Op]) -> bool {
             if left.iter().any(must_wait) || !op.found.fits(held) {
                 continue;
             }
-            let mut rest = left.clone();
+            let mut rest = left.to_owned();
             rest.remove(at);
             rest.retain(|&other| ops[other].ended >= op.begun);
-            if go(ops, &mut rest, op.leaves.unwrap_or(held)) {
+            if go(ops, &rest, op.leaves.unwrap_or(held)) {
                 return true;
             }
         }
         false
     }
-    go(ops, &mut (0..ops.len()).collect(), None)
+    let all: Vec<_> = (0..ops.len()).collect();
+    go(ops, &all, None)
 }
 
 fn any_op(rng: &mut StdRng, number: u64) -> Op {
@@ -358,7 +359,8 @@ fn listings_show_one_moment() {
         ("b".to_owned(), vec![put(30, 40, 3), put(70, 80, 4)]),
         ("c".to_owned(), vec![maybe(put(200, 300, 5))]),
     ]);
-    let table: &[(u64, u64, &[(&str, Held)], bool)] = &[
+    type Case<'a> = (u64, u64, &'a [(&'a str, Held)], bool);
+    let table: &[Case<'_>] = &[
         (1, 2, &[("a", None), ("b", None), ("z", None)], true),
         (1, 500, &[("z", Some(9))], false),
         (41, 42, &[("a", Some(1)), ("b", Some(3))], true),

@@ -53,7 +53,7 @@ pub enum Lie {
 }
 
 /// One in so many answers is a lie, where there are lies.
-const LIES: u32 = 20;
+const LIES: u32 = 10;
 
 /// What one client was told, or all.
 #[derive(Default)]

@@ -49,6 +49,48 @@ async fn a_slow_disk_does_not_delay_its_neighbour() {
     slow_calls.iter().for_each(|call| call.abort());
 }
 
+/// Uploads hang in their disk, and more of them wait for a connection: a
+/// download has its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_does_not_wait_behind_what_is_stored() {
+    let (store, handle) = memory(1).await;
+    let agent = TestAgent::start(vec![store]).await;
+    let disk = agent.client().disk(DiskId(1));
+    put(&disk, 1).await.unwrap();
+    handle.delay(Duration::from_secs(20));
+    let answered = Arc::new(AtomicUsize::new(0));
+    let ctx = sample::context(1);
+    let uploads = (100..200).map(|blob| {
+        let (disk, answered) = (disk.clone(), Arc::clone(&answered));
+        tokio::spawn(async move {
+            let _ = match blob % 2 {
+                0 => disk
+                    .open(&ctx, sample::header(&ctx, blob), None)
+                    .await
+                    .map(drop),
+                _ => disk.delete(&ctx, &[sample::key(blob)]).await,
+            };
+            answered.fetch_add(1, Ordering::SeqCst);
+        })
+    });
+    let uploads: Vec<_> = uploads.collect();
+    let under_way = || handle.calls(Call::Open) + handle.calls(Call::Delete);
+    // All that may store at once are in the disk.
+    let most = AgentSettings::default().calls_per_disk as u64 * 3 / 4;
+    while under_way() < most {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    handle.delay(Duration::ZERO);
+    for _ in 0..50 {
+        let read = disk.read(sample::key(1), 0, 1000).await.unwrap();
+        assert_eq!(read.bytes.len(), 1000);
+        disk.stat(sample::key(1)).await.unwrap();
+    }
+    assert_eq!(answered.load(Ordering::SeqCst), 0, "a read waited");
+    assert_eq!(under_way(), most);
+    uploads.iter().for_each(|upload| upload.abort());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_hundred_calls_share_sixty_four_connections() {
     let mut stores = Vec::new();

@@ -7,7 +7,7 @@ use shardgate_catalog::{
     Catalog, CatalogError, CompletePart, DeleteCondition, MIN_PART_BYTES, PublishBody,
     WriteCondition,
 };
-use shardgate_wire::{BlobId, CommitNumber, VersionUid};
+use shardgate_wire::{BlobId, CommitNumber, Generation, VersionUid};
 
 use super::Opened;
 use super::build::{self, finish, furnish, part, publish};
@@ -104,7 +104,10 @@ async fn owed_rows_open_once_and_close_only_when_nothing_came(opened: Opened) {
     assert_eq!(owed.len(), 1);
     assert_eq!((owed[0].1, owed[0].2.lowest), (2, BlobId(101)));
 
-    let not_compared = catalog.close_owed(build::GROUP, 2, &owed[0].2).await;
+    let generation = Generation(1);
+    let not_compared = catalog
+        .close_owed(build::GROUP, 2, &owed[0].2, generation)
+        .await;
     assert_eq!(not_compared, Err(CatalogError::Conflict));
     let compared = catalog
         .compare_owed(build::GROUP, 2)
@@ -112,15 +115,25 @@ async fn owed_rows_open_once_and_close_only_when_nothing_came(opened: Opened) {
         .unwrap()
         .unwrap();
     put(33).await;
-    let closed = catalog.close_owed(build::GROUP, 2, &compared).await;
+    let closed = catalog
+        .close_owed(build::GROUP, 2, &compared, generation)
+        .await;
     assert_eq!(closed, Err(CatalogError::Conflict), "a blob came meanwhile");
     let compared = catalog
         .compare_owed(build::GROUP, 2)
         .await
         .unwrap()
         .unwrap();
+    let moved = catalog
+        .close_owed(build::GROUP, 2, &compared, Generation(2))
+        .await;
+    assert_eq!(
+        moved,
+        Err(CatalogError::Conflict),
+        "another disk was compared"
+    );
     catalog
-        .close_owed(build::GROUP, 2, &compared)
+        .close_owed(build::GROUP, 2, &compared, generation)
         .await
         .unwrap();
     assert_eq!(catalog.owed().await.unwrap(), vec![]);

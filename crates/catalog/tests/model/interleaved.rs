@@ -15,7 +15,7 @@ use shardgate_catalog::{
     BucketRef, Catalog, CatalogError, CompletePart, Completed, DeleteCondition, MIN_PART_BYTES,
     Publish, PublishBody, Published, WriteCondition,
 };
-use shardgate_wire::{BlobId, CommitNumber, VersionUid};
+use shardgate_wire::{BlobId, CommitNumber, Generation, VersionUid};
 
 use super::build::{self, etag, finish, part, publish};
 use super::check::check;
@@ -328,7 +328,7 @@ async fn a_put_that_owes_a_slot_meets_its_closing() {
     two.meanwhile(0, |catalog, _| async move {
         let compared = catalog.compare_owed(build::GROUP, 1).await.unwrap();
         let compared = compared.unwrap();
-        let closed = catalog.close_owed(build::GROUP, 1, &compared);
+        let closed = catalog.close_owed(build::GROUP, 1, &compared, Generation(1));
         closed.await.unwrap();
     });
     owing(61).await.unwrap();

@@ -269,6 +269,11 @@ impl DiskFile for RealFile {
         Ok(read_full(&self.file, buf, offset, 1)?)
     }
 
+    fn read_scattered(&self) {
+        // Advice: where it is not taken, more is read than is needed.
+        let _ = rustix::fs::fadvise(&self.file, 0, None, Advice::Random);
+    }
+
     fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         let done = self.write_direct(bufs, offset)?;
         let mut parts = bufs.to_vec();
@@ -291,6 +296,12 @@ impl DiskFile for RealFile {
         let len = len.saturating_sub(skip).min(buf.len());
         buf[..len].copy_from_slice(&pages[skip..skip + len]);
         Ok(len)
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        // The file system keeps what was never written apart from what was,
+        // and shows zeroes; where it cannot take space, none is taken.
+        Ok(crate::files::preallocate(&self.file, offset, len)?)
     }
 
     fn allocate_zeroed(&self, offset: u64, len: u64) -> io::Result<()> {

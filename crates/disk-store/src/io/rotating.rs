@@ -314,6 +314,12 @@ impl DiskFile for RotatingFile {
         Ok(len)
     }
 
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.inner.allocate(offset, len)?;
+        self.changes_metadata();
+        Ok(())
+    }
+
     fn allocate_zeroed(&self, offset: u64, len: u64) -> io::Result<()> {
         self.inner.allocate_zeroed(offset, len)?;
         self.head.lock().wrote(self.place, offset, len, true);

@@ -282,6 +282,10 @@ impl DiskFile for SimFile {
         Ok(state.read(self.id, buf, offset, true)?)
     }
 
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.allocate_zeroed(offset, len)
+    }
+
     fn allocate_zeroed(&self, offset: u64, len: u64) -> io::Result<()> {
         let allocate = |state: &mut State| state.allocate(self.id, offset, len);
         self.change(Change::Other, allocate)

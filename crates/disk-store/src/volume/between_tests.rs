@@ -81,6 +81,8 @@ fn open_asking(disk: &SimDisk, salts: u64, hook: Arc<Hook>) -> Arc<Engine> {
         identity: sample::identity(),
         condition: Arc::new(Condition::good(sample::identity().disk)),
         figures: figures(),
+        progress: Arc::default(),
+        directories: Arc::default(),
         random: Box::new(move || salts.fetch_add(1, Ordering::Relaxed)),
     });
     Arc::new(opened.expect("it opens"))

@@ -22,6 +22,7 @@ use super::engine::{Engine, Note, Writer};
 use super::format::LogEntry;
 use super::making::Extent;
 use super::volume_state::Stage;
+use crate::aligned::AlignedBuffer;
 use crate::condition::Doing;
 use crate::io::DiskFile;
 
@@ -178,7 +179,7 @@ impl Engine {
                 Err(error) => answers[*at] = Some(Err(error)),
             }
         }
-        let mut touched = self.write_volumes(&mut batch, answers);
+        let mut touched = self.write_volumes(&mut writer.buffer, &mut batch, answers);
         touched.extend(self.write_log(writer, &mut batch, answers));
         let synced = self.sync(&touched);
         for at in round {
@@ -195,11 +196,23 @@ impl Engine {
 
     /// Writes what each volume takes. Those of a volume that refuses are
     /// answered, and it takes no more.
-    fn write_volumes(&self, batch: &mut Batch<'_>, answers: &mut [Option<Answer>]) -> Vec<Touched> {
+    fn write_volumes(
+        &self,
+        buffer: &mut AlignedBuffer,
+        batch: &mut Batch<'_>,
+        answers: &mut [Option<Answer>],
+    ) -> Vec<Touched> {
         let mut touched = Vec::new();
         let mut refused = Vec::new();
         for (sequence, write) in &mut batch.writes {
-            let written = match write.zero_ahead(self.zero_step()) {
+            let large = write.bytes() >= self.figures.large_batch;
+            let made_ready = if large {
+                write.take_space()
+            } else {
+                write.zero_ahead(self.zero_step())
+            };
+            let written = match made_ready {
+                Ok(()) if large => write.write_large(buffer).map_err(|error| (true, error)),
                 Ok(()) => write.write().map_err(|error| (true, error)),
                 Err(error) => Err((false, error)),
             };

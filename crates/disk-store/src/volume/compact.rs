@@ -17,6 +17,7 @@ use shardgate_wire::store::ShardEnd;
 use shardgate_wire::{ShardKey, StoreError};
 
 use super::engine::{Engine, Writer};
+use super::files::Order;
 use super::format::{
     DirectoryHead, Ends, Entry, FIRST_RECORD, Heading, Kind, LogEntry, NewRecord, RECORD_ALIGN,
     SECTOR,
@@ -195,16 +196,12 @@ impl Engine {
                 Index::Directory(head) => (head.clone(), volume.dead.clone()),
             }
         };
-        let mut entries = Vec::with_capacity(head.count as usize);
-        for page in 0..head.fence.len() {
-            let at = head.pages_at + (page * super::format::DIRECTORY_PAGE) as u64;
-            let page = self.directory_page(group, &head.heading, at)?;
-            let live = page
-                .iter()
-                .filter(|entry| dead.binary_search(&entry.at).is_err());
-            entries.extend(live.map(|entry| (head.heading, *entry)));
-        }
-        Ok(entries)
+        let (heading, pages) = (head.heading, head.fence.len());
+        let entries = self.directory_entries(group, &heading, head.pages_at, pages)?;
+        let live = entries
+            .into_iter()
+            .filter(|entry| dead.binary_search(&entry.at).is_err());
+        Ok(live.map(|entry| (heading, entry)).collect())
     }
 
     /// Writes records into a new volume that does not count yet.
@@ -290,7 +287,9 @@ impl Engine {
         let located = Located {
             heading: *heading,
             entry: *entry,
-            file: None,
+            // One that cannot be opened is met where it is read.
+            file: self.volume_for(heading, Order::Rising).ok(),
+            sure: true,
         };
         let read = self
             .open_record(key, &located, AT_ONCE_BYTES)

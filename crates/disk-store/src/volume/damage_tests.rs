@@ -22,11 +22,11 @@ pub(super) fn figures() -> VolumeFigures {
         volume_bytes: 64 * 1024,
         volume_records: 1000,
         zero_step: 16 * 1024,
+        large_batch: 16 << 10,
         volume_max: 20_000,
         punch_from: 4096,
         log_bytes: 1 << 20,
         open_files: 2,
-        kept_pages: 1,
         sync_at_once: false,
     }
 }
@@ -37,6 +37,8 @@ fn open(disk: &SimDisk) -> Engine {
         identity: sample::identity(),
         condition: Arc::new(Condition::good(sample::identity().disk)),
         figures: figures(),
+        progress: Arc::default(),
+        directories: Arc::default(),
         random: Box::new(|| 0x5a17),
     });
     opened.expect("it opens")

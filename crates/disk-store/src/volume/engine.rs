@@ -19,8 +19,10 @@ use super::files::Files;
 use super::format::Entry;
 use super::logbook::Logbook;
 use super::volume_state::Volume;
+use crate::aligned::AlignedBuffer;
 use crate::condition::{Condition, Doing};
 use crate::io::DiskIo;
+use crate::progress::OpenProgress;
 
 /// What can be set for the volumes of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,10 @@ pub struct VolumeFigures {
     pub volume_records: usize,
     /// An open volume is zeroed ahead in steps of this.
     pub zero_step: u64,
+    /// Batches of at least this many bytes go into space that was not zeroed
+    /// before, and past the page cache: what zeroing and copying cost is more
+    /// than what a sync saves by it.
+    pub large_batch: u64,
     /// Longest shard that lies in a volume.
     pub volume_max: u64,
     /// Deleted records of this many bytes give their space back at once.
@@ -39,8 +45,6 @@ pub struct VolumeFigures {
     pub log_bytes: u64,
     /// Volumes and directories that are kept open.
     pub open_files: usize,
-    /// Pages of directories that are kept.
-    pub kept_pages: usize,
     /// Whether files of one batch are synced side by side.
     pub sync_at_once: bool,
 }
@@ -75,6 +79,8 @@ pub(crate) struct State {
 /// What only the one who writes needs.
 #[derive(Debug)]
 pub(crate) struct Writer {
+    /// For large batches.
+    pub(crate) buffer: AlignedBuffer,
     /// None on a disk that takes no writes.
     pub(crate) log: Option<Logbook>,
     pub(crate) next_volume: u64,
@@ -91,6 +97,7 @@ pub(crate) struct Engine {
     pub(crate) condition: Arc<Condition>,
     pub(crate) figures: VolumeFigures,
     pub(crate) random: Random,
+    pub(crate) progress: Arc<OpenProgress>,
     pub(crate) state: RwLock<State>,
     pub(crate) writer: Mutex<Writer>,
     pub(crate) files: Files,

@@ -1,6 +1,7 @@
-//! Files of sealed volumes and pages of directories that were used lately.
+//! Files of sealed volumes that were used lately, and this disk's part of
+//! what is kept of directories.
 //!
-//! Bounded in number, whatever the disk holds.
+//! Bounded, whatever the disk holds.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -10,8 +11,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use shardgate_wire::ids::GroupId;
 
-use super::format::Entry;
 use super::place::{What, volume_file};
+use crate::directories::{DirectoryMemory, VolumeOf};
 use crate::io::{DiskFile, DiskIo, OpenHow};
 
 /// The last `most` things that were used.
@@ -62,19 +63,40 @@ impl<K: Hash + Eq + Copy, V: Clone> Lately<K, V> {
     }
 }
 
-type Page = (u64, u64);
+/// How a file is going to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Order {
+    /// Here and there: nothing is to be read ahead.
+    Scattered,
+    /// From its start on.
+    Rising,
+}
+
+/// A file of a volume, by number and kind, and what it is read for.
+type Wanted = (u64, What, Order);
 
 #[derive(Debug)]
 pub(crate) struct Files {
-    open: Mutex<Lately<(u64, What), Arc<dyn DiskFile>>>,
-    pages: Mutex<Lately<Page, Arc<Vec<Entry>>>>,
+    open: Mutex<Lately<Wanted, Arc<dyn DiskFile>>>,
+    pub(crate) directories: Arc<DirectoryMemory>,
+    /// This disk's number there.
+    disk: u64,
 }
 
 impl Files {
-    pub(crate) fn new(most_files: usize, most_pages: usize) -> Self {
+    pub(crate) fn new(most_files: usize, directories: Arc<DirectoryMemory>) -> Self {
         Self {
             open: Mutex::new(Lately::new(most_files)),
-            pages: Mutex::new(Lately::new(most_pages)),
+            disk: directories.new_disk(),
+            directories,
+        }
+    }
+
+    /// A volume of this disk among those of all.
+    pub(crate) fn volume_of(&self, sequence: u64) -> VolumeOf {
+        VolumeOf {
+            disk: self.disk,
+            sequence,
         }
     }
 
@@ -83,41 +105,41 @@ impl Files {
         &self,
         io: &dyn DiskIo,
         group: GroupId,
-        sequence: u64,
-        what: What,
+        (sequence, what, order): Wanted,
     ) -> io::Result<Arc<dyn DiskFile>> {
-        if let Some(file) = self.open.lock().get((sequence, what)) {
+        if let Some(file) = self.open.lock().get((sequence, what, order)) {
             return Ok(file);
         }
         let file = io.open(&volume_file(group, sequence, what), OpenHow::Read)?;
-        self.open.lock().insert((sequence, what), Arc::clone(&file));
+        if order == Order::Scattered {
+            file.read_scattered();
+        }
+        let mut open = self.open.lock();
+        open.insert((sequence, what, order), Arc::clone(&file));
         Ok(file)
     }
 
-    pub(crate) fn page(&self, sequence: u64, at: u64) -> Option<Arc<Vec<Entry>>> {
-        self.pages.lock().get((sequence, at))
-    }
-
-    pub(crate) fn keep_page(&self, sequence: u64, at: u64, page: Arc<Vec<Entry>>) {
-        self.pages.lock().insert((sequence, at), page);
-    }
-
-    /// Forgets the pages of a volume's directory.
+    /// Forgets what is kept of a volume's directory.
     pub(crate) fn forget_pages(&self, sequence: u64) {
-        let mut pages = self.pages.lock();
-        let of: Vec<_> = pages.by_key.keys().copied().collect();
-        for page in of.into_iter().filter(|(of, _)| *of == sequence) {
-            pages.remove(page);
-        }
+        self.directories.forget(self.volume_of(sequence));
     }
 
     /// Forgets the files of a volume that went, or changed.
     pub(crate) fn forget(&self, sequence: u64) {
         let mut open = self.open.lock();
-        open.remove((sequence, What::Volume));
-        open.remove((sequence, What::Directory));
+        for what in [What::Volume, What::Directory] {
+            for order in [Order::Scattered, Order::Rising] {
+                open.remove((sequence, what, order));
+            }
+        }
         drop(open);
         self.forget_pages(sequence);
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        self.directories.forget_disk(self.disk);
     }
 }
 

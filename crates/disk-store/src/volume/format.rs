@@ -11,7 +11,7 @@ mod log;
 mod record;
 
 pub(crate) use directory::{
-    DIRECTORY_PAGE, DirectoryHead, Ends, Entry, decode_directory_head, decode_page,
+    DIRECTORY_PAGE, DirectoryHead, Ends, Entry, PAGE_ENTRIES, decode_directory_head, decode_page,
     directory_head_len, encode_directory,
 };
 pub(crate) use heading::{FIRST_RECORD, HEADING_COPY, Heading, decode_heading, encode_heading};

@@ -1,19 +1,28 @@
 //! Where a shard's record is.
 //!
-//! At most one page of a directory is read for each volume whose keys span
-//! the shard's; blob ids rise with time, so that is mostly one.
+//! A volume whose keys span the shard's is asked by its hints, if they are in
+//! memory; else one page of its directory is read. Blob ids rise with time,
+//! so that this is mostly one volume. What hints tell of is a guess that the
+//! record has to prove; that they do not tell of a key is certain.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use shardgate_wire::ids::GroupId;
 use shardgate_wire::{ShardKey, StoreError};
 
 use super::engine::{Engine, State, corrupt};
+use super::files::Order;
 use super::format::{DIRECTORY_PAGE, Entry, Heading, decode_page};
+use super::hints::{Hint, Hints, hints_bytes};
 use super::place::What;
+use super::reading::read_at;
 use super::volume_state::{InGroup, Index, pages_of};
 use crate::io::DiskFile;
+
+/// Bytes of a directory that are read at once where all of it is wanted.
+const RUN_BYTES: usize = 1 << 20;
 
 /// A live record.
 #[derive(Clone, Debug)]
@@ -22,75 +31,98 @@ pub(crate) struct Located {
     pub(crate) entry: Entry,
     /// The volume's file while it is not sealed.
     pub(crate) file: Option<Arc<dyn DiskFile>>,
+    /// Whether a directory, or the state, names it. Else the place may be
+    /// another record's, and the entry says no more than how far to read.
+    pub(crate) sure: bool,
 }
 
-/// A page of a directory that may have the key.
-struct Page {
+/// Pages of a volume's directory that may have the key.
+struct Sought {
     heading: Heading,
-    at: u64,
+    pages: Range<usize>,
+    /// Where the pages begin in the file, and how many there are.
+    pages_at: u64,
+    all_pages: usize,
+    count: u32,
 }
 
 /// What the state alone tells.
-struct Hints {
+struct Known {
     found: Option<Located>,
-    pages: Vec<Page>,
+    sought: Vec<Sought>,
     moves: u64,
     /// Damaged stretches of the group whose keys nobody knows.
     unknown: bool,
 }
 
-fn hints(state: &State, key: ShardKey) -> Hints {
+fn known(state: &State, key: ShardKey) -> Known {
     let in_group: InGroup = (key.blob, key.index);
-    let mut hints = Hints {
+    let mut known = Known {
         found: None,
-        pages: Vec::new(),
+        sought: Vec::new(),
         moves: state.moves,
         unknown: false,
     };
     let Some(group) = state.groups.get(&key.group) else {
-        return hints;
+        return known;
     };
     for volume in group.volumes.values().rev() {
-        hints.unknown |= volume.unknown > 0;
-        if hints.found.is_some() || !volume.spans(in_group) {
+        known.unknown |= volume.unknown > 0;
+        if known.found.is_some() || !volume.spans(in_group) {
             continue;
         }
         match &volume.index {
             Index::Map(map) => {
-                hints.found = map.get(&in_group).map(|entry| Located {
+                known.found = map.get(&in_group).map(|entry| Located {
                     heading: volume.heading,
                     entry: *entry,
                     file: volume.file.clone(),
+                    sure: true,
                 });
             }
-            Index::Directory(head) => {
-                hints
-                    .pages
-                    .extend(pages_of(head, in_group).map(|page| Page {
-                        heading: volume.heading,
-                        at: head.pages_at + (page * DIRECTORY_PAGE) as u64,
-                    }));
-            }
+            Index::Directory(head) => known.sought.push(Sought {
+                heading: volume.heading,
+                pages: pages_of(head, in_group),
+                pages_at: head.pages_at,
+                all_pages: head.fence.len(),
+                count: head.count,
+            }),
         }
     }
-    hints
+    known
+}
+
+/// How a record is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// In directories.
+    Sure,
+    /// By hints where there are any: a record that is found may be another's.
+    Quick,
 }
 
 impl Engine {
     /// The shard's record, if it has a live one. `Corrupt` if a directory
     /// that may have it is damaged.
     pub(crate) fn locate(&self, key: ShardKey) -> Result<Option<Located>, StoreError> {
+        self.look(key, Look::Sure)
+    }
+
+    fn look(&self, key: ShardKey, look: Look) -> Result<Option<Located>, StoreError> {
         loop {
-            let hints = hints(&self.state.read(), key);
-            if hints.found.is_some() {
-                return Ok(hints.found);
+            let known = known(&self.state.read(), key);
+            if known.found.is_some() {
+                return Ok(known.found);
             }
-            if hints.pages.is_empty() {
+            if known.sought.is_empty() {
                 return Ok(None);
             }
-            let found = self.search_pages(key, &hints.pages);
+            let found = match look {
+                Look::Sure => self.search_pages(key, &known.sought),
+                Look::Quick => self.search_hints(key, &known.sought),
+            };
             let state = self.state.read();
-            if state.moves != hints.moves {
+            if state.moves != known.moves {
                 continue; // a volume was sealed or compacted meanwhile
             }
             return found.map(|found| {
@@ -117,9 +149,13 @@ impl Engine {
 
     /// The same for a caller that is told absence: a group with a damaged
     /// stretch whose keys nobody knows has no absent shards.
-    pub(crate) fn locate_or_tell(&self, key: ShardKey) -> Result<Option<Located>, StoreError> {
-        let found = self.locate(key)?;
-        if found.is_none() && hints(&self.state.read(), key).unknown {
+    pub(crate) fn locate_or_tell(
+        &self,
+        key: ShardKey,
+        look: Look,
+    ) -> Result<Option<Located>, StoreError> {
+        let found = self.look(key, look)?;
+        if found.is_none() && known(&self.state.read(), key).unknown {
             return Err(corrupt(
                 "a volume of the group is damaged, and the shard may have been there",
             ));
@@ -127,23 +163,81 @@ impl Engine {
         Ok(found)
     }
 
-    fn search_pages(&self, key: ShardKey, pages: &[Page]) -> Result<Vec<Located>, StoreError> {
+    fn search_pages(&self, key: ShardKey, sought: &[Sought]) -> Result<Vec<Located>, StoreError> {
         let mut found = Vec::new();
-        for page in pages {
-            let entries = self.directory_page(key.group, &page.heading, page.at)?;
-            let in_group = (key.blob, key.index);
-            let from = entries.partition_point(|entry| entry.key() < in_group);
-            let same = entries[from..].iter();
-            found.extend(
-                same.take_while(|entry| entry.key() == in_group)
-                    .map(|entry| Located {
-                        heading: page.heading,
-                        entry: *entry,
-                        file: None,
-                    }),
-            );
+        for sought in sought {
+            for page in sought.pages.clone() {
+                let at = sought.pages_at + (page * DIRECTORY_PAGE) as u64;
+                let entries = self.directory_page(key.group, &sought.heading, at)?;
+                let in_group = (key.blob, key.index);
+                let from = entries.partition_point(|entry| entry.key() < in_group);
+                let same = entries[from..].iter();
+                found.extend(
+                    same.take_while(|entry| entry.key() == in_group)
+                        .map(|entry| Located {
+                            heading: sought.heading,
+                            entry: *entry,
+                            file: None,
+                            sure: true,
+                        }),
+                );
+            }
         }
         Ok(found)
+    }
+
+    fn search_hints(&self, key: ShardKey, sought: &[Sought]) -> Result<Vec<Located>, StoreError> {
+        let mut found = Vec::new();
+        for of in sought {
+            let hints = self.hints_of(key.group, of);
+            let hint = hints.map_or(Hint::Unclear, |hints| {
+                hints.find(of.pages.clone(), (key.blob, key.index))
+            });
+            match hint {
+                Hint::Absent => {}
+                Hint::Perhaps { at, span } => found.push(Located {
+                    heading: of.heading,
+                    entry: Entry {
+                        blob: key.blob,
+                        index: key.index,
+                        at,
+                        span,
+                        extent: 0,
+                    },
+                    file: None,
+                    sure: false,
+                }),
+                Hint::Unclear => {
+                    found.extend(self.search_pages(key, std::slice::from_ref(of))?);
+                }
+            }
+        }
+        // Of several that may have it, one that is sure must not be passed
+        // over for a guess.
+        if found.len() > 1 {
+            return self.search_pages(key, sought);
+        }
+        Ok(found)
+    }
+
+    /// The hints of a volume, loaded if it is time for that.
+    fn hints_of(&self, group: GroupId, of: &Sought) -> Option<Arc<Hints>> {
+        let directories = &self.files.directories;
+        let volume = self.files.volume_of(of.heading.sequence);
+        if let Some(hints) = directories.hints(volume) {
+            return hints;
+        }
+        let bytes = hints_bytes(of.count as usize);
+        if !directories.shall_load(volume, of.all_pages, bytes) {
+            return None;
+        }
+        let since = directories.moment();
+        // What is damaged is met by those who want the page that is.
+        let entries = self.directory_entries(group, &of.heading, of.pages_at, of.all_pages);
+        let hints = entries.ok().and_then(|entries| Hints::of(&entries));
+        let hints = hints.map(Arc::new);
+        directories.loaded(volume, hints.as_ref(), since);
+        hints
     }
 
     /// The entries of a page of a directory.
@@ -153,40 +247,84 @@ impl Engine {
         heading: &Heading,
         at: u64,
     ) -> Result<Arc<Vec<Entry>>, StoreError> {
-        let sequence = heading.sequence;
-        if let Some(page) = self.files.page(sequence, at) {
+        let volume = self.files.volume_of(heading.sequence);
+        let directories = &self.files.directories;
+        if let Some(page) = directories.page(volume, at) {
             return Ok(page);
         }
-        let read = || -> io::Result<Vec<u8>> {
-            let file = self
-                .files
-                .open(&*self.io, group, sequence, What::Directory)?;
-            let mut bytes = vec![0; DIRECTORY_PAGE];
-            let read = file.read_at(&mut bytes, at)?;
-            bytes.truncate(read);
-            Ok(bytes)
-        };
-        let bytes = match read() {
-            // It went with its volume, or somebody took it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            read => read.map_err(|error| self.unread(&error))?,
-        };
-        let entries = decode_page(heading.salt, at, &bytes)
-            .map_err(|error| corrupt(format!("volume {sequence:016x}: {error}")))?;
-        let page = Arc::new(entries);
-        self.files.keep_page(sequence, at, Arc::clone(&page));
+        let since = directories.moment();
+        let bytes = self.directory_bytes(group, heading, at, DIRECTORY_PAGE)?;
+        let page = Arc::new(entries_of_page(heading, at, &bytes)?);
+        directories.keep_page(volume, at, &page, since);
         Ok(page)
+    }
+
+    /// The entries of a whole directory, read in long runs and not kept.
+    pub(crate) fn directory_entries(
+        &self,
+        group: GroupId,
+        heading: &Heading,
+        pages_at: u64,
+        pages: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let (mut entries, mut at) = (Vec::new(), pages_at);
+        let end = pages_at + (pages * DIRECTORY_PAGE) as u64;
+        while at < end {
+            let len = usize::try_from(end - at)
+                .unwrap_or(RUN_BYTES)
+                .min(RUN_BYTES);
+            let mut bytes = self.directory_bytes(group, heading, at, len)?;
+            // A page that is cut short, or not there, is damaged.
+            bytes.resize(len, 0);
+            for page in bytes.chunks(DIRECTORY_PAGE) {
+                entries.extend(entries_of_page(heading, at, page)?);
+                at += DIRECTORY_PAGE as u64;
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Bytes of a directory, fewer where it is short; none if it is gone.
+    fn directory_bytes(
+        &self,
+        group: GroupId,
+        heading: &Heading,
+        at: u64,
+        len: usize,
+    ) -> Result<Vec<u8>, StoreError> {
+        let sequence = heading.sequence;
+        let read = || -> io::Result<Vec<u8>> {
+            let file = (sequence, What::Directory, Order::Scattered);
+            let file = self.files.open(&*self.io, group, file)?;
+            read_at(&*file, at, len)
+        };
+        match read() {
+            // It went with its volume, or somebody took it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            read => read.map_err(|error| self.unread(&error)),
+        }
     }
 
     /// The file of the volume of a located record.
     pub(crate) fn file_of(&self, located: &Located) -> io::Result<Arc<dyn DiskFile>> {
         match &located.file {
             Some(file) => Ok(Arc::clone(file)),
-            None => {
-                let heading = &located.heading;
-                self.files
-                    .open(&*self.io, heading.group, heading.sequence, What::Volume)
-            }
+            None => self.volume_for(&located.heading, Order::Scattered),
         }
     }
+
+    /// The file of a volume, open for reading.
+    pub(crate) fn volume_for(
+        &self,
+        heading: &Heading,
+        order: Order,
+    ) -> io::Result<Arc<dyn DiskFile>> {
+        let file = (heading.sequence, What::Volume, order);
+        self.files.open(&*self.io, heading.group, file)
+    }
+}
+
+fn entries_of_page(heading: &Heading, at: u64, page: &[u8]) -> Result<Vec<Entry>, StoreError> {
+    decode_page(heading.salt, at, page)
+        .map_err(|error| corrupt(format!("volume {:016x}: {error}", heading.sequence)))
 }

@@ -110,7 +110,8 @@ impl Engine {
         group: GroupId,
     ) -> Result<u64, StoreError> {
         let heading = self.new_heading(writer, group);
-        let zeroed_to = (FIRST_RECORD + self.zero_step()).min(heading.size);
+        // The first batch says whether it wants zeroes before it.
+        let zeroed_to = FIRST_RECORD;
         let refused = |(doing, error): (Doing, io::Error)| {
             let what = "make volume";
             self.refused(doing, what, &error)
@@ -202,14 +203,21 @@ impl Engine {
         let mut writer = self.writer.lock();
         self.condition.check_writable()?;
         self.check_note(&self.state.read(), header.key)?;
-        for _ in 0..2 {
-            if let Some(extent) = self.take_extent(group, len, span, bytes) {
-                return Ok(Some(extent));
-            }
+        let mut extent = self.take_extent(group, len, span, bytes);
+        if extent.is_none() {
             self.close_volume(group);
             self.make_volume(&mut writer, group)?;
+            extent = self.take_extent(group, len, span, bytes);
         }
-        Ok(self.take_extent(group, len, span, bytes))
+        drop(writer);
+        // Space that runs out does so here, and not in the midst of a shard.
+        if let Some(extent) = &extent
+            && let Err(error) = extent.file.allocate(extent.at, bytes)
+        {
+            self.release(extent);
+            return Err(self.refused(Doing::Writing, "reserve extent", &error));
+        }
+        Ok(extent)
     }
 
     fn take_extent(&self, group: GroupId, len: u64, span: u64, bytes: u64) -> Option<Extent> {

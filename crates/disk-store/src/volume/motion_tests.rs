@@ -19,6 +19,7 @@ use super::engine::{Engine, VolumeFigures};
 use super::opening::Opening;
 use super::{Op, WindowCursor};
 use crate::condition::Condition;
+use crate::directories::DirectoryMemory;
 use crate::io::OpenHow;
 use crate::io::rotating::{Motion, RotatingDisk};
 use crate::io::sim::SimDisk;
@@ -43,18 +44,27 @@ fn figures() -> VolumeFigures {
 fn cold() -> VolumeFigures {
     VolumeFigures {
         open_files: 1,
-        kept_pages: 1,
         ..figures()
     }
 }
 
 fn open(disk: &RotatingDisk, figures: VolumeFigures) -> Engine {
+    open_with(disk, figures, Arc::default())
+}
+
+fn open_with(
+    disk: &RotatingDisk,
+    figures: VolumeFigures,
+    directories: Arc<DirectoryMemory>,
+) -> Engine {
     let salts = AtomicU64::new(1);
     let opened = Engine::open(Opening {
         io: disk.io(),
         identity: sample::identity(),
         condition: Arc::new(Condition::good(sample::identity().disk)),
         figures,
+        progress: Arc::default(),
+        directories,
         random: Box::new(move || salts.fetch_add(1, Ordering::Relaxed)),
     });
     let engine = opened.unwrap();
@@ -155,7 +165,7 @@ fn few_seeks_and_flushes() {
             assert_eq!(read.unwrap().unwrap().bytes.len(), RECORD);
         }
     };
-    let engine = open(&disk, cold());
+    let engine = open_with(&disk, cold(), Arc::new(DirectoryMemory::new(0)));
     let done = moved(&disk, || read(&engine));
     let (cold_get, _) = table.line("GET, nothing open or kept", 256.0, done);
     drop(engine);
@@ -164,6 +174,8 @@ fn few_seeks_and_flushes() {
     let done = moved(&disk, || read(&engine));
     let (seeks, _) = table.line("GET, directories kept", 256.0, done);
     assert!(seeks <= 1.0, "{seeks}");
+    // The pages of the record, and no others.
+    assert!(done.read_bytes <= 256 * 3 * 4096, "{done:?}");
 
     let mut bytes = 0.0;
     let done = moved(&disk, || bytes = rebuild(&engine));
@@ -184,6 +196,31 @@ fn few_seeks_and_flushes() {
     // Two lookups, a page of the directory, and the record.
     assert!(cold_get <= 4.5, "{cold_get}");
     assert!(rebuild * 10.0 < by_files, "{rebuild} and {by_files}");
+}
+
+/// Bytes written for each byte stored, in batches of sixteen shards.
+fn written_per_byte(large_batch: u64) -> f64 {
+    const LEN: usize = 64 * 1024;
+    let disk = RotatingDisk::new(SimDisk::new(1).io());
+    let figures = VolumeFigures {
+        large_batch,
+        ..figures()
+    };
+    let engine = open(&disk, figures);
+    let ctx = sample::context(1);
+    let shards: Vec<_> = (1..=64).map(|b| sample::small(&ctx, b, LEN)).collect();
+    let done = moved(&disk, || shards.chunks(16).for_each(|s| put(&engine, s)));
+    for shard in &shards {
+        let read = engine.read(shard.header.key, 0, LEN as u32);
+        assert_eq!(read.unwrap().unwrap().bytes, shard.bytes);
+    }
+    done.written_bytes as f64 / (shards.len() * LEN) as f64
+}
+
+#[test]
+fn large_batches_are_written_once() {
+    let (zeroed, once) = (written_per_byte(u64::MAX), written_per_byte(256 * 1024));
+    assert!(zeroed > 1.9 && once < 1.1, "{zeroed} and {once}");
 }
 
 /// One file per record, created, written and synced with its folder; seeks

@@ -29,8 +29,11 @@ use super::making::make_folder;
 use super::place::{LOG, VOLUMES, What, group_folder, log_file, parse_volume_file, volume_file};
 use super::scan::{Scanned, Source, name, scan};
 use super::volume_state::{Index, Stage, Volume};
+use crate::aligned::AlignedBuffer;
 use crate::condition::{Condition, Doing};
+use crate::directories::DirectoryMemory;
 use crate::io::{DiskFile, DiskIo, OpenHow};
+use crate::progress::OpenProgress;
 
 /// Bytes of a directory that are read first.
 const FIRST_READ: u64 = 16 * 1024;
@@ -102,6 +105,9 @@ pub(crate) struct Opening {
     pub(crate) identity: DiskIdentity,
     pub(crate) condition: Arc<Condition>,
     pub(crate) figures: VolumeFigures,
+    /// Of all disks of the process.
+    pub(crate) directories: Arc<DirectoryMemory>,
+    pub(crate) progress: Arc<OpenProgress>,
     pub(crate) random: Random,
 }
 
@@ -114,6 +120,8 @@ impl Engine {
             identity,
             condition,
             figures,
+            directories,
+            progress,
             random,
         } = with;
         let writable = condition.check_writable().is_ok();
@@ -123,13 +131,15 @@ impl Engine {
             condition,
             figures,
             random,
+            progress,
             state: RwLock::new(State::default()),
             writer: Mutex::new(Writer {
+                buffer: AlignedBuffer::default(),
                 log: None,
                 next_volume: 1,
                 next_log: 1,
             }),
-            files: Files::new(figures.open_files, figures.kept_pages),
+            files: Files::new(figures.open_files, directories),
             handed: Mutex::new(Vec::new()),
             ahead: AtomicU64::new(u64::MAX),
             punches: Mutex::new(Vec::new()),
@@ -169,6 +179,7 @@ impl Engine {
                 self.complete_adoption(*group, *volume, of, found)?;
             }
         }
+        self.progress.begin(groups.values().map(Found::len).sum());
         for (group, found) in &mut groups {
             next_volume = next_volume.max(found.keys().last().map_or(0, |last| last + 1));
             if writable {
@@ -316,6 +327,7 @@ impl Engine {
                 other.stage = Stage::Closed;
             }
             of.volumes.insert(*sequence, volume);
+            self.progress.step(self.identity.disk);
         }
         Ok(of)
     }

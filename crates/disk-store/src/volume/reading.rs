@@ -10,7 +10,7 @@ use shardgate_wire::{ShardKey, StoreError, bounds};
 
 use super::engine::{Engine, corrupt};
 use super::format::{HEAD_BYTES, Head, Kind, Meta, decode_head, decode_meta};
-use super::locate::Located;
+use super::locate::{Located, Look};
 use crate::io::DiskFile;
 
 /// Bytes of a record that are read at once at most.
@@ -85,9 +85,10 @@ impl Engine {
         key: ShardKey,
         read: &dyn Fn(&Self, &Located) -> Result<T, Unread>,
     ) -> Result<Option<T>, StoreError> {
+        let mut look = Look::Quick;
         loop {
             let moves = self.state.read().moves;
-            let Some(located) = self.locate_or_tell(key)? else {
+            let Some(located) = self.locate_or_tell(key, look)? else {
                 return Ok(None);
             };
             let failed = match read(self, &located) {
@@ -95,6 +96,11 @@ impl Engine {
                 Err(failed) => failed,
             };
             if self.state.read().moves != moves {
+                continue;
+            }
+            if !located.sure {
+                // A guess proves nothing: neither damage nor absence.
+                look = Look::Sure;
                 continue;
             }
             return Err(match failed {

@@ -66,6 +66,9 @@ impl DiskFile for Refusing<Arc<dyn DiskFile>> {
     fn read_past_cache(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.inner.read_past_cache(buf, offset)
     }
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.inner.allocate(offset, len)
+    }
     fn allocate_zeroed(&self, offset: u64, len: u64) -> io::Result<()> {
         self.inner.allocate_zeroed(offset, len)
     }
@@ -98,6 +101,8 @@ fn open(disk: &SimDisk, writes_left: &Arc<AtomicI64>, salt: u64) -> Engine {
         identity: sample::identity(),
         condition: Arc::new(Condition::good(sample::identity().disk)),
         figures: figures(),
+        progress: Arc::default(),
+        directories: Arc::default(),
         random: Box::new(move || salt),
     });
     opened.expect("it opens")

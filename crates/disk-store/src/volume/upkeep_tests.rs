@@ -27,13 +27,15 @@ fn open(disk: &SimDisk) -> Engine {
             volume_bytes: 64 * 1024,
             volume_records: 40,
             zero_step: 8192,
+            large_batch: 16 << 10,
             volume_max: 20_000,
             punch_from: 4096,
             log_bytes: 4096,
             open_files: 8,
-            kept_pages: 8,
             sync_at_once: true,
         },
+        progress: Arc::default(),
+        directories: Arc::default(),
         random: Box::new(move || salts.fetch_add(1, Ordering::Relaxed)),
     });
     opened.unwrap()

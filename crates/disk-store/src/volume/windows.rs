@@ -5,13 +5,17 @@
 //! goes on there, whatever was sealed or compacted meanwhile: a volume that
 //! is gone is followed by the next, and what it held is in a later one.
 
+use std::sync::Arc;
+
 use shardgate_wire::ids::GroupId;
 use shardgate_wire::store::ShardEnd;
 use shardgate_wire::{ShardHeader, ShardKey, StoreError};
 
 use super::engine::Engine;
+use super::files::Order;
 use super::locate::Located;
 use super::reading::{AT_ONCE_BYTES, Unread};
+use crate::io::DiskFile;
 
 /// A place among the records of a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,6 +88,7 @@ impl Engine {
             offset: 0,
             ..from
         });
+        let open = self.open_file_of(from.group, sequence);
         for (heading, entry) in entries {
             if sum >= bytes {
                 window.next = Some(WindowCursor {
@@ -99,10 +104,13 @@ impl Engine {
                 blob: entry.blob,
                 index: entry.index,
             };
+            // One that cannot be opened is met where it is read.
+            let sealed = || self.volume_for(&heading, Order::Rising).ok();
             let located = Located {
                 heading,
                 entry,
-                file: self.open_file_of(from.group, sequence),
+                file: open.clone().or_else(sealed),
+                sure: true,
             };
             if let Some(shard) = self.window_shard(key, &located)? {
                 window.records.push(WindowRecord { key, shard });
@@ -118,11 +126,7 @@ impl Engine {
         Some((*sequence, volume.unknown > 0))
     }
 
-    fn open_file_of(
-        &self,
-        group: GroupId,
-        sequence: u64,
-    ) -> Option<std::sync::Arc<dyn crate::io::DiskFile>> {
+    fn open_file_of(&self, group: GroupId, sequence: u64) -> Option<Arc<dyn DiskFile>> {
         let state = self.state.read();
         let volume = state.groups.get(&group)?.volumes.get(&sequence)?;
         volume.file.clone()

@@ -134,11 +134,11 @@ fn small_volumes() -> DiskOptions {
             volume_bytes: 32 * 1024,
             volume_records: 5,
             zero_step: 4096,
+            large_batch: 16 << 10,
             volume_max: 10_000,
             punch_from: 64 * 1024,
             log_bytes: 1 << 20,
             open_files: 4,
-            kept_pages: 4,
             sync_at_once: true,
         }),
         // Nothing is compacted while the fixture is written.

@@ -25,11 +25,11 @@ fn small_volumes() -> DiskOptions {
             volume_bytes: 256 * 1024,
             volume_records: 16,
             zero_step: 64 * 1024,
+            large_batch: 16 << 10,
             volume_max: 64 * 1024,
             punch_from: 1 << 20,
             log_bytes: 1 << 20,
             open_files: 8,
-            kept_pages: 8,
             sync_at_once: false,
         }),
         ..options()

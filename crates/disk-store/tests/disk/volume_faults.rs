@@ -23,11 +23,11 @@ fn small_volumes() -> DiskOptions {
             volume_bytes: 256 * 1024,
             volume_records: 32,
             zero_step: 32 * 1024,
+            large_batch: 16 << 10,
             volume_max: 64 * 1024,
             punch_from: 64 * 1024,
             log_bytes: 64 * 1024,
             open_files: 8,
-            kept_pages: 8,
             sync_at_once: true,
         }),
         ..options()

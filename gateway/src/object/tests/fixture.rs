@@ -76,6 +76,11 @@ impl TestPool {
         self.disks.lock()[&DiskId(1 + index as u128)].store.handle()
     }
 
+    /// A disk as it is called.
+    pub fn store_of(&self, index: usize) -> Arc<MemoryStore> {
+        self.disks.lock()[&DiskId(1 + index as u128)].store.clone()
+    }
+
     pub fn disk_count(&self) -> usize {
         self.disks.lock().len()
     }

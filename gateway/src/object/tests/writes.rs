@@ -1,6 +1,7 @@
-//! Writes: quorum, lateness, failed bodies, leaving clients, memory.
+//! Writes: quorum, lateness, failed bodies, leaving clients.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +17,6 @@ use crate::object::*;
 
 const KIB: usize = 1024;
 const SIX: [u16; 6] = [0, 1, 2, 3, 4, 5];
-const TWELVE: [u16; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
 
 fn dead() -> Option<StoreError> {
     Some(StoreError::Unreachable { why: "test".into() })
@@ -184,7 +184,7 @@ async fn a_late_disk_is_not_waited_for_but_the_quorum_is() {
         let took = begun.elapsed();
         assert!(took >= Duration::from_millis(100), "{len}: {took:?}");
         assert!(took < Duration::from_secs(4), "{len}: {took:?}");
-        assert!(store.pool.late.load(std::sync::atomic::Ordering::Relaxed) > 0);
+        assert!(store.pool.late.load(Relaxed) > 0);
         let owed = store.service.catalog().owed().await.unwrap();
         assert_eq!(owed.len(), 1, "{len}");
     }
@@ -346,81 +346,6 @@ async fn conditions_decide_and_the_loser_leaves_nothing() {
     let blob = store.blob("key").await;
     let shards = blob.layout.data + blob.layout.parity;
     assert_eq!(store.pool.shards(), usize::from(shards));
-}
-
-#[tokio::test(start_paused = true)]
-async fn two_hundred_slow_writers_and_two_thousand_readers_fit() {
-    let store = fixture("8+4", &TWELVE).await;
-    store.put("read", &bytes(8 << 20, 1)).await.unwrap();
-    let (_, total) = store.service.memory();
-    let mut writers = tokio::task::JoinSet::new();
-    for number in 0..200 {
-        let service = store.service.clone();
-        let request = store.request(&format!("slow-{number}"), Some(6 << 20));
-        let frames = futures::stream::unfold(0_usize, |at| async move {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            let frame = bytes(100 * KIB, at as u64);
-            let left = (6 << 20) - at;
-            let frame = frame.slice(..left.min(frame.len()));
-            (left > 0).then(|| (Ok(frame.clone()), at + frame.len()))
-        });
-        writers.spawn(async move { service.put_object(request, Box::pin(frames)).await });
-    }
-    let handle = store
-        .service
-        .open_object(&store.bucket, "read")
-        .await
-        .unwrap();
-    let mut readers = tokio::task::JoinSet::new();
-    for _ in 0..2000 {
-        let handle = handle.clone();
-        readers.spawn(async move {
-            let mut stream = handle.read(0..8 << 20).await?;
-            for _ in 0..10 {
-                let frame = stream.next().await.unwrap()?;
-                let slow = frame.len() as u64 / 50;
-                tokio::time::sleep(Duration::from_millis(slow)).await;
-            }
-            Ok::<_, ObjectError>(())
-        });
-    }
-    while let Some(read) = readers.join_next().await {
-        read.unwrap().unwrap();
-        assert!(store.service.memory().0 <= total);
-    }
-    while let Some(put) = writers.join_next().await {
-        put.unwrap().unwrap();
-    }
-    assert_eq!(store.service.metrics().slow_downs.get(), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn without_memory_a_request_waits_and_is_then_told_to_slow_down() {
-    let settings = ObjectSettings {
-        memory_bytes: 1,
-        ..ObjectSettings::default()
-    };
-    let store = fixture_with("4+2", &SIX, settings).await;
-    let content = bytes(5 << 20, 1);
-    let (_, total) = store.service.memory();
-    let mut stuck = Vec::new();
-    let mut held = 0;
-    // Each holds the least that it needs.
-    while held + 3 * 256 * KIB as u64 <= total {
-        let service = store.service.clone();
-        let request = store.request("stuck", Some(5 << 20));
-        let body = endless(&content.slice(..10));
-        stuck.push(tokio::spawn(async move {
-            service.put_object(request, body).await
-        }));
-        held += 3 * 256 * KIB as u64;
-    }
-    tokio::time::sleep(Duration::from_millis(10)).await;
-    let refused = store.put("key", &content).await.unwrap_err();
-    assert!(matches!(refused, ObjectError::SlowDown), "{refused}");
-    stuck.pop().unwrap().abort();
-    store.put("key", &content).await.unwrap();
-    stuck.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test(start_paused = true)]

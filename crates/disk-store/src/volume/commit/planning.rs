@@ -11,11 +11,16 @@ use shardgate_wire::ids::{BlobId, GroupId};
 use shardgate_wire::store::{ShardEnd, SmallShard};
 
 use super::{Ending, Op};
+use crate::aligned::AlignedBuffer;
+use crate::format::PAGE;
 use crate::io::DiskFile;
 use crate::volume::engine::{Engine, Note, Writer};
 use crate::volume::format::{Entry, Heading, LogEntry, NewRecord, RECORD_ALIGN, SECTOR, meta_len};
 use crate::volume::making::Extent;
 use crate::volume::volume_state::at_of;
+
+/// Bytes of a large batch that are written with one call.
+const LARGE_PIECE: u64 = 1 << 20;
 
 /// A record that is about to be written.
 pub(super) struct Planned<'a> {
@@ -258,20 +263,77 @@ impl<'a> VolumeWrite<'a> {
         Ok(())
     }
 
+    /// Bytes that are written.
+    pub(super) fn bytes(&self) -> u64 {
+        self.cursor - self.start
+    }
+
+    /// Takes space for what is written, and none ahead.
+    pub(super) fn take_space(&mut self) -> io::Result<()> {
+        if self.cursor > self.zeroed_to {
+            let end = self.cursor.next_multiple_of(PAGE as u64);
+            let end = end.min(self.extents_from);
+            self.file.allocate(self.zeroed_to, end - self.zeroed_to)?;
+            self.zeroed_to = end;
+        }
+        Ok(())
+    }
+
     /// Writes all of it with one call.
     pub(super) fn write(&self) -> io::Result<()> {
         let zeroes = [0; RECORD_ALIGN as usize];
-        let mut parts = Vec::with_capacity(3 * self.planned.len());
-        for planned in &self.planned {
-            parts.push(IoSlice::new(&planned.record.meta));
-            if !planned.bytes.is_empty() {
-                parts.push(IoSlice::new(&planned.bytes));
-            }
-            let padding = planned.record.padding();
-            if padding > 0 {
-                parts.push(IoSlice::new(&zeroes[..padding]));
-            }
-        }
+        let parts: Vec<_> = self.parts(&zeroes).map(IoSlice::new).collect();
         self.file.write_at(&parts, self.start)
+    }
+
+    /// Writes all of it, whole pages from an aligned buffer, so that they go
+    /// past the page cache. The first and the last page go through it: they
+    /// are shared with the batches before and behind.
+    pub(super) fn write_large(&self, buffer: &mut AlignedBuffer) -> io::Result<()> {
+        let zeroes = [0; RECORD_ALIGN as usize];
+        let mut parts = self.parts(&zeroes);
+        let mut part: &[u8] = &[];
+        let mut at = self.start;
+        while at < self.cursor {
+            let end = self.piece_end(at);
+            let len = usize::try_from(end - at).expect("a piece is short");
+            let piece = buffer.take(len);
+            let mut filled = 0;
+            while filled < len {
+                if part.is_empty() {
+                    part = parts.next().expect("the parts reach to the cursor");
+                }
+                let take = part.len().min(len - filled);
+                piece[filled..filled + take].copy_from_slice(&part[..take]);
+                part = &part[take..];
+                filled += take;
+            }
+            self.file.write_at(&[IoSlice::new(piece)], at)?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// The end of the piece that is written at `at`.
+    fn piece_end(&self, at: u64) -> u64 {
+        let page = PAGE as u64;
+        let last = self.cursor / page * page;
+        if !at.is_multiple_of(page) {
+            return at.next_multiple_of(page).min(self.cursor);
+        }
+        if at < last {
+            return last.min(at + LARGE_PIECE);
+        }
+        self.cursor
+    }
+
+    /// The bytes of all records, one after the other.
+    fn parts<'b>(&'b self, zeroes: &'b [u8]) -> impl Iterator<Item = &'b [u8]> {
+        let of = |planned: &'b Planned<'a>| {
+            let padding = planned.record.padding();
+            [&planned.record.meta[..], &planned.bytes, &zeroes[..padding]]
+        };
+        let parts = self.planned.iter().flat_map(of);
+        parts.filter(|part| !part.is_empty())
     }
 }

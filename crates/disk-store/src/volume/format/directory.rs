@@ -15,7 +15,7 @@ const MAGIC: &[u8; 8] = b"SG.vdir\0";
 pub(crate) const DIRECTORY_PAGE: usize = PAGE;
 const ENTRY_BYTES: usize = 32;
 /// Entries of a full page; the last entry's place holds count and checksum.
-const PAGE_ENTRIES: usize = DIRECTORY_PAGE / ENTRY_BYTES - 1;
+pub(crate) const PAGE_ENTRIES: usize = DIRECTORY_PAGE / ENTRY_BYTES - 1;
 
 /// One record of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

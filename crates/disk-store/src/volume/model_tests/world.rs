@@ -12,6 +12,7 @@ use shardgate_wire::store::{ShardEnd, SmallShard};
 use shardgate_wire::{ShardKey, StoreError};
 
 use crate::condition::Condition;
+use crate::directories::DirectoryMemory;
 use crate::io::sim::{Faults, Sabotage, SimDisk};
 use crate::volume::commit::Ending;
 use crate::volume::engine::{Engine, Note, VolumeFigures};
@@ -28,11 +29,11 @@ fn figures() -> VolumeFigures {
         volume_bytes: 64 * 1024,
         volume_records: 12,
         zero_step: 8192,
+        large_batch: 16 << 10,
         volume_max: 20_000,
         punch_from: 4096,
         log_bytes: 4096,
         open_files: 3,
-        kept_pages: 2,
         sync_at_once: false,
     }
 }
@@ -104,6 +105,9 @@ fn open(disk: &SimDisk, salts: &Arc<AtomicU64>) -> Result<Engine, StoreError> {
         identity: sample::identity(),
         condition: Arc::new(Condition::good(sample::identity().disk)),
         figures: figures(),
+        // Room for some of what is asked for.
+        progress: Arc::default(),
+        directories: Arc::new(DirectoryMemory::new(40_000)),
         random: Box::new(move || {
             let count = salts.fetch_add(1, Ordering::Relaxed);
             Random(count).next()

@@ -1,0 +1,66 @@
+//! Work that nobody waits for: each job has a speed limit, yields to clients,
+//! and shows how far it is.
+//!
+//! Owns the jobs and their pace. Invariant: a job does nothing that the
+//! catalog's records do not ask for, and leaves them right wherever it is cut
+//! off: what it had not done is found again by the next start. How shards are
+//! read, made and written is the data path's (`object`).
+
+mod compare;
+mod owed;
+mod pace;
+
+use std::sync::Arc;
+
+use shardgate_catalog::Catalog;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use owed::FillProgress;
+
+use crate::object::ObjectService;
+use crate::object::ports::Disks;
+
+/// What the jobs need.
+pub struct JobParts {
+    /// The metadata.
+    pub catalog: Catalog,
+    /// The pool.
+    pub disks: Arc<dyn Disks>,
+    /// The data path.
+    pub objects: ObjectService,
+    /// Bytes per second to and from disks.
+    pub rate: u64,
+    /// Every task is one of its.
+    pub tracker: TaskTracker,
+    /// Ends them.
+    pub stop: CancellationToken,
+}
+
+/// The jobs that run. Cheap to clone.
+#[derive(Clone)]
+pub struct Jobs {
+    fill: Arc<FillProgress>,
+}
+
+impl Jobs {
+    /// Starts them.
+    pub fn start(parts: JobParts) -> Self {
+        let fill = Arc::new(FillProgress::default());
+        let job = owed::Fill {
+            catalog: parts.catalog,
+            disks: parts.disks,
+            objects: parts.objects,
+            pace: pace::Pace::new(parts.rate),
+            progress: Arc::clone(&fill),
+            stop: parts.stop,
+        };
+        parts.tracker.spawn(job.run());
+        Self { fill }
+    }
+
+    /// How far the filling of owed slots is.
+    pub fn fill(&self) -> &FillProgress {
+        &self.fill
+    }
+}

@@ -1,0 +1,221 @@
+//! Slots are filled from peers, only as the catalog asks, and closed only when whole.
+
+use bytes::Bytes;
+use shardgate_catalog::DeleteCondition;
+use shardgate_catalog::model::BlobRef;
+use shardgate_wire::memory_store::Call;
+use shardgate_wire::{ShardKey, ShardStore, StoreError};
+
+use super::*;
+use crate::object::tests::fixture::{Fixture, bytes, fixture};
+
+const KIB: usize = 1024;
+const SIX: [u16; 6] = [0, 1, 2, 3, 4, 5];
+/// Inline, copies, one stripe, several.
+const SIZES: [usize; 5] = [500, 10 * KIB, 200 * KIB, 900 * KIB, 3 << 20];
+const AWAY: usize = 3;
+
+fn job(store: &Fixture, rate: u64) -> Arc<Fill> {
+    Arc::new(Fill {
+        catalog: store.service.catalog().clone(),
+        disks: store.pool.clone(),
+        objects: store.service.clone(),
+        pace: Pace::new(rate),
+        progress: Arc::default(),
+        stop: store.stop.clone(),
+    })
+}
+
+fn away(store: &Fixture, away: bool) {
+    let dead = StoreError::Unreachable { why: "test".into() };
+    store.pool.disk(AWAY).fail(away.then_some(dead));
+    if !away {
+        store.pool.revive();
+    }
+}
+
+/// A pool whose fourth disk was away while one object of each size came.
+async fn owing() -> (Fixture, Vec<(String, Bytes)>) {
+    let store = fixture("4+2", &SIX).await;
+    store.put("before", &bytes(2000, 1)).await.unwrap();
+    let mut objects = Vec::new();
+    for (number, size) in SIZES.iter().cycle().take(20).enumerate() {
+        away(&store, true);
+        let (key, content) = (format!("key-{number}"), bytes(*size, number as u64));
+        store.put(&key, &content).await.unwrap();
+        // It is asked again for every one of them.
+        store.pool.revive();
+        objects.push((key, content));
+    }
+    assert_eq!(owed(&store).await, 1);
+    (store, objects)
+}
+
+async fn owed(store: &Fixture) -> usize {
+    store.service.catalog().owed().await.unwrap().len()
+}
+
+/// The blobs of these objects with the key of their shard on the disk that
+/// was away, of those that have one there.
+async fn on_disk(store: &Fixture, objects: &[(String, Bytes)]) -> Vec<(BlobRef, ShardKey)> {
+    let mut found = Vec::new();
+    for (key, content) in objects {
+        if content.len() <= KIB {
+            continue;
+        }
+        let blob = store.blob(key).await;
+        for shard in 0..blob.layout.data + blob.layout.parity {
+            let (disk, key) = store.shard(&blob, shard).await;
+            found.extend((disk == AWAY).then_some((blob, key)));
+        }
+    }
+    found
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_disk_missed_is_made_anew_and_counts() {
+    let (store, objects) = owing().await;
+    let lacking = on_disk(&store, &objects).await;
+    assert!(lacking.len() >= 8, "{}", lacking.len());
+    let disk = store.pool.disk(AWAY);
+    assert!(
+        lacking
+            .iter()
+            .all(|(_, key)| !disk.finished().contains(key))
+    );
+    away(&store, false);
+    let job = job(&store, u64::MAX);
+    job.pass().await.unwrap();
+    assert_eq!(owed(&store).await, 0);
+    let counts = job.progress.counts();
+    assert_eq!(counts[0], ("shards_made", lacking.len() as u64));
+    assert_eq!((counts[2].1, counts[3].1), (0, 1));
+    for (blob, key) in lacking {
+        assert!(disk.finished().contains(&key));
+        let peer = (key.index + 1) % (blob.layout.data + blob.layout.parity);
+        let (other, peer) = store.shard(&blob, peer).await;
+        let own = store.pool.store_of(AWAY).stat(key).await.unwrap();
+        let peer = store.pool.store_of(other).stat(peer).await.unwrap();
+        assert_eq!(own.header.object, peer.header.object);
+        assert_eq!(own.end, peer.end);
+        assert_eq!(own.header.blob_len, Some(blob.len));
+    }
+    // Any two of the others may go now.
+    for gone in [[0, 1], [2, 5], [1, 4]] {
+        gone.iter()
+            .for_each(|disk| store.pool.set_gone(*disk, true));
+        for (key, content) in &objects {
+            assert!(store.get(key).await.unwrap() == content, "{key}");
+        }
+        gone.iter()
+            .for_each(|disk| store.pool.set_gone(*disk, false));
+    }
+    assert_eq!(store.service.memory().0, 0);
+    job.pass().await.unwrap();
+    assert_eq!(job.progress.counts(), counts, "nothing is left to do");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_does_not_live_is_left_alone() {
+    let (store, _) = owing().await;
+    store.pool.set_gone(AWAY, true);
+    job(&store, u64::MAX).pass().await.unwrap();
+    assert_eq!(owed(&store).await, 1);
+    assert_eq!(store.pool.disk(AWAY).calls(Call::List), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_made_keeps_the_slot_owed() {
+    let (store, objects) = owing().await;
+    away(&store, false);
+    let lacking = on_disk(&store, &objects).await;
+    let (blob, key) = *lacking.iter().find(|it| it.0.layout.data == 4).unwrap();
+    let others = (0..6).filter(|shard| *shard != key.index);
+    for shard in others.take(2) {
+        store.drop_shard(&blob, shard).await;
+    }
+    let job = job(&store, u64::MAX);
+    job.pass().await.unwrap();
+    assert_eq!(owed(&store).await, 1);
+    let counts = job.progress.counts();
+    assert_eq!((counts[0].1, counts[2].1), (lacking.len() as u64 - 1, 1));
+    assert!(!store.pool.disk(AWAY).finished().contains(&key));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_corrupt_block_gets_into_a_new_shard() {
+    let (store, objects) = owing().await;
+    away(&store, false);
+    let lacking = on_disk(&store, &objects).await;
+    for (blob, key) in &lacking {
+        let flipped = (key.index + 1) % (blob.layout.data + blob.layout.parity);
+        store.flip(blob, flipped, 70).await;
+    }
+    job(&store, u64::MAX).pass().await.unwrap();
+    assert_eq!(owed(&store).await, 0);
+    for (key, content) in &objects {
+        assert!(store.get(key).await.unwrap() == content, "{key}");
+    }
+    for (blob, key) in &lacking {
+        let store = store.pool.store_of(AWAY);
+        let end = store.stat(*key).await.unwrap().end.unwrap();
+        let len = end.shard_len.min(64 * KIB as u64) as u32;
+        let read = store.read(*key, 0, len).await.unwrap();
+        let damage = shardgate_wire::checksum::first_bad_block(&read.bytes, &read.crcs);
+        assert_eq!(damage, None, "{blob:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_without_the_slot_makes_the_comparison_void() {
+    let (store, _) = owing().await;
+    away(&store, false);
+    let job = job(&store, 1 << 20);
+    let filling = tokio::spawn({
+        let job = Arc::clone(&job);
+        async move { job.pass().await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(job.progress.now().is_some_and(|now| now.contains("slot")));
+    let error = StoreError::Unreachable { why: "test".into() };
+    store.pool.disk(AWAY).fail_next(Call::Put, 1, error);
+    store.put("meanwhile", &bytes(200 * KIB, 7)).await.unwrap();
+    store.pool.revive();
+    filling.await.unwrap().unwrap();
+    assert_eq!(owed(&store).await, 1, "it lacks what came meanwhile");
+    job.pass().await.unwrap();
+    assert_eq!(owed(&store).await, 0);
+    let lacking = on_disk(&store, &[("meanwhile".into(), bytes(200 * KIB, 7))]).await;
+    let finished = store.pool.disk(AWAY).finished();
+    assert!(lacking.iter().all(|(_, key)| finished.contains(key)));
+}
+
+/// A deletion's purge waits for the shard that is being made, and takes it.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_left_of_what_is_deleted_meanwhile() {
+    let (store, objects) = owing().await;
+    away(&store, false);
+    // So slow that the purge had many turns before one long shard is made.
+    let job = job(&store, 100_000);
+    let filling = tokio::spawn({
+        let job = Arc::clone(&job);
+        async move { job.pass().await }
+    });
+    let disk = store.pool.disk(AWAY);
+    while disk.open_handles() == 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for (key, _) in &objects {
+        let deleted = store
+            .service
+            .delete_object(&store.bucket, key, DeleteCondition::None)
+            .await;
+        assert!(deleted.unwrap(), "{key}");
+    }
+    filling.await.unwrap().unwrap();
+    store.purge().await;
+    let before = store.blob("before").await;
+    let left = disk.finished();
+    assert!(left.iter().all(|key| key.blob == before.blob), "{left:?}");
+    assert_eq!(disk.open_handles(), 0);
+}
