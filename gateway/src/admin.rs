@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use shardgate_journal::contact::May;
 use shardgate_wire::DiskId;
 
 pub use readings::readings;
@@ -22,8 +23,9 @@ pub use words::words;
 
 use crate::auth::{Action, Context, Decision, Principal, Resource, authorise};
 use crate::background::Jobs;
+use crate::journal::{JournalStatus, Keeper};
 use crate::object::CatalogRoom;
-use crate::pool::Pool;
+use crate::pool::{Pool, PoolStatus};
 use crate::server::{OperatorAnswer, OperatorRequest, OperatorRoutes};
 
 /// Path of the pool's status.
@@ -33,9 +35,20 @@ pub const REPLACE: &str = "/admin/disk/replace";
 /// Path of `disk lost`.
 pub const LOST: &str = "/admin/disk/lost";
 
+/// The state of pool and journal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The pool.
+    #[serde(flatten)]
+    pub pool: PoolStatus,
+    /// The journal.
+    pub journal: JournalStatus,
+}
+
 /// The routes.
 pub struct Routes {
     pool: Pool,
+    keeper: Keeper,
     room: CatalogRoom,
     jobs: Jobs,
     operator: Principal,
@@ -55,12 +68,19 @@ struct Lost {
 
 impl Routes {
     /// Routes that act on `pool` for the root identity.
-    pub fn new(pool: Pool, room: CatalogRoom, jobs: Jobs, root_access_key: &str) -> Arc<Self> {
+    pub fn new(
+        pool: Pool,
+        keeper: Keeper,
+        room: CatalogRoom,
+        jobs: Jobs,
+        root_access_key: &str,
+    ) -> Arc<Self> {
         let operator = Principal::Root {
             access_key: root_access_key.to_owned(),
         };
         Arc::new(Self {
             pool,
+            keeper,
             room,
             jobs,
             operator,
@@ -83,6 +103,10 @@ impl Routes {
             let full = "the file system of catalog.path is full: writes are refused, deletes go on";
             status.warnings.push(full.to_owned());
         }
+        let status = Status {
+            pool: status,
+            journal: self.keeper.status(),
+        };
         match serde_json::to_vec(&status) {
             Ok(json) => answer(StatusCode::OK, "application/json", json),
             Err(error) => refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
@@ -134,7 +158,11 @@ impl OperatorRoutes for Routes {
     }
 
     fn ready(&self) -> Result<(), String> {
-        self.pool.ready()
+        self.pool.ready()?;
+        match self.keeper.gate().may_answer() {
+            May::Nothing => Err("too few journal disks answer".into()),
+            May::All | May::Read => Ok(()),
+        }
     }
 }
 

@@ -2,19 +2,23 @@
 //! down.
 //!
 //! Owns the order of start and stop. Start: logs, the lock on the gateway's
-//! own folder, catalog, disks, data path, S3, listeners. Stop: listeners,
-//! running requests (with a deadline), background work, disks, catalog.
+//! own folder, disks, journal, catalog, pool, data path, S3, listeners. Stop:
+//! listeners, running requests (with a deadline), background work, journal,
+//! catalog, disks.
 
 mod folder;
 mod reserve;
+mod start;
 
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 use shardgate_catalog::Catalog;
 use shardgate_disk_store::{DirectoryMemory, DiskOptions};
+use shardgate_journal::contact::May;
 use shardgate_wire::DiskId;
 use shardgate_wire::mac::Secret;
+use start::Started;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,25 +30,33 @@ use crate::auth::RootCredentials;
 use crate::background::{JobParts, Jobs};
 use crate::config::values::{AgentUrl, LogFormat};
 use crate::config::{SchemeChoice, Settings};
+use crate::journal::Gate;
 use crate::object::settings::ObjectSettings;
 use crate::object::{CatalogRoom, ObjectParts, ObjectService};
 use crate::pool::place::{LocalFolder, LocalFolders, Place};
-use crate::pool::start::{Start, start_at};
-use crate::pool::{ClassSetting, Pool, PoolSettings, SchemeSetting};
-use crate::s3::{BodyPace, S3Parts, S3Settings, ServedObjects, build_s3};
+use crate::pool::{ClassSetting, Pool, SchemeSetting};
+use crate::s3::{Answers, BodyPace, Contact, S3Parts, S3Settings, ServedObjects, build_s3};
 use crate::seam::{Clock, SystemClock};
 use crate::server::{self, Limits, ServerParts, ServerSettings};
 
-/// Serves until the process is told to stop. The disks `lost` are declared
-/// lost for good first.
-pub fn serve(settings: Settings, lost: Vec<DiskId>) -> Result<(), String> {
-    serve_with(settings, lost, || {})
+/// What the operator says of one start.
+#[derive(Clone, Debug, Default)]
+pub struct StartWishes {
+    /// Disks that are declared lost for good first.
+    pub lost: Vec<DiskId>,
+    /// Takes over from a gateway that may still live.
+    pub take_over: bool,
+}
+
+/// Serves until the process is told to stop.
+pub fn serve(settings: Settings, wishes: StartWishes) -> Result<(), String> {
+    serve_with(settings, wishes, || {})
 }
 
 /// Serves; `ready` is called once, when requests are taken.
 pub fn serve_with(
     settings: Settings,
-    lost: Vec<DiskId>,
+    wishes: StartWishes,
     ready: impl FnOnce(),
 ) -> Result<(), String> {
     let format = match settings.log.format {
@@ -69,7 +81,7 @@ pub fn serve_with(
         .enable_all()
         .build()
         .map_err(|error| format!("start threads: {error}"))?;
-    runtime.block_on(run(settings, root, secret, lost, ready))
+    runtime.block_on(run(settings, root, secret, wishes, ready))
 }
 
 /// An error with its causes.
@@ -120,7 +132,7 @@ async fn run(
     settings: Settings,
     root: RootCredentials,
     secret: Option<Secret>,
-    lost: Vec<DiskId>,
+    wishes: StartWishes,
     ready: impl FnOnce(),
 ) -> Result<(), String> {
     let path = settings
@@ -134,19 +146,22 @@ async fn run(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
 
-    let catalog = open_catalog(&settings, &path).await?;
-    let start = Start {
-        catalog: catalog.clone(),
-        places: places(&settings, secret, &clock, &tracker),
-        settings: PoolSettings {
-            classes: classes(&settings),
-            ..PoolSettings::default()
-        },
-        clock: Arc::clone(&clock),
-        declare_lost: lost,
-    };
-    let pool = start_at(start).await.map_err(|error| chain(&error))?;
+    let places = places(&settings, secret, &clock, &tracker);
+    let started = start::start(&settings, &path, places, Arc::clone(&clock), wishes).await?;
+    let Started {
+        catalog,
+        pool,
+        journal,
+        keeper,
+        answer_from,
+    } = started;
     pool.spawn_probes(&tracker, stop.clone());
+    keeper.spawn(&tracker, stop.clone());
+    if let Some(answer_from) = answer_from {
+        tracing::info!("waiting until the other gateway answers no more");
+        tokio::time::sleep_until(answer_from).await;
+    }
+    keeper.ask_now().await;
     let room = CatalogRoom::default();
     reserve::watch(path, room.clone(), &tracker, stop.clone());
     let objects = object_service(&settings, &catalog, &room, &pool, &clock, &tracker, &stop);
@@ -167,10 +182,17 @@ async fn run(
                 objects: ServedObjects::new(objects.clone(), class_names(&pool)),
                 credentials: Arc::new(root.clone()),
                 clock,
+                contact: Arc::new(InContact(keeper.gate())),
             },
         ),
-        readings: admin::readings(&pool, &objects, &jobs),
-        routes: admin::Routes::new(pool.clone(), room.clone(), jobs, root.access_key()),
+        readings: admin::readings(&pool, &keeper, &objects, &jobs),
+        routes: admin::Routes::new(
+            pool.clone(),
+            keeper.clone(),
+            room.clone(),
+            jobs,
+            root.access_key(),
+        ),
     };
     let server = server_settings(&settings, token);
     let told = stop_signal()?;
@@ -186,8 +208,8 @@ async fn run(
     {
         tracing::warn!("background work did not end in time");
     }
-    pool.close().await;
-    drop((objects, pool, catalog));
+    start::stop(&catalog, &journal, &pool, taken_over).await;
+    drop((objects, pool, keeper, catalog));
     folder.close();
     if taken_over {
         return Err("another gateway has taken over the disks".to_owned());
@@ -218,14 +240,17 @@ fn stop_signal() -> Result<impl Future<Output = ()>, String> {
     })
 }
 
-async fn open_catalog(settings: &Settings, path: &std::path::Path) -> Result<Catalog, String> {
-    let options = shardgate_catalog::CatalogOptions {
-        block_cache_bytes: settings.catalog.cache.0 as usize,
-        ..shardgate_catalog::CatalogOptions::default()
-    };
-    let path = path.join("rocksdb");
-    let opened = Catalog::open_rocksdb(&path, options).await;
-    opened.map_err(|error| format!("open the catalog in {}: {}", path.display(), chain(&error)))
+/// The journal's gate, as the front door asks it.
+struct InContact(Gate);
+
+impl Contact for InContact {
+    fn answers(&self) -> Answers {
+        match self.0.may_answer() {
+            May::All => Answers::All,
+            May::Read => Answers::Reads,
+            May::Nothing => Answers::Nothing,
+        }
+    }
 }
 
 /// The gateway's own folders, then the agents.

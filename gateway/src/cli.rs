@@ -15,15 +15,20 @@ use clap::Parser;
 
 use args::{Args, Command};
 
+use crate::app::StartWishes;
+
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     let args = Args::parse();
     let outcome = match args.command {
         Command::Serve(serve) => {
-            let lost = serve.lost.clone();
+            let wishes = StartWishes {
+                lost: serve.lost.clone(),
+                take_over: serve.take_over,
+            };
             serve
                 .settings()
-                .and_then(|settings| crate::app::serve(settings, lost))
+                .and_then(|settings| crate::app::serve(settings, wishes))
         }
         Command::Demo(demo) => demo::run(demo),
         Command::Status(status) => operator::status(&status),

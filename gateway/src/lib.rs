@@ -7,6 +7,7 @@ pub mod auth;
 pub mod background;
 pub mod cli;
 pub mod config;
+pub mod journal;
 pub mod object;
 pub mod placement;
 pub mod pool;

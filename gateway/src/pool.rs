@@ -22,7 +22,8 @@ mod standing;
 pub mod start;
 mod state;
 #[cfg(test)]
-mod test_pool;
+pub(crate) mod test_pool;
+pub mod ways;
 
 pub use changes::ChangeError;
 pub use classes::{ClassSetting, DEFAULT_CLASS, REDUCED_CLASS, SchemeSetting, UnknownClass};

@@ -13,6 +13,7 @@ mod bucket;
 mod build;
 mod checksum;
 mod conditions;
+mod contact;
 mod copy;
 mod copy_source;
 mod delete;
@@ -44,6 +45,7 @@ mod telemetry;
 
 pub use body::BodyPace;
 pub use build::{S3Parts, S3Settings, build_s3};
+pub use contact::{Answers, Contact};
 pub(crate) use encode::for_log;
 pub(crate) use error::slow_down;
 pub use front::S3Front;

@@ -6,11 +6,11 @@
 
 use shardgate_wire::StoreError;
 use shardgate_wire::frame::Frame;
-use shardgate_wire::journal::MAX_JOURNAL_READ_BYTES;
+use shardgate_wire::journal::{DiskRoots, MAX_JOURNAL_READ_BYTES};
 use shardgate_wire::message::{Answer, Call, CallError};
 use shardgate_wire::message_journal::{
-    JournalAppendHead, JournalBeginHead, JournalCtxHead, JournalReadHead, JournalRemoveHead,
-    JournalStandingHead,
+    JournalAppendHead, JournalBeginHead, JournalCheckpointHead, JournalCtxHead, JournalMapHead,
+    JournalReadHead, JournalRemoveHead, JournalRootsAnswer, JournalRootsHead, JournalStandingHead,
 };
 
 use crate::calls::{Reply, answer, head, malformed};
@@ -57,6 +57,29 @@ pub(crate) async fn dispatch(lane: &Lane, call: Call, frame: Frame) -> Result<Re
         Call::JournalRemove => {
             let JournalRemoveHead { ctx, files } = head(&frame)?;
             answer(journal.remove(&ctx, &files).await)
+        }
+        Call::JournalRoots => {
+            let JournalRootsHead {} = head(&frame)?;
+            let DiskRoots {
+                map_number,
+                map,
+                checkpoint,
+            } = journal.roots().await?;
+            let map_len = u32::try_from(map.len()).expect("the disk bounds its map");
+            let mut reply = Reply::of(&Answer::Ok(JournalRootsAnswer {
+                map_number,
+                map_len,
+            }));
+            reply.data = [map, checkpoint].concat().into();
+            reply
+        }
+        Call::JournalMap => {
+            let JournalMapHead { ctx, number } = head(&frame)?;
+            answer(journal.set_map(&ctx, number, frame.data).await)
+        }
+        Call::JournalCheckpoint => {
+            let JournalCheckpointHead { ctx } = head(&frame)?;
+            answer(journal.set_checkpoint(&ctx, frame.data).await)
         }
         _ => return Err(malformed("no journal call")),
     })

@@ -269,6 +269,16 @@ enum Kind {
     },
 }
 
+/// Another gateway over the agents of a pool.
+pub struct Second {
+    /// It.
+    pub process: Process,
+    /// Its S3 address.
+    pub addr: SocketAddr,
+    /// Its operator address.
+    pub operator: SocketAddr,
+}
+
 /// The secret that agents and gateway of a test pool share.
 const SECRET: &str = "4f8c1d7e90ab35266b1f0c9d8e7a6543b2c1d0e9f8a7b6c5";
 
@@ -327,6 +337,23 @@ impl TestPool {
         self.gateway = Some(gateway);
     }
 
+    /// How many disks keep the journal, by the `status` of an embedded pool.
+    pub fn journal_disks(&self) -> usize {
+        let data = self.dir.display().to_string();
+        let status = Command::new(binary("shardgate"))
+            .args(["status", "--data", &data])
+            .output()
+            .expect("run status");
+        let text = String::from_utf8_lossy(&status.stdout).into_owned();
+        let lines = text
+            .lines()
+            .skip_while(|line| !line.starts_with("Journal:"));
+        let ids = lines
+            .skip(1)
+            .filter(|line| !line.trim_start().starts_with('!'));
+        ids.count()
+    }
+
     /// Starts the gateway without waiting.
     pub fn spawn_gateway(&self) -> Process {
         let keys = root_keys();
@@ -360,6 +387,44 @@ impl TestPool {
                 let args = ["serve", "--config", config.to_str().expect("UTF-8 path")];
                 Process::start("shardgate", &args, &env, &log)
             }
+        }
+    }
+
+    /// Starts the gateway of a pool of agents with more flags, without
+    /// waiting.
+    pub fn spawn_with(&self, flags: &[&str]) -> Process {
+        let keys = root_keys();
+        let env = [
+            ("SHARDGATE_ROOT_ACCESS_KEY", keys.access.as_str()),
+            ("SHARDGATE_ROOT_SECRET_KEY", keys.secret.as_str()),
+        ];
+        let config = self.write_gateway_config();
+        let mut args = vec!["serve", "--config", config.to_str().expect("UTF-8 path")];
+        args.extend(flags);
+        Process::start("shardgate", &args, &env, &self.dir.join("gateway.log"))
+    }
+
+    /// Starts another gateway over the same agents, with a folder, ports and
+    /// a log of its own, without waiting.
+    pub fn spawn_second(&self, folder: &Path, flags: &[&str]) -> Second {
+        let keys = root_keys();
+        let env = [
+            ("SHARDGATE_ROOT_ACCESS_KEY", keys.access.as_str()),
+            ("SHARDGATE_ROOT_SECRET_KEY", keys.secret.as_str()),
+        ];
+        let (addr, operator) = (free_addr(), free_addr());
+        let config = self.write_gateway_config();
+        let set = format!("catalog.path=\"{}\"", folder.display());
+        let (listen, operator_listen) = (addr.to_string(), operator.to_string());
+        let config = config.to_str().expect("UTF-8 path");
+        let mut args = vec!["serve", "--config", config, "--set", &set];
+        args.extend(["--listen", &listen, "--operator-listen", &operator_listen]);
+        args.extend(flags);
+        let log = self.dir.join("second.log");
+        Second {
+            process: Process::start("shardgate", &args, &env, &log),
+            addr,
+            operator,
         }
     }
 

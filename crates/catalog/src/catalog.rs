@@ -89,6 +89,11 @@ impl Catalog {
         self.engine().committed()
     }
 
+    /// As [`crate::engine::Engine::flush`].
+    pub async fn flush(&self) -> Result<()> {
+        Ok(self.engine().flush().await?)
+    }
+
     /// What the engine holds at this moment, for checks over many rows.
     pub async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
         Ok(self.engine().snapshot().await?)

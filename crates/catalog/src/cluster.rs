@@ -1,6 +1,6 @@
 //! The cluster's own row, and the gateways that ran: epochs and instances.
 
-use shardgate_wire::{Epoch, InstanceId};
+use shardgate_wire::Epoch;
 
 use crate::catalog::{ATTEMPTS, Catalog};
 use crate::draft::Draft;
@@ -23,35 +23,30 @@ impl Catalog {
         Ok(())
     }
 
-    /// Raises the epoch for a run of a gateway and records the run.
+    /// Records the epoch that a run of a gateway has raised, and the run.
     ///
     /// # Errors
-    /// [`CatalogError::Conflict`]: another gateway starts at the same time, or
-    /// there is no cluster yet.
-    pub async fn begin_epoch(&self, instance: InstanceId) -> Result<Epoch> {
-        self.begin_epoch_above(instance, 0).await
-    }
-
-    /// As [`Self::begin_epoch`], above an epoch that disks have accepted.
-    pub async fn begin_epoch_above(&self, instance: InstanceId, accepted: u64) -> Result<Epoch> {
+    /// [`CatalogError::Conflict`]: a higher one is recorded, or there is no
+    /// cluster yet.
+    pub async fn record_epoch(&self, epoch: Epoch) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let held = self.stored::<ClusterRow>(keys::CLUSTER).await?;
             let (raw, mut row) = held.ok_or(CatalogError::Conflict)?;
-            row.epoch = Epoch {
-                number: row.epoch.number.max(accepted) + 1,
-                instance,
-            };
+            if row.epoch.number >= epoch.number {
+                return Err(CatalogError::Conflict);
+            }
+            row.epoch = epoch;
             let run = InstanceRow {
-                instance,
-                epoch: row.epoch.number,
+                instance: epoch.instance,
+                epoch: epoch.number,
                 retired: false,
             };
             let mut draft = Draft::new();
             draft.expect(keys::CLUSTER.into(), Some(raw));
             draft.put(keys::CLUSTER.into(), &row);
-            draft.put(keys::instance(row.epoch.number), &run);
+            draft.put(keys::instance(epoch.number), &run);
             match self.commit(draft).await {
-                Ok(_) => return Ok(row.epoch),
+                Ok(_) => return Ok(()),
                 Err(CatalogError::Conflict) => {}
                 Err(error) => return Err(error),
             }

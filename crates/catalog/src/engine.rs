@@ -23,7 +23,7 @@ pub use memory::MemoryEngine;
 #[cfg(feature = "bench")]
 pub use rocks::PlainRocks;
 #[cfg(feature = "rocksdb")]
-pub use rocks::{RocksEngine, RocksOptions};
+pub use rocks::{RocksEngine, RocksOptions, RocksStopped};
 
 /// Largest sum of keys and values in one commit, bytes.
 pub const MAX_COMMIT_BYTES: usize = 16 << 20;
@@ -50,6 +50,10 @@ pub trait Engine: Send + Sync + 'static {
 
     /// The highest commit that is durable and visible.
     fn committed(&self) -> CommitNumber;
+
+    /// Makes what is applied durable in the engine's own files, so that a
+    /// start has little to replay from a log.
+    async fn flush(&self) -> Result<(), EngineError>;
 }
 
 /// What an [`Engine`] held at one moment. Short-lived: it keeps old rows alive.

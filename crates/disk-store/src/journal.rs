@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use shardgate_wire::journal::{
-    JournalDisk, JournalFile, JournalStanding, ListedJournalFile, MAX_JOURNAL_FILES,
+    DiskRoots, JournalDisk, JournalFile, JournalStanding, ListedJournalFile, MAX_JOURNAL_FILES,
 };
 use shardgate_wire::{CallContext, DiskId, StoreError};
 use tokio::sync::oneshot;
@@ -168,5 +168,31 @@ impl JournalDisk for LocalDisk {
         let (ctx, files) = (*ctx, files.to_vec());
         let remove = move |core: &Core, store: &mut Store| store.remove(core, &ctx, &files);
         self.journal_call(remove).await
+    }
+
+    async fn roots(&self) -> Result<DiskRoots, StoreError> {
+        self.journal_call(|core, _| {
+            core.condition.check_present()?;
+            Ok(core.rules.roots())
+        })
+        .await
+    }
+
+    async fn set_map(&self, ctx: &CallContext, number: u64, map: Bytes) -> Result<(), StoreError> {
+        let ctx = *ctx;
+        self.journal_call(move |core, _| {
+            let _gate = core.enter(&ctx)?;
+            core.rules.set_map(&core.condition, number, &map)
+        })
+        .await
+    }
+
+    async fn set_checkpoint(&self, ctx: &CallContext, root: Bytes) -> Result<(), StoreError> {
+        let ctx = *ctx;
+        self.journal_call(move |core, _| {
+            let _gate = core.enter(&ctx)?;
+            core.rules.set_checkpoint(&core.condition, &root)
+        })
+        .await
     }
 }

@@ -58,7 +58,6 @@ pub use open_files::raise_open_files;
 pub use opening::{Expected, NewDisk};
 pub use options::DiskOptions;
 pub use progress::OpenProgress;
-pub use rules::{MAX_CHECKPOINT_BYTES, MAX_MAP_BYTES};
 pub use volume::{
     DiskCheck, Finding, Note, VolumeFigures, Window, WindowCursor, WindowRecord, WindowShard,
 };

@@ -132,51 +132,6 @@ impl LocalDisk {
         let _ = closed.await;
     }
 
-    /// The pool map and its number; 0 before the first.
-    pub fn pool_map(&self) -> (u64, Vec<u8>) {
-        self.core.rules.map()
-    }
-
-    /// Replaces the pool map by one of the same or a higher number, durably.
-    ///
-    /// # Errors
-    /// As the calls of [`ShardStore`] that change something.
-    pub async fn set_pool_map(
-        &self,
-        ctx: &CallContext,
-        number: u64,
-        map: Vec<u8>,
-    ) -> Result<(), StoreError> {
-        let ctx = *ctx;
-        self.call(Lane::Foreground, map.len(), move |core, _| {
-            let _gate = core.enter(&ctx)?;
-            core.rules.set_map(&core.condition, number, map)
-        })
-        .await
-    }
-
-    /// The checkpoint root; empty before the first.
-    pub fn checkpoint_root(&self) -> Vec<u8> {
-        self.core.rules.checkpoint()
-    }
-
-    /// Replaces the checkpoint root, durably.
-    ///
-    /// # Errors
-    /// As the calls of [`ShardStore`] that change something.
-    pub async fn set_checkpoint_root(
-        &self,
-        ctx: &CallContext,
-        checkpoint: Vec<u8>,
-    ) -> Result<(), StoreError> {
-        let ctx = *ctx;
-        self.call(Lane::Foreground, checkpoint.len(), move |core, _| {
-            let _gate = core.enter(&ctx)?;
-            core.rules.set_checkpoint(&core.condition, checkpoint)
-        })
-        .await
-    }
-
     /// Keeps a note of a blob, durably; a later commit's note takes the place
     /// of an earlier one's. After one that says the blob was deleted, no shard
     /// of it is written any more.

@@ -7,8 +7,10 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use shardgate_wire::ids::{CommitNumber, Epoch, LineageId};
+use shardgate_wire::journal::{DiskRoots, MAX_CHECKPOINT_ROOT_BYTES, MAX_POOL_MAP_BYTES};
 use shardgate_wire::slots::SlotTable;
 use shardgate_wire::{CallContext, DiskIdentity, SlotAssignment, StoreError, bounds};
 
@@ -18,10 +20,6 @@ use crate::twin::{Twin, TwinError};
 
 /// Lineages whose highest told commit number is kept.
 const LINEAGES_KEPT: usize = 8;
-/// Longest pool map, bytes.
-pub const MAX_MAP_BYTES: usize = 4 * 1024 * 1024;
-/// Longest checkpoint root, bytes.
-pub const MAX_CHECKPOINT_BYTES: usize = 256 * 1024;
 
 /// What callers are judged by.
 #[derive(Debug)]
@@ -89,13 +87,14 @@ impl Rules {
         told.highest.first().copied().unwrap_or_default()
     }
 
-    pub(crate) fn map(&self) -> (u64, Vec<u8>) {
+    /// What the root record keeps for the journal's owner.
+    pub(crate) fn roots(&self) -> DiskRoots {
         let root = self.root.lock();
-        (root.map_number, root.map.clone())
-    }
-
-    pub(crate) fn checkpoint(&self) -> Vec<u8> {
-        self.root.lock().checkpoint.clone()
+        DiskRoots {
+            map_number: root.map_number,
+            map: Bytes::copy_from_slice(&root.map),
+            checkpoint: Bytes::copy_from_slice(&root.checkpoint),
+        }
     }
 
     /// The gate, for a batch of calls that are judged one by one.
@@ -245,16 +244,16 @@ impl Rules {
         &self,
         condition: &Condition,
         number: u64,
-        map: Vec<u8>,
+        map: &[u8],
     ) -> Result<(), StoreError> {
         let held = self.root.lock().map_number;
-        if map.len() > MAX_MAP_BYTES || number < held {
+        if map.len() > MAX_POOL_MAP_BYTES || number < held {
             let what = format!("map {number} of {} bytes, map {held} is held", map.len());
             return Err(StoreError::BadCall { what });
         }
         self.save(condition, |root| {
             root.map_number = number;
-            root.map = map;
+            root.map = map.to_vec();
         })
     }
 
@@ -262,13 +261,13 @@ impl Rules {
     pub(crate) fn set_checkpoint(
         &self,
         condition: &Condition,
-        checkpoint: Vec<u8>,
+        checkpoint: &[u8],
     ) -> Result<(), StoreError> {
-        if checkpoint.len() > MAX_CHECKPOINT_BYTES {
+        if checkpoint.len() > MAX_CHECKPOINT_ROOT_BYTES {
             let what = format!("checkpoint root of {} bytes", checkpoint.len());
             return Err(StoreError::BadCall { what });
         }
-        self.save(condition, |root| root.checkpoint = checkpoint)
+        self.save(condition, |root| root.checkpoint = checkpoint.to_vec())
     }
 
     /// Writes both records anew, so that what was read at the start is what

@@ -46,15 +46,22 @@ impl Contact {
     }
 
     /// What may be answered at `now`; `gone`: the disks that are reported
-    /// gone, by their agent or the system and not for silence alone.
-    pub fn may_answer(&self, map: &JournalMap, gone: &[DiskId], now: Instant) -> May {
+    /// gone, by their agent or the system and not for silence alone; `lost`:
+    /// those that the operator named lost for good.
+    pub fn may_answer(
+        &self,
+        map: &JournalMap,
+        gone: &[DiskId],
+        lost: &[DiskId],
+        now: Instant,
+    ) -> May {
         let heard: Vec<DiskId> = self
             .heard
             .iter()
             .filter(|(_, sent)| now.saturating_duration_since(**sent) < CONTACT)
             .map(|(disk, _)| *disk)
             .collect();
-        if map.quorums().into_iter().all(|of| is_majority(of, &heard)) {
+        if map.has_enough(&heard, lost) {
             return May::All;
         }
         let of_two = |of: &[DiskId]| {
@@ -114,7 +121,7 @@ mod tests {
         let start = Instant::now();
         let mut contact = Contact::default();
         let may = |contact: &Contact, after| {
-            contact.may_answer(&map(1..=3), &[], start + Duration::from_millis(after))
+            contact.may_answer(&map(1..=3), &[], &[], start + Duration::from_millis(after))
         };
         assert_eq!(may(&contact, 0), May::Nothing);
         contact.answered(DiskId(1), start);
@@ -137,11 +144,20 @@ mod tests {
         let mut contact = Contact::default();
         contact.answered(DiskId(1), start);
         let two = map(1..=2);
-        assert_eq!(contact.may_answer(&two, &[], start), May::Nothing);
-        assert_eq!(contact.may_answer(&two, &[DiskId(2)], start), May::Read);
+        assert_eq!(contact.may_answer(&two, &[], &[], start), May::Nothing);
+        assert_eq!(
+            contact.may_answer(&two, &[DiskId(2)], &[], start),
+            May::Read
+        );
         let three = map(1..=3);
         let gone = [DiskId(2), DiskId(3)];
-        assert_eq!(contact.may_answer(&three, &gone, start), May::Nothing);
+        assert_eq!(contact.may_answer(&three, &gone, &[], start), May::Nothing);
+        // Named lost for good by the operator, they are waited for no more.
+        assert_eq!(contact.may_answer(&three, &[], &gone, start), May::All);
+        assert_eq!(
+            contact.may_answer(&three, &[], &gone[..1], start),
+            May::Nothing
+        );
     }
 
     #[test]
@@ -155,11 +171,11 @@ mod tests {
         for disk in [1, 2] {
             contact.answered(DiskId(disk), start);
         }
-        assert_eq!(contact.may_answer(&changing, &[], start), May::Nothing);
+        assert_eq!(contact.may_answer(&changing, &[], &[], start), May::Nothing);
         for disk in [4, 5] {
             contact.answered(DiskId(disk), start);
         }
-        assert_eq!(contact.may_answer(&changing, &[], start), May::All);
+        assert_eq!(contact.may_answer(&changing, &[], &[], start), May::All);
     }
 
     #[test]

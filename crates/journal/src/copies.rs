@@ -19,7 +19,7 @@ use crate::chain::Position;
 use crate::error::{JournalError, Refusal};
 use crate::format::SegmentId;
 use crate::recover::disk_error;
-use crate::scan::{BatchAt, Held, chain};
+use crate::scan::{BatchAt, Held, ScanError, chain, look};
 
 /// A segment that gets no further batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,4 +154,25 @@ pub async fn copy(
         at = end;
     }
     target.ok_or_else(|| missing().into())
+}
+
+/// The segments that a disk has files of; a file whose start is damaged is
+/// left out.
+///
+/// # Errors
+/// The disk failed, or another gateway has taken over.
+pub async fn list_segments(
+    disk: &Arc<dyn JournalDisk>,
+    ctx: CallContext,
+) -> Result<Vec<(SegmentId, JournalFile)>, JournalError> {
+    let failed = |error: ScanError| disk_error(disk.disk(), error);
+    let files = disk.files(&ctx).await;
+    let mut segments = Vec::new();
+    for file in files.map_err(|error| failed(error.into()))? {
+        let held = look(disk, ctx, file).await.map_err(failed)?;
+        if let (Some(segment), Some(_)) = (held.segment, held.header) {
+            segments.push((segment, file.file));
+        }
+    }
+    Ok(segments)
 }

@@ -5,7 +5,9 @@
 //! of the old and of the new.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use shardgate_wire::DiskId;
 
 use crate::error::Refusal;
@@ -45,11 +47,36 @@ impl JournalMap {
         all.into_iter().collect()
     }
 
-    /// Whether it counts: durable on a majority of the old and of the new.
-    pub fn counts(&self, durable_on: &[DiskId]) -> bool {
-        self.quorums()
-            .into_iter()
-            .all(|quorum| is_majority(quorum, durable_on))
+    /// Whether these disks are enough of the old and of the new, for a map to
+    /// count or a gateway to start; `lost`: those named lost for good.
+    pub fn has_enough(&self, disks: &[DiskId], lost: &[DiskId]) -> bool {
+        let mut quorums = self.quorums().into_iter();
+        quorums.all(|quorum| is_enough(quorum, disks, lost))
+    }
+}
+
+/// The disks that the operator named lost for good, as several tasks know
+/// them; only grows.
+#[derive(Clone, Debug, Default)]
+pub struct Lost(Arc<RwLock<Vec<DiskId>>>);
+
+impl Lost {
+    /// These so far.
+    pub fn new(disks: Vec<DiskId>) -> Self {
+        Self(Arc::new(RwLock::new(disks)))
+    }
+
+    /// One more.
+    pub fn add(&self, disk: DiskId) {
+        let mut disks = self.0.write();
+        if !disks.contains(&disk) {
+            disks.push(disk);
+        }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<DiskId> {
+        self.0.read().clone()
     }
 }
 
@@ -82,7 +109,7 @@ pub fn follow_maps(seen: &BTreeMap<DiskId, JournalMap>, asked: &[DiskId]) -> Opt
         .filter(|(_, map)| map.number == newest.number)
         .map(|(disk, _)| *disk)
         .collect();
-    if newest.old.is_some() || !newest.counts(&holders) {
+    if newest.old.is_some() || !newest.has_enough(&holders, &[]) {
         return Some(MapStep::Complete(newest.clone()));
     }
     Some(MapStep::Settled(newest.clone()))
@@ -97,6 +124,14 @@ pub fn majority(count: usize) -> usize {
 pub fn is_majority(quorum: &[DiskId], disks: &[DiskId]) -> bool {
     let held = quorum.iter().filter(|disk| disks.contains(disk)).count();
     held >= majority(quorum.len())
+}
+
+/// Whether `disks` may act for `quorum`: a majority of it, or all that were
+/// not named lost for good, and one at least.
+pub fn is_enough(quorum: &[DiskId], disks: &[DiskId], lost: &[DiskId]) -> bool {
+    let here = |disk: &DiskId| disks.contains(disk);
+    let accounted = |disk: &DiskId| here(disk) || lost.contains(disk);
+    is_majority(quorum, disks) || (quorum.iter().any(here) && quorum.iter().all(accounted))
 }
 
 /// How many journal disks `disks` disks give, where the largest number of
@@ -164,7 +199,8 @@ fn spread(living: &[Candidate], current: &[DiskId], size: usize, most: usize) ->
 }
 
 /// The members of the next segment: of the journal disks those that are
-/// `usable`, the most wanted first. `None` if too few are.
+/// `usable`, the most wanted first. `None` if too few are; `lost`: those named
+/// lost for good.
 ///
 /// m+1 of them, fewer where fewer are usable, always a majority, never all on
 /// one server where the journal disks are on two.
@@ -172,8 +208,9 @@ pub fn choose_members(
     journal: &[Candidate],
     usable: &[DiskId],
     parity: usize,
+    lost: &[DiskId],
 ) -> Option<Vec<DiskId>> {
-    let (target, least) = segment_size(journal.len(), parity);
+    let (target, _) = segment_size(journal.len(), parity);
     let find = |disk: &DiskId| journal.iter().find(|of| of.disk == *disk).copied();
     let usable: Vec<Candidate> = usable.iter().filter_map(find).collect();
     // Devices fail as one: another device before a second disk of one.
@@ -186,7 +223,9 @@ pub fn choose_members(
             }
         }
     }
-    let servers: BTreeSet<u128> = journal.iter().map(|disk| disk.server).collect();
+    // A server all of whose disks are lost is none to have a member on.
+    let left = journal.iter().filter(|disk| !lost.contains(&disk.disk));
+    let servers: BTreeSet<u128> = left.map(|disk| disk.server).collect();
     let on_one = |of: &[Candidate]| of.iter().all(|disk| disk.server == of[0].server);
     if servers.len() > 1 && !chosen.is_empty() && on_one(&chosen) {
         let elsewhere = usable.iter().find(|of| of.server != chosen[0].server)?;
@@ -197,7 +236,9 @@ pub fn choose_members(
             chosen.push(*elsewhere);
         }
     }
-    (chosen.len() >= least).then(|| chosen.into_iter().map(|disk| disk.disk).collect())
+    let all: Vec<DiskId> = journal.iter().map(|disk| disk.disk).collect();
+    let chosen: Vec<DiskId> = chosen.into_iter().map(|disk| disk.disk).collect();
+    is_enough(&all, &chosen, lost).then_some(chosen)
 }
 
 /// The members of the segment that begins before the journal disks change: a
@@ -208,6 +249,7 @@ pub fn choose_members_for_change(
     new: &[DiskId],
     usable: &[DiskId],
     parity: usize,
+    lost: &[DiskId],
 ) -> Option<Vec<DiskId>> {
     let mut chosen: Vec<DiskId> = Vec::new();
     let enough = |chosen: &[DiskId], of: &[DiskId]| {
@@ -227,7 +269,8 @@ pub fn choose_members_for_change(
             }
         }
     }
-    (is_majority(old, &chosen) && is_majority(new, &chosen)).then_some(chosen)
+    let enough = |of: &[DiskId]| is_enough(of, &chosen, lost);
+    (enough(old) && enough(new)).then_some(chosen)
 }
 
 /// Whether a start that these disks answered may go on.
@@ -237,23 +280,17 @@ pub fn choose_members_for_change(
 /// answer was named lost for good.
 pub fn check_quorum(map: &JournalMap, answered: &[DiskId], lost: &[DiskId]) -> Result<(), Refusal> {
     for quorum in map.quorums() {
-        if is_majority(quorum, answered) {
+        if is_enough(quorum, answered, lost) {
             continue;
         }
-        let missing: Vec<DiskId> = quorum
+        let missing = quorum
             .iter()
-            .filter(|disk| !answered.contains(disk) && !lost.contains(disk))
-            .copied()
-            .collect();
-        let some_answer = quorum.iter().any(|disk| answered.contains(disk));
-        if !missing.is_empty() || !some_answer {
-            let count = quorum.iter().filter(|disk| answered.contains(disk)).count();
-            return Err(Refusal::NoMajority {
-                answered: count,
-                journal: quorum.len(),
-                missing,
-            });
-        }
+            .filter(|disk| !answered.contains(disk) && !lost.contains(disk));
+        return Err(Refusal::NoMajority {
+            answered: quorum.iter().filter(|disk| answered.contains(disk)).count(),
+            journal: quorum.len(),
+            missing: missing.copied().collect(),
+        });
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use shardgate_wire::checksum::crc32c;
-use shardgate_wire::journal::{JOURNAL_PAGE, MAX_JOURNAL_APPEND_BYTES};
+use shardgate_wire::journal::{JOURNAL_PAGE, MAX_CHECKPOINT_ROOT_BYTES, MAX_JOURNAL_APPEND_BYTES};
 use shardgate_wire::{ClusterId, CommitNumber, DiskId, Epoch, InstanceId, LineageId};
 use thiserror::Error;
 
@@ -30,7 +30,7 @@ pub const MAX_MEMBERS: usize = 18;
 /// Most checkpoint roots in a header.
 pub const MAX_CHECKPOINTS: usize = 2;
 /// Longest checkpoint root, bytes.
-pub const MAX_CHECKPOINT_BYTES: usize = 256 * 1024;
+pub const MAX_CHECKPOINT_BYTES: usize = MAX_CHECKPOINT_ROOT_BYTES;
 /// Most bytes of payloads and their frames in one batch: a header and these
 /// fit into one append.
 pub const MAX_RECORDS_BYTES: usize =

@@ -1,7 +1,8 @@
 //! The journal: the catalog's log of commits, mirrored on the pool's disks.
 //!
 //! Owns the protocol of PROTOCOL.md 1 and 2: what a segment is to the byte
-//! ([`mod@format`]), which disks keep it ([`disks`]), how commits are
+//! ([`mod@format`]), which disks keep it ([`disks`]) and how
+//! that is found without a catalog ([`map`]), how commits are
 //! acknowledged ([`Writer`]), what a start makes of what it finds
 //! ([`mod@recover`]), who may start ([`start`]) and who may still answer
 //! ([`contact`]), and which segments lack copies ([`copies`]).
@@ -21,6 +22,7 @@ pub mod disks;
 mod error;
 pub mod format;
 mod lateness;
+pub mod map;
 #[cfg(feature = "testing")]
 pub mod memory;
 pub mod recover;

@@ -15,7 +15,8 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use shardgate_wire::journal::{
-    JOURNAL_PAGE, JournalDisk, JournalFile, JournalStanding, ListedJournalFile,
+    DiskRoots, JOURNAL_PAGE, JournalDisk, JournalFile, JournalStanding, ListedJournalFile,
+    MAX_CHECKPOINT_ROOT_BYTES, MAX_POOL_MAP_BYTES,
 };
 use shardgate_wire::{CallContext, CommitNumber, DiskId, Epoch, LineageId, StoreError};
 use tokio::time::{Instant, sleep};
@@ -41,6 +42,7 @@ struct State {
     epoch: Epoch,
     last_call: Option<Instant>,
     told: (LineageId, CommitNumber),
+    roots: DiskRoots,
     files: BTreeMap<JournalFile, File>,
     next_file: u64,
     last_begun: Option<JournalFile>,
@@ -51,6 +53,8 @@ struct State {
     fenced: bool,
     fail_sync: bool,
     stalled_until: Option<Instant>,
+    /// So many writes more are refused as too much.
+    busy: u32,
     most_travel_us: u64,
     most_sync_us: u64,
 }
@@ -84,6 +88,7 @@ impl MemoryDisk {
             epoch: Epoch::default(),
             last_call: None,
             told: (LineageId::default(), CommitNumber::default()),
+            roots: DiskRoots::default(),
             files: BTreeMap::new(),
             next_file: 1,
             last_begun: None,
@@ -93,6 +98,7 @@ impl MemoryDisk {
             fenced: false,
             fail_sync: false,
             stalled_until: None,
+            busy: 0,
             most_travel_us: 500,
             most_sync_us: 5_000,
         };
@@ -165,6 +171,11 @@ impl MemoryDisk {
     /// Answers nothing for a time.
     pub fn stall(&self, time: Duration) {
         self.state.lock().stalled_until = Some(Instant::now() + time);
+    }
+
+    /// Refuses so many writes as too much at once.
+    pub fn be_busy(&self, writes: u32) {
+        self.state.lock().busy = writes;
     }
 
     /// Lets the next sync fail: the disk is fenced until it is opened again.
@@ -290,6 +301,10 @@ impl MemoryDisk {
             let (turn, life) = self.enter().await?;
             let written = {
                 let mut state = self.state.lock();
+                if state.busy > 0 {
+                    state.busy -= 1;
+                    return Err(StoreError::Busy);
+                }
                 Self::admit(&mut state, &ctx).and_then(|()| match target {
                     None => start(&mut state, &ctx, &bytes),
                     Some((file, at)) => go_on(&mut state, &ctx, file, at, &bytes),
@@ -489,6 +504,36 @@ impl JournalDisk for MemoryLink {
         let files = files.to_vec();
         let run = move |state: &mut State| {
             state.files.retain(|id, _| !files.contains(id));
+            Ok(())
+        };
+        self.way().await?.run(Some(*ctx), run).await
+    }
+
+    async fn roots(&self) -> Result<DiskRoots, StoreError> {
+        let run = |state: &mut State| Ok(state.roots.clone());
+        self.way().await?.run(None, run).await
+    }
+
+    async fn set_map(&self, ctx: &CallContext, number: u64, map: Bytes) -> Result<(), StoreError> {
+        let run = move |state: &mut State| {
+            if map.len() > MAX_POOL_MAP_BYTES || number < state.roots.map_number {
+                let what = format!("map {number}");
+                return Err(StoreError::BadCall { what });
+            }
+            state.roots.map_number = number;
+            state.roots.map = map;
+            Ok(())
+        };
+        self.way().await?.run(Some(*ctx), run).await
+    }
+
+    async fn set_checkpoint(&self, ctx: &CallContext, root: Bytes) -> Result<(), StoreError> {
+        let run = move |state: &mut State| {
+            if root.len() > MAX_CHECKPOINT_ROOT_BYTES {
+                let what = "checkpoint root".into();
+                return Err(StoreError::BadCall { what });
+            }
+            state.roots.checkpoint = root;
             Ok(())
         };
         self.way().await?.run(Some(*ctx), run).await

@@ -13,7 +13,7 @@ use shardgate_wire::journal::JournalStanding;
 use shardgate_wire::{DiskId, Epoch, InstanceId};
 use tokio::time::Instant;
 
-use crate::disks::{JournalMap, is_majority};
+use crate::disks::JournalMap;
 
 /// How long a start watches, and how long a take-over waits: longer than a
 /// gateway answers without contact.
@@ -72,6 +72,7 @@ pub enum Watched {
 #[derive(Clone, Debug)]
 pub struct Watch {
     map: JournalMap,
+    lost: Vec<DiskId>,
     held: Epoch,
     began: Instant,
     /// When each disk was first and last asked with an answer.
@@ -80,10 +81,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins at `now`; `held` as in [`first`].
-    pub fn new(map: JournalMap, held: Epoch, now: Instant) -> Self {
+    /// Begins at `now`; `held` as in [`first`]; `lost`: the disks that were
+    /// named lost for good.
+    pub fn new(map: JournalMap, lost: Vec<DiskId>, held: Epoch, now: Instant) -> Self {
         Self {
             map,
+            lost,
             held,
             began: now,
             asked: BTreeMap::new(),
@@ -118,8 +121,7 @@ impl Watch {
             .filter(|(_, (_, last))| last.saturating_duration_since(self.began) >= WATCH)
             .map(|(disk, _)| *disk)
             .collect();
-        let all = self.map.quorums();
-        if all.into_iter().all(|of| is_majority(of, &quiet)) {
+        if self.map.has_enough(&quiet, &self.lost) {
             Watched::Gone
         } else {
             Watched::GoOn
@@ -216,7 +218,7 @@ mod tests {
             disks: vec![DiskId(1), DiskId(2), DiskId(3)],
             old: None,
         };
-        Watch::new(map, epoch(3, 7), start)
+        Watch::new(map, Vec::new(), epoch(3, 7), start)
     }
 
     #[test]

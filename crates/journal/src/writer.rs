@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep};
 use crate::chain::{Position, Record};
 use crate::contact::SharedContact;
 use crate::copies::Closed;
-use crate::disks::{Candidate, JournalMap};
+use crate::disks::{Candidate, JournalMap, Lost};
 use crate::error::JournalError;
 use crate::format::{
     Batch, Kind, MAX_CHECKPOINT_BYTES, MAX_CHECKPOINTS, MAX_RECORDS_BYTES, SegmentHeader,
@@ -55,6 +55,8 @@ pub struct Member {
 pub struct WriterOptions {
     /// The most parity shards of any class in use.
     pub parity: usize,
+    /// Disks that the operator named lost for good.
+    pub lost: Lost,
     /// Hears of every answer.
     pub contact: SharedContact,
     /// Roots of the checkpoints that are kept.
@@ -92,7 +94,7 @@ pub struct Writer {
 
 impl Writer {
     pub(crate) fn new(recovered: &Recovered, members: Vec<Member>, options: WriterOptions) -> Self {
-        let fleet = Fleet::new(members, &recovered.map, options.parity, options.contact);
+        let fleet = Fleet::new(members, &recovered.map, &options);
         Self {
             ctx: recovered.ctx,
             map: recovered.map.clone(),
@@ -143,6 +145,28 @@ impl Writer {
                 closed.holders.insert(disk, file);
             }
         }
+    }
+
+    /// Whether a segment that a disk holds is of this writer and no part of
+    /// the journal: one that was begun and given up. No append may be under
+    /// way.
+    pub fn is_void(&self, segment: SegmentId) -> bool {
+        let part = self.closed.iter().any(|of| of.segment == segment);
+        let open = self.open.as_ref().is_some_and(|open| open.id == segment);
+        let begun = segment.epoch == self.ctx.epoch && segment.sequence <= self.sequence;
+        begun && !part && !open
+    }
+
+    /// How long the journal is: bytes of the files of one disk that would hold
+    /// every segment.
+    pub fn length_bytes(&self) -> u64 {
+        let closed: u64 = self.closed.iter().map(|of| of.file_bytes).sum();
+        closed + self.open.as_ref().map_or(0, |open| open.most)
+    }
+
+    /// The pool map's journal disks that it writes to.
+    pub fn map(&self) -> &JournalMap {
+        &self.map
     }
 
     /// Takes out the segments that no checkpoint needs: those whose records

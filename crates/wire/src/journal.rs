@@ -26,6 +26,11 @@ pub const MAX_JOURNAL_READ_BYTES: usize = 1024 * 1024;
 /// Most files that one disk keeps.
 pub const MAX_JOURNAL_FILES: usize = 4096;
 
+/// Longest pool map, bytes.
+pub const MAX_POOL_MAP_BYTES: usize = 1024 * 1024;
+/// Longest checkpoint root, bytes.
+pub const MAX_CHECKPOINT_ROOT_BYTES: usize = 256 * 1024;
+
 /// A file of journal bytes on one disk. A number is not used again while the
 /// disk is open.
 #[derive(
@@ -56,7 +61,20 @@ pub struct JournalStanding {
     pub segment_bytes: u64,
 }
 
-/// One disk that keeps journal segments.
+/// What a disk's root record keeps for the journal's owner (PROTOCOL.md 1);
+/// its bytes mean nothing to the disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DiskRoots {
+    /// Number of the pool map; 0 before the first.
+    pub map_number: u64,
+    /// The pool map.
+    pub map: Bytes,
+    /// The checkpoint root; empty before the first.
+    pub checkpoint: Bytes,
+}
+
+/// One disk that keeps journal segments, and the roots by which they are
+/// found.
 #[async_trait]
 pub trait JournalDisk: Send + Sync + 'static {
     /// Which disk this is.
@@ -102,6 +120,17 @@ pub trait JournalDisk: Send + Sync + 'static {
 
     /// Removes files; unknown ones are done.
     async fn remove(&self, ctx: &CallContext, files: &[JournalFile]) -> Result<(), StoreError>;
+
+    /// What the root record keeps. Changes nothing and needs no epoch.
+    async fn roots(&self) -> Result<DiskRoots, StoreError>;
+
+    /// Replaces the pool map, durably, by one of the same or a higher number;
+    /// `BadCall` for a lower one, or one longer than [`MAX_POOL_MAP_BYTES`].
+    async fn set_map(&self, ctx: &CallContext, number: u64, map: Bytes) -> Result<(), StoreError>;
+
+    /// Replaces the checkpoint root, durably; `BadCall` for one longer than
+    /// [`MAX_CHECKPOINT_ROOT_BYTES`].
+    async fn set_checkpoint(&self, ctx: &CallContext, root: Bytes) -> Result<(), StoreError>;
 }
 
 impl fmt::Debug for dyn JournalDisk {

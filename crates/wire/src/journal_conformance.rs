@@ -12,7 +12,10 @@ use bytes::Bytes;
 
 use crate::conformance::sample::CLUSTER;
 use crate::ids::{CommitNumber, Epoch, InstanceId, LineageId};
-use crate::journal::{JOURNAL_PAGE, JournalDisk, JournalFile, MAX_JOURNAL_READ_BYTES};
+use crate::journal::{
+    DiskRoots, JOURNAL_PAGE, JournalDisk, JournalFile, MAX_CHECKPOINT_ROOT_BYTES,
+    MAX_JOURNAL_READ_BYTES, MAX_POOL_MAP_BYTES,
+};
 use crate::store::{CallContext, StoreError};
 
 /// A disk of the samples' cluster that is put through the suite; its segments
@@ -85,6 +88,7 @@ where
     older_epochs_are_refused(fresh().await).await;
     bounds_are_kept(fresh().await).await;
     files_are_removed(fresh().await).await;
+    roots_are_kept(fresh().await).await;
 }
 
 async fn appends_come_back_after_a_restart(mut subject: impl JournalSubject) {
@@ -221,4 +225,38 @@ async fn files_are_removed(subject: impl JournalSubject) {
     // Numbers are not used again.
     let next = disk.begin(&call, pages(1, 9)).await.expect("begun");
     assert!(!files.contains(&next));
+}
+
+async fn roots_are_kept(mut subject: impl JournalSubject) {
+    let disk = subject.disk();
+    let call = ctx(2, 1);
+    assert_eq!(disk.roots().await, Ok(DiskRoots::default()));
+    let longest = |len| Bytes::from(vec![7; len]);
+    let kept = DiskRoots {
+        map_number: 5,
+        map: longest(MAX_POOL_MAP_BYTES),
+        checkpoint: longest(MAX_CHECKPOINT_ROOT_BYTES),
+    };
+    assert_eq!(disk.set_map(&call, 5, pages(1, 3)).await, Ok(()));
+    assert_eq!(disk.set_map(&call, 5, kept.map.clone()).await, Ok(()));
+    let set = disk.set_checkpoint(&call, kept.checkpoint.clone()).await;
+    assert_eq!(set, Ok(()));
+    let lower = disk.set_map(&call, 4, pages(1, 1)).await;
+    let longer = disk
+        .set_map(&call, 6, longest(MAX_POOL_MAP_BYTES + 1))
+        .await;
+    let root = longest(MAX_CHECKPOINT_ROOT_BYTES + 1);
+    for refused in [lower, longer, disk.set_checkpoint(&call, root).await] {
+        let bad = matches!(refused, Err(StoreError::BadCall { .. }));
+        assert!(bad, "{refused:?}");
+    }
+    let stale = ctx(1, 9);
+    let refused = StoreError::StaleEpoch { held: call.epoch };
+    let map = disk.set_map(&stale, 9, pages(1, 9)).await;
+    assert_eq!(map, Err(refused.clone()));
+    let root = disk.set_checkpoint(&stale, pages(1, 9)).await;
+    assert_eq!(root, Err(refused));
+    assert_eq!(disk.roots().await, Ok(kept.clone()));
+    subject.restart().await;
+    assert_eq!(subject.disk().roots().await, Ok(kept));
 }

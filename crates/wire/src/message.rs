@@ -13,7 +13,9 @@ use thiserror::Error;
 use crate::disk::{DiskHealth, DiskIdentity, Medium, SlotAssignment};
 use crate::frame::FrameLimits;
 use crate::ids::{AgentId, DiskId};
-use crate::journal::{MAX_JOURNAL_APPEND_BYTES, MAX_JOURNAL_READ_BYTES};
+use crate::journal::{
+    MAX_CHECKPOINT_ROOT_BYTES, MAX_JOURNAL_APPEND_BYTES, MAX_JOURNAL_READ_BYTES, MAX_POOL_MAP_BYTES,
+};
 use crate::shard::{ShardHeader, ShardKey};
 use crate::store::{
     CallContext, MAX_APPEND_BYTES, MAX_READ_BYTES, ShardEnd, ShardHandle, StoreError,
@@ -72,11 +74,17 @@ pub enum Call {
     JournalRead,
     /// `JournalDisk::remove`.
     JournalRemove,
+    /// `JournalDisk::roots`.
+    JournalRoots,
+    /// `JournalDisk::set_map`.
+    JournalMap,
+    /// `JournalDisk::set_checkpoint`.
+    JournalCheckpoint,
 }
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::RaiseEpoch,
         Self::Assign,
         Self::Open,
@@ -96,6 +104,9 @@ impl Call {
         Self::JournalFiles,
         Self::JournalRead,
         Self::JournalRemove,
+        Self::JournalRoots,
+        Self::JournalMap,
+        Self::JournalCheckpoint,
     ];
 
     /// Whether it is a call of `JournalDisk`.
@@ -125,6 +136,9 @@ impl Call {
             Self::JournalFiles => "journal/files",
             Self::JournalRead => "journal/read",
             Self::JournalRemove => "journal/remove",
+            Self::JournalRoots => "journal/roots",
+            Self::JournalMap => "journal/map",
+            Self::JournalCheckpoint => "journal/checkpoint",
         }
     }
 
@@ -143,6 +157,8 @@ impl Call {
             Self::Assign | Self::Delete => (64 * KIB, 0),
             Self::JournalBegin | Self::JournalAppend => (KIB, MAX_JOURNAL_APPEND_BYTES),
             Self::JournalRemove => (64 * KIB, 0),
+            Self::JournalMap => (KIB, MAX_POOL_MAP_BYTES),
+            Self::JournalCheckpoint => (KIB, MAX_CHECKPOINT_ROOT_BYTES),
             _ => (KIB, 0),
         };
         FrameLimits { head, data }
@@ -157,6 +173,7 @@ impl Call {
             Self::List => (64 * KIB, 0),
             Self::JournalRead => (16 * KIB, MAX_JOURNAL_READ_BYTES),
             Self::JournalFiles => (128 * KIB, 0),
+            Self::JournalRoots => (KIB, MAX_POOL_MAP_BYTES + MAX_CHECKPOINT_ROOT_BYTES),
             _ => (16 * KIB, 0),
         };
         FrameLimits { head, data }

@@ -60,3 +60,33 @@ pub struct JournalRemoveHead {
     /// At most [`MAX_BATCH`](crate::store::MAX_BATCH).
     pub files: Vec<JournalFile>,
 }
+
+/// Head of `Call::JournalRoots`; the answer is a [`JournalRootsAnswer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalRootsHead {}
+
+/// Answer to `Call::JournalRoots`; its data are the pool map and, behind it,
+/// the checkpoint root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalRootsAnswer {
+    /// Number of the map.
+    pub map_number: u64,
+    /// Bytes of the map.
+    pub map_len: u32,
+}
+
+/// Head of `Call::JournalMap`; the data are the map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalMapHead {
+    /// Who calls.
+    pub ctx: CallContext,
+    /// Number of the map.
+    pub number: u64,
+}
+
+/// Head of `Call::JournalCheckpoint`; the data are the root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalCheckpointHead {
+    /// Who calls.
+    pub ctx: CallContext,
+}

@@ -1,17 +1,25 @@
 //! What the data path and the pool know, as numbers for Prometheus.
 
 use crate::background::Jobs;
+use crate::journal::Keeper;
 use crate::object::ObjectService;
 use crate::pool::Pool;
 use crate::server::{Reading, ReadingSource};
 
 /// Sources of the numbers beside those of requests.
-pub fn readings(pool: &Pool, objects: &ObjectService, jobs: &Jobs) -> Vec<ReadingSource> {
-    let (pool, objects, jobs) = (pool.clone(), objects.clone(), jobs.clone());
+pub fn readings(
+    pool: &Pool,
+    keeper: &Keeper,
+    objects: &ObjectService,
+    jobs: &Jobs,
+) -> Vec<ReadingSource> {
+    let (pool, keeper) = (pool.clone(), keeper.clone());
+    let (objects, jobs) = (objects.clone(), jobs.clone());
     vec![
         Box::new(move || data_path(&objects)),
         Box::new(move || background(&jobs)),
         Box::new(move || disks(&pool)),
+        Box::new(move || journal(&keeper)),
     ]
 }
 
@@ -103,4 +111,50 @@ fn disks(pool: &Pool) -> Vec<Reading> {
         |disk| f64::from(disk.queued),
     ))
     .collect()
+}
+
+fn journal(keeper: &Keeper) -> Vec<Reading> {
+    let status = keeper.status();
+    let answers = match status.answers.as_str() {
+        "all" => 2.0,
+        "reads" => 1.0,
+        _ => 0.0,
+    };
+    vec![
+        plain(
+            "journal_answers",
+            "What may be answered: 2 everything, 1 reads, 0 nothing",
+            answers,
+        ),
+        plain(
+            "journal_commit",
+            "The last commit that every member has durably",
+            status.commit as f64,
+        ),
+        plain(
+            "journal_disks",
+            "Disks that keep the journal",
+            status.disks.len() as f64,
+        ),
+        plain(
+            "journal_members",
+            "Disks that keep the segment that is written now",
+            status.members.len() as f64,
+        ),
+        plain(
+            "journal_segments",
+            "Segments that get no further batch",
+            status.segments as f64,
+        ),
+        plain(
+            "journal_bytes",
+            "Bytes of one copy of all segments",
+            status.bytes as f64,
+        ),
+        plain(
+            "journal_segments_not_fully_stored",
+            "Segments that too few living disks hold",
+            status.not_fully_stored.len() as f64,
+        ),
+    ]
 }

@@ -2,11 +2,14 @@
 
 use std::fmt::Write;
 
+use super::Status;
 use crate::config::ByteSize;
-use crate::pool::report::{DiskStatus, PoolStatus};
+use crate::journal::JournalStatus;
+use crate::pool::report::DiskStatus;
 
 /// All of it, ready to print.
-pub fn words(status: &PoolStatus) -> String {
+pub fn words(whole: &Status) -> String {
+    let status = &whole.pool;
     let mut text = format!("cluster {}, epoch {}\n", status.cluster, status.epoch);
     line(&mut text, format_args!("\nWhat may be lost now:"));
     for sentence in &status.loss {
@@ -56,7 +59,40 @@ pub fn words(status: &PoolStatus) -> String {
     if let Some(filling) = &status.owed.filling {
         line(&mut text, format_args!("Background: {filling}"));
     }
+    journal_lines(&mut text, &whole.journal);
     text
+}
+
+fn journal_lines(text: &mut String, journal: &JournalStatus) {
+    line(
+        text,
+        format_args!(
+            "Journal: commit {}, {} segments, {}, map {}; answers {}",
+            journal.commit,
+            journal.segments,
+            ByteSize(journal.bytes),
+            journal.map,
+            journal.answers
+        ),
+    );
+    for disk in &journal.disks {
+        let writes = match journal.members.contains(disk) {
+            true => "  written now",
+            false => "",
+        };
+        line(text, format_args!("  {disk}{writes}"));
+    }
+    for span in &journal.not_fully_stored {
+        line(
+            text,
+            format_args!(
+                "  ! segment {} (commits {} to {}) is not fully stored",
+                span.segment,
+                span.from + 1,
+                span.to
+            ),
+        );
+    }
 }
 
 fn disk_line(text: &mut String, disk: &DiskStatus) {

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use shardgate_wire::message::{FolderReport, FolderState, FormatHead};
-use shardgate_wire::{CallContext, DiskId, DiskIdentity, Medium, ShardStore, StoreError};
+use shardgate_wire::{CallContext, DiskId, DiskIdentity, Medium, StoreError};
 use tokio::time::timeout;
 
 use super::AgentClient;
 use crate::pool::place::{Found, FoundState, Place, Survey};
+use crate::pool::ways::DiskWays;
 
 /// The folders of one agent.
 pub struct AgentFolders {
@@ -85,13 +86,9 @@ impl Place for AgentFolders {
             .map_err(|error| self.words(&error))
     }
 
-    async fn open(
-        &self,
-        _folder: &str,
-        identity: &DiskIdentity,
-    ) -> Result<Arc<dyn ShardStore>, String> {
+    async fn open(&self, _folder: &str, identity: &DiskIdentity) -> Result<DiskWays, String> {
         // The agent holds it open; the pool's probe says whether it is there.
-        Ok(Arc::new(self.client.disk(identity.disk)))
+        Ok(DiskWays::of(Arc::new(self.client.disk(identity.disk))))
     }
 
     async fn close(&self, _within: Duration) {}

@@ -7,13 +7,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use shardgate_wire::frame::encode_head;
 use shardgate_wire::journal::{
-    JournalDisk, JournalFile, JournalStanding, ListedJournalFile, MAX_JOURNAL_APPEND_BYTES,
-    MAX_JOURNAL_FILES, MAX_JOURNAL_READ_BYTES,
+    DiskRoots, JournalDisk, JournalFile, JournalStanding, ListedJournalFile,
+    MAX_JOURNAL_APPEND_BYTES, MAX_JOURNAL_FILES, MAX_JOURNAL_READ_BYTES,
 };
 use shardgate_wire::message::Call;
 use shardgate_wire::message_journal::{
-    JournalAppendHead, JournalBeginHead, JournalCtxHead, JournalReadHead, JournalRemoveHead,
-    JournalStandingHead,
+    JournalAppendHead, JournalBeginHead, JournalCheckpointHead, JournalCtxHead, JournalMapHead,
+    JournalReadHead, JournalRemoveHead, JournalRootsAnswer, JournalRootsHead, JournalStandingHead,
 };
 use shardgate_wire::store::MAX_BATCH;
 use shardgate_wire::{CallContext, DiskId, StoreError};
@@ -112,6 +112,35 @@ impl JournalDisk for RemoteDisk {
             };
             let () = self.call(Call::JournalRemove, &head).await?;
         }
+        Ok(())
+    }
+
+    async fn roots(&self) -> Result<DiskRoots, StoreError> {
+        let head = encode_head(&JournalRootsHead {});
+        let asked = self.inner.call(Call::JournalRoots, head, Vec::new());
+        let (answer, mut bytes): (JournalRootsAnswer, Bytes) = asked.await?;
+        let map_len = answer.map_len as usize;
+        if map_len > bytes.len() {
+            return Err(self.inner.unfit(Call::JournalRoots));
+        }
+        Ok(DiskRoots {
+            map_number: answer.map_number,
+            map: bytes.split_to(map_len),
+            checkpoint: bytes,
+        })
+    }
+
+    async fn set_map(&self, ctx: &CallContext, number: u64, map: Bytes) -> Result<(), StoreError> {
+        let head = encode_head(&JournalMapHead { ctx: *ctx, number });
+        let set = self.inner.call(Call::JournalMap, head, vec![map]);
+        let ((), _) = set.await?;
+        Ok(())
+    }
+
+    async fn set_checkpoint(&self, ctx: &CallContext, root: Bytes) -> Result<(), StoreError> {
+        let head = encode_head(&JournalCheckpointHead { ctx: *ctx });
+        let set = self.inner.call(Call::JournalCheckpoint, head, vec![root]);
+        let ((), _) = set.await?;
         Ok(())
     }
 }

@@ -49,6 +49,10 @@ pub struct Serve {
     /// start; it is never taken back.
     #[arg(long = "lost", value_name = "ID")]
     pub lost: Vec<DiskId>,
+    /// Take over from another gateway that may still run; it then stops by
+    /// itself. Waits 12 seconds before the first answer.
+    #[arg(long)]
+    pub take_over: bool,
 }
 
 /// The one-command pool.
@@ -77,6 +81,10 @@ pub struct Demo {
     /// start; it is never taken back.
     #[arg(long = "lost", value_name = "ID")]
     pub lost: Vec<DiskId>,
+    /// Take over from another gateway that may still run; it then stops by
+    /// itself. Waits 12 seconds before the first answer.
+    #[arg(long)]
+    pub take_over: bool,
 }
 
 /// Which running gateway is meant.

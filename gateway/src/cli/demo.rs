@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::args::{Demo, environment};
 use super::text;
+use crate::app::StartWishes;
 use crate::auth::{RootCredentials, SecretText};
 use crate::config::{ConfigError, Settings, Sources, load};
 
@@ -39,7 +40,11 @@ pub fn run(demo: Demo) -> Result<(), String> {
     make_folders(&made)?;
     let addr = shown_addr(settings.gateway.listen.0);
     let banner = text::banner(&keys, &source, addr, &settings, &data);
-    crate::app::serve_with(settings, demo.lost, move || println!("{banner}"))
+    let wishes = StartWishes {
+        lost: demo.lost,
+        take_over: demo.take_over,
+    };
+    crate::app::serve_with(settings, wishes, move || println!("{banner}"))
 }
 
 /// The data folder, absolute; only its owner may look into a new one.

@@ -15,7 +15,6 @@ use super::args::{Disk, DiskCommand, Operator, environment};
 use super::demo::operator_address;
 use crate::admin::{self, TOKEN_FILE};
 use crate::config::{Sources, load};
-use crate::pool::report::PoolStatus;
 
 /// How long the gateway may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -73,7 +72,7 @@ pub fn status(operator: &Operator) -> Result<(), String> {
         println!("{answer}");
         return Ok(());
     }
-    let status: PoolStatus = serde_json::from_str(&answer)
+    let status: admin::Status = serde_json::from_str(&answer)
         .map_err(|error| format!("the gateway's answer is not of this version: {error}"))?;
     print!("{}", admin::words(&status));
     Ok(())

@@ -10,16 +10,33 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Shared by who measures and who asks. There is room until it is said that
 /// there is none.
 #[derive(Clone, Debug, Default)]
-pub struct CatalogRoom(Arc<AtomicBool>);
+pub struct CatalogRoom(Arc<Flags>);
+
+#[derive(Debug, Default)]
+struct Flags {
+    short: AtomicBool,
+    journal_full: AtomicBool,
+}
 
 impl CatalogRoom {
-    /// Whether clients' writes are refused.
+    /// Whether clients' writes are refused for lack of space.
     pub fn is_short(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.short.load(Ordering::Relaxed)
     }
 
     /// Says how it is now; whether it was otherwise before.
     pub fn set_short(&self, short: bool) -> bool {
-        self.0.swap(short, Ordering::Relaxed) != short
+        self.0.short.swap(short, Ordering::Relaxed) != short
+    }
+
+    /// Whether clients' writes are slowed down because the journal is near
+    /// its bound: the next checkpoint makes room.
+    pub fn is_journal_full(&self) -> bool {
+        self.0.journal_full.load(Ordering::Relaxed)
+    }
+
+    /// Says how it is now; whether it was otherwise before.
+    pub fn set_journal_full(&self, full: bool) -> bool {
+        self.0.journal_full.swap(full, Ordering::Relaxed) != full
     }
 }

@@ -92,10 +92,13 @@ impl Core {
 
     /// Refuses a write of a client while the catalog is short of room.
     pub fn check_room(&self) -> Result<(), ObjectError> {
-        match self.catalog_room.is_short() {
-            true => Err(ObjectError::NoSpace),
-            false => Ok(()),
+        if self.catalog_room.is_short() {
+            return Err(ObjectError::NoSpace);
         }
+        if self.catalog_room.is_journal_full() {
+            return Err(ObjectError::SlowDown);
+        }
+        Ok(())
     }
 
     /// A disk to call, if the pool has it.

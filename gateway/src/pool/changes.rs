@@ -95,12 +95,13 @@ impl Pool {
         let ctx = self.context();
         let place = &self.inner.places[index];
         let joined = join(&**place, &at, found.medium, &ctx, &self.inner.catalog).await;
-        let (row, store) = joined.map_err(|error| match error {
+        let (row, ways) = joined.map_err(|error| match error {
             JoinError::Format(why) => ChangeError::Place(why),
             JoinError::Catalog(error) => ChangeError::Catalog(error),
         })?;
         let disk = row.id;
-        self.add_member(row, Ok(store));
+        self.inner.ways.opened(ways.journal);
+        self.add_member(row, Ok(ways.shards));
         self.probe_all().await;
         Ok(disk)
     }
@@ -133,7 +134,11 @@ impl Pool {
             state: DiskState::Lost,
             ..held.clone()
         };
+        // Before the commit: where the journal waits for this disk, the commit
+        // would wait with it.
+        self.inner.lost.add(held.id);
         self.inner.catalog.put_disk(&lost, Some(&held)).await?;
+        self.inner.ways.closed(held.id);
         tracing::warn!(disk = %held.id, path = held.path, why, "disk is lost for good");
         member.declared_lost(lost, why, self.now_ms());
         self.refresh();

@@ -16,6 +16,8 @@ use shardgate_wire::{
 };
 use tokio::time::timeout;
 
+use super::ways::DiskWays;
+
 /// What is in a folder.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FoundState {
@@ -77,11 +79,7 @@ pub trait Place: Send + Sync + 'static {
     ) -> Result<DiskIdentity, String>;
 
     /// Opens the disk of that identity, anew if it was open.
-    async fn open(
-        &self,
-        folder: &str,
-        identity: &DiskIdentity,
-    ) -> Result<Arc<dyn ShardStore>, String>;
+    async fn open(&self, folder: &str, identity: &DiskIdentity) -> Result<DiskWays, String>;
 
     /// Closes what is open, within the time.
     async fn close(&self, within: Duration);
@@ -245,11 +243,7 @@ impl Place for LocalFolders {
         formatted.map_err(|error| error.to_string())
     }
 
-    async fn open(
-        &self,
-        folder: &str,
-        identity: &DiskIdentity,
-    ) -> Result<Arc<dyn ShardStore>, String> {
+    async fn open(&self, folder: &str, identity: &DiskIdentity) -> Result<DiskWays, String> {
         let folder = self.folder(folder)?;
         for old in self.take_open(identity.disk) {
             // One that hangs keeps its folder locked, and opening fails below.
@@ -268,7 +262,7 @@ impl Place for LocalFolders {
         let opened = folder.blocking(open).await;
         let disk = Arc::new(opened.map_err(|error| error.to_string())?);
         self.open.lock().push(Arc::clone(&disk));
-        Ok(disk)
+        Ok(DiskWays::of(disk))
     }
 
     async fn close(&self, within: Duration) {

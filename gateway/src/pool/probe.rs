@@ -221,9 +221,10 @@ impl Back {
         // The operator may have declared it lost meanwhile.
         if !self.member.is_lost_for_good() {
             match opened {
-                Ok(store) => {
+                Ok(ways) => {
                     tracing::info!(%disk, folder = self.folder, "disk is back");
-                    self.member.found_again(store);
+                    self.member.found_again(ways.shards);
+                    pool.inner.ways.opened(ways.journal);
                     pool.keep_place_of(&self.member, &self.survey, &self.folder)
                         .await;
                     pool.probe_one(&self.member).await;

@@ -1,30 +1,31 @@
 //! From configured folders and agents to a running pool.
 //!
-//! Owns the order of a start: look, decide ([`mod@plan`]), begin an epoch in the
-//! catalog, open what is known, have a majority of the disks accept the
-//! epoch, and only then make new disks of blank folders. Invariants: no disk
-//! is used under an epoch that a majority did not accept (PROTOCOL.md 1); a
-//! catalog that is older than its disks starts nothing (PROTOCOL.md 7).
+//! Owns the second half of a start, once the journal's half has raised the
+//! epoch and the catalog is whole: look, decide ([`mod@plan`]), open what is
+//! known, have the disks accept the epoch, and only then make new disks of
+//! blank folders. Invariants: no disk is used before it accepted the epoch
+//! (PROTOCOL.md 1); a catalog that is older than its disks starts nothing
+//! (PROTOCOL.md 7).
 
 pub mod plan;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
 use shardgate_catalog::model::{ClusterRow, DiskRow, DiskState};
 use shardgate_catalog::{Catalog, CatalogError};
-use shardgate_wire::{
-    CallContext, ClusterId, DiskHealth, DiskId, Epoch, InstanceId, LineageId, ShardStore,
-};
+use shardgate_journal::disks::Lost;
+use shardgate_wire::{CallContext, ClusterId, DiskHealth, DiskId, Epoch, LineageId};
 use thiserror::Error;
 
 use super::place::{FoundState, Place, Survey, health_of};
 use super::report::DECLARED_LOST;
 use super::state::{Opened, Pool, PoolParts, PoolSettings};
+use super::ways::{DiskWays, JournalWays};
 use crate::seam::Clock;
-use plan::{At, Plan, PlanError, plan};
+use plan::{At, Plan, plan};
 
 /// What a start needs.
 pub struct Start {
@@ -38,27 +39,26 @@ pub struct Start {
     pub clock: Arc<dyn Clock>,
     /// Disks that the operator declares lost for good by this start.
     pub declare_lost: Vec<DiskId>,
+    /// The cluster, whose new catalog is empty.
+    pub cluster: ClusterId,
+    /// The catalog's history.
+    pub lineage: LineageId,
+    /// The epoch that was raised on the journal disks.
+    pub epoch: Epoch,
+    /// Disks that are open already.
+    pub opened: BTreeMap<DiskId, DiskWays>,
+    /// The journal's ways to disks.
+    pub ways: JournalWays,
+    /// Disks that the operator named lost for good, as the journal knows them.
+    pub lost: Lost,
 }
 
 /// Why the pool does not start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// What was found does not allow it.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// Too few disks accepted the epoch.
-    #[error(
-        "{answered} of {of} disks answer and more than half must: {}; a disk that is gone for \
-         good is named with --lost ID", missing.join("; ")
-    )]
-    NoMajority {
-        /// So many.
-        answered: usize,
-        /// Of so many that are not declared lost.
-        of: usize,
-        /// The others, and why.
-        missing: Vec<String>,
-    },
+    /// The catalog is of another cluster than the disks.
+    #[error("the catalog is of cluster {0}, the disks are not")]
+    OtherCluster(ClusterId),
     /// A disk was told of commits that this catalog does not have.
     #[error(
         "disk {disk} was told of commit {told} and the catalog ends at {committed}: this is an \
@@ -105,7 +105,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// A disk that was opened.
 struct OpenDisk {
     row: DiskRow,
-    store: Arc<dyn ShardStore>,
+    ways: DiskWays,
     health: DiskHealth,
 }
 
@@ -118,16 +118,18 @@ pub async fn start_at(start: Start) -> Result<Pool, StartError> {
     let catalog = &start.catalog;
     declare_lost(catalog, &start.declare_lost).await?;
     let rows = catalog.disks().await?;
-    let cluster = catalog.cluster().await?;
-    let surveys = look(&start, cluster.is_none(), &rows).await;
-    let plan = plan(cluster.map(|row| row.cluster), &rows, &surveys)?;
+    let surveys = look(&start, &rows).await;
+    let plan = plan(start.cluster, &rows, &surveys);
     for warning in &plan.warnings {
         tracing::warn!("{warning}");
     }
-    let cluster = match cluster {
+    let cluster = match catalog.cluster().await? {
         Some(row) => row,
-        None => init(catalog, start.clock.now_ms()).await?,
+        None => init(&start).await?,
     };
+    if cluster.cluster != start.cluster {
+        return Err(StartError::OtherCluster(cluster.cluster));
+    }
 
     let mut opening = Opening {
         start: &start,
@@ -143,7 +145,8 @@ pub async fn start_at(start: Start) -> Result<Pool, StartError> {
         &cluster,
         opening.open.iter().chain(&opening.strays),
     )?;
-    let epoch = opening.begin_epoch().await?;
+    let epoch = start.epoch;
+    catalog.record_epoch(epoch).await?;
     let ctx = CallContext {
         cluster: cluster.cluster,
         epoch,
@@ -157,7 +160,7 @@ pub async fn start_at(start: Start) -> Result<Pool, StartError> {
 
 /// Looks at every place; again for a while where places that do not answer
 /// are needed to start.
-async fn look(start: &Start, is_new: bool, rows: &[DiskRow]) -> Vec<Result<Survey, String>> {
+async fn look(start: &Start, rows: &[DiskRow]) -> Vec<Result<Survey, String>> {
     let give_up = tokio::time::Instant::now() + start.settings.start_patience;
     loop {
         let surveys = survey_all(&start.places, start.settings.survey_timeout).await;
@@ -165,8 +168,8 @@ async fn look(start: &Start, is_new: bool, rows: &[DiskRow]) -> Vec<Result<Surve
             .iter()
             .filter_map(|survey| survey.as_ref().err())
             .collect();
-        let needed = is_new || !has_majority(rows, &surveys);
-        if silent.is_empty() || !needed || tokio::time::Instant::now() >= give_up {
+        let enough = has_majority(rows, &surveys);
+        if silent.is_empty() || enough || tokio::time::Instant::now() >= give_up {
             return surveys;
         }
         tracing::info!(?silent, "waiting for places that do not answer yet");
@@ -190,7 +193,10 @@ fn has_majority(rows: &[DiskRow], surveys: &[Result<Survey, String>]) -> bool {
     members.iter().filter(|row| seen.contains(&row.id)).count() * 2 > members.len()
 }
 
-async fn survey_all(places: &[Arc<dyn Place>], within: Duration) -> Vec<Result<Survey, String>> {
+pub(crate) async fn survey_all(
+    places: &[Arc<dyn Place>],
+    within: Duration,
+) -> Vec<Result<Survey, String>> {
     join_all(places.iter().map(|place| async {
         let found = place.survey(within).await;
         found.map_err(|why| format!("{}: {why}", place.label()))
@@ -216,14 +222,14 @@ async fn declare_lost(catalog: &Catalog, disks: &[DiskId]) -> Result<(), StartEr
     Ok(())
 }
 
-async fn init(catalog: &Catalog, now_ms: u64) -> Result<ClusterRow, CatalogError> {
+async fn init(start: &Start) -> Result<ClusterRow, CatalogError> {
     let row = ClusterRow {
-        cluster: ClusterId::random(),
-        lineage: LineageId::random(),
+        cluster: start.cluster,
+        lineage: start.lineage,
         epoch: Epoch::default(),
-        created: now_ms,
+        created: start.clock.now_ms(),
     };
-    catalog.init_cluster(&row).await?;
+    start.catalog.init_cluster(&row).await?;
     tracing::info!(cluster = %row.cluster, "new cluster");
     Ok(row)
 }
@@ -275,21 +281,32 @@ impl Opening<'_> {
         identity: &shardgate_wire::DiskIdentity,
         row: DiskRow,
     ) -> Result<OpenDisk, (DiskRow, String)> {
-        let place = &self.start.places[at.place];
-        let within = self.start.settings.open_timeout;
-        let opened = match tokio::time::timeout(within, place.open(&at.folder, identity)).await {
-            Ok(opened) => opened,
-            Err(_) => Err(format!("{} did not open in {within:?}", at.folder)),
+        let ways = match self.start.opened.get(&identity.disk) {
+            Some(ways) => ways.clone(),
+            None => match self.open_at(at, identity).await {
+                Ok(ways) => ways,
+                Err(why) => return Err((row, why)),
+            },
         };
-        let store = match opened {
-            Ok(store) => store,
-            Err(why) => return Err((row, why)),
-        };
-        match health_of(&*store, self.start.settings.probe_timeout).await {
-            Ok(health) if health.identity == *identity => Ok(OpenDisk { row, store, health }),
+        match health_of(&*ways.shards, self.start.settings.probe_timeout).await {
+            Ok(health) if health.identity == *identity => Ok(OpenDisk { row, ways, health }),
             Ok(health) => Err((row, format!("disk {} answers", health.identity.disk))),
             Err(error) => Err((row, error.to_string())),
         }
+    }
+
+    async fn open_at(
+        &self,
+        at: &At,
+        identity: &shardgate_wire::DiskIdentity,
+    ) -> Result<DiskWays, String> {
+        let place = &self.start.places[at.place];
+        let within = self.start.settings.open_timeout;
+        let opened = tokio::time::timeout(within, place.open(&at.folder, identity)).await;
+        let late = |_| Err(format!("{} did not open in {within:?}", at.folder));
+        let ways = opened.unwrap_or_else(late)?;
+        self.start.ways.opened(Arc::clone(&ways.journal));
+        Ok(ways)
     }
 
     async fn open_known(&mut self, plan: &Plan) {
@@ -321,7 +338,7 @@ impl Opening<'_> {
                     continue;
                 }
             };
-            match disk.store.list(None, 1).await {
+            match disk.ways.shards.list(None, 1).await {
                 Ok(shards) if shards.is_empty() => self.strays.push(disk),
                 _ => tracing::error!(
                     folder = at.folder,
@@ -332,50 +349,31 @@ impl Opening<'_> {
         }
     }
 
-    async fn begin_epoch(&self) -> Result<Epoch, StartError> {
-        let all = self.open.iter().chain(&self.strays);
-        let accepted = all.map(|disk| disk.health.epoch.number).max().unwrap_or(0);
-        let catalog = &self.start.catalog;
-        let epoch = catalog
-            .begin_epoch_above(InstanceId::random(), accepted)
-            .await?;
-        tracing::info!(epoch = epoch.number, instance = %epoch.instance, "epoch begun");
-        Ok(epoch)
-    }
-
-    /// Has the known disks accept the epoch; a majority must.
+    /// Has the known disks accept the epoch. One that does not is asked again
+    /// when it is probed; of the journal disks enough have accepted it.
     async fn raise(&mut self, ctx: &CallContext) -> Result<(), StartError> {
         let within = self.start.settings.assign_timeout;
         let raising = self.open.iter().map(|disk| async {
-            match tokio::time::timeout(within, disk.store.raise_epoch(ctx)).await {
+            match tokio::time::timeout(within, disk.ways.shards.raise_epoch(ctx)).await {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error),
                 Err(_) => Some(shardgate_wire::StoreError::TimedOut(within)),
             }
         });
         let outcomes = join_all(raising).await;
-        let mut answered = 0;
-        let mut why: Vec<String> = Vec::new();
         for (disk, outcome) in self.open.iter().zip(outcomes) {
             match outcome {
-                None => answered += 1,
+                None => {}
                 Some(shardgate_wire::StoreError::StaleEpoch { held }) => {
                     return Err(StartError::TakenOver(held.number));
                 }
-                Some(error) => why.push(format!("disk {}: {error}", disk.row.id)),
+                Some(error) => {
+                    tracing::warn!(disk = %disk.row.id, %error, "disk takes no epoch");
+                }
             }
         }
-        let of = self.open.len() + self.missing.len();
         for (row, reason) in &self.missing {
             tracing::error!(disk = %row.id, path = row.path, reason, "disk is not there");
-            why.push(format!("disk {}: {reason}", row.id));
-        }
-        if of > 0 && answered * 2 <= of {
-            return Err(StartError::NoMajority {
-                answered,
-                of,
-                missing: why,
-            });
         }
         Ok(())
     }
@@ -399,13 +397,14 @@ impl Opening<'_> {
         for (at, medium) in &plan.format {
             let place = &self.start.places[at.place];
             let joined = join(&**place, at, *medium, ctx, catalog).await;
-            let (row, store) = joined.map_err(|error| error.at(&at.folder))?;
-            let health = health_of(&*store, self.start.settings.probe_timeout).await;
+            let (row, ways) = joined.map_err(|error| error.at(&at.folder))?;
+            self.start.ways.opened(Arc::clone(&ways.journal));
+            let health = health_of(&*ways.shards, self.start.settings.probe_timeout).await;
             let health = health.map_err(|error| StartError::Format {
                 folder: at.folder.clone(),
                 why: error.to_string(),
             })?;
-            self.open.push(OpenDisk { row, store, health });
+            self.open.push(OpenDisk { row, ways, health });
         }
         Ok(())
     }
@@ -417,7 +416,11 @@ impl Opening<'_> {
         epoch: Epoch,
     ) -> Result<Pool, StartError> {
         let mut disks: Vec<Opened> = Vec::new();
-        disks.extend(self.open.into_iter().map(|disk| (disk.row, Ok(disk.store))));
+        disks.extend(
+            self.open
+                .into_iter()
+                .map(|disk| (disk.row, Ok(disk.ways.shards))),
+        );
         disks.extend(self.missing.into_iter().map(|(row, why)| (row, Err(why))));
         let lost = rows.iter().filter(|row| row.state == DiskState::Lost);
         disks.extend(lost.map(|row| (row.clone(), Err(DECLARED_LOST.to_owned()))));
@@ -430,6 +433,8 @@ impl Opening<'_> {
             epoch,
             disks,
             places: self.start.places.clone(),
+            ways: self.start.ways.clone(),
+            lost: self.start.lost.clone(),
         })
         .await?;
         pool.warn_of_schemes();
@@ -464,7 +469,7 @@ pub(crate) async fn join(
     medium: Option<shardgate_wire::Medium>,
     ctx: &CallContext,
     catalog: &Catalog,
-) -> Result<(DiskRow, Arc<dyn ShardStore>), JoinError> {
+) -> Result<(DiskRow, DiskWays), JoinError> {
     let disk = DiskId::random();
     let identity = place
         .format(ctx, &at.folder, disk, medium)
@@ -475,14 +480,14 @@ pub(crate) async fn join(
         .put_disk(&row, None)
         .await
         .map_err(JoinError::Catalog)?;
-    let store = place
+    let ways = place
         .open(&at.folder, &identity)
         .await
         .map_err(JoinError::Format)?;
-    let raised = store.raise_epoch(ctx).await;
+    let raised = ways.shards.raise_epoch(ctx).await;
     raised.map_err(|error| JoinError::Format(error.to_string()))?;
     tracing::info!(disk = %row.id, folder = at.folder, server = at.server, "new disk");
-    Ok((row, store))
+    Ok((row, ways))
 }
 
 #[cfg(test)]

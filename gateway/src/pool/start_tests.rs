@@ -2,14 +2,14 @@
 
 use shardgate_catalog::model::DiskState;
 use shardgate_wire::memory_store::MemoryStore;
-use shardgate_wire::{DiskIdentity, Medium, SlotAssignment};
+use shardgate_wire::{DiskIdentity, InstanceId, Medium, ShardStore, SlotAssignment};
 
 use super::*;
 use crate::object::ports::Disks;
 use crate::pool::ChangeError;
 use crate::pool::groups::PlaceError;
 use crate::pool::standing::Standing;
-use crate::pool::test_pool::{Content, MemoryPlace, TestPool};
+use crate::pool::test_pool::{Content, TestPool};
 
 #[tokio::test]
 async fn a_new_cluster_is_made_of_blank_folders_and_found_again() {
@@ -86,30 +86,6 @@ async fn only_blank_and_configured_folders_are_replaced() {
         assert!(error.to_string().contains(expected), "{error}");
     }
     assert_eq!(test.catalog.disks().await.unwrap().len(), 6);
-}
-
-#[tokio::test]
-async fn without_a_majority_nothing_starts() {
-    let test = TestPool::new(&[6]).await;
-    let disks = test.disks();
-    for folder in ["s0/disk-1", "s0/disk-2", "s0/disk-3"] {
-        test.places[0].set(folder, Content::Missing);
-    }
-    let error = test.restart().await.err().unwrap();
-    let text = error.to_string();
-    assert!(text.contains("3 of 6 disks answer"), "{text}");
-    assert!(text.contains("there is no folder s0/disk-2"), "{text}");
-
-    let lost = Start {
-        catalog: test.catalog.clone(),
-        places: vec![Arc::clone(&test.places[0]) as Arc<dyn Place>],
-        settings: PoolSettings::default(),
-        clock: Arc::new(test.clock.clone()),
-        declare_lost: disks[..1].to_vec(),
-    };
-    let pool = start_at(lost).await.unwrap();
-    assert!(pool.is_lost_for_good(disks[0]));
-    assert!(!pool.is_lost_for_good(disks[1]));
 }
 
 #[tokio::test]
@@ -246,18 +222,6 @@ async fn of_a_disk_and_its_copy_none_is_taken_back() {
 }
 
 #[tokio::test]
-async fn an_emptied_catalog_never_begins_anew_over_disks() {
-    let mut test = TestPool::new(&[3]).await;
-    test.catalog = Catalog::in_memory();
-    let error = test.restart().await.err().unwrap();
-    assert!(
-        matches!(error, StartError::Plan(PlanError::CatalogGone { .. })),
-        "{error}"
-    );
-    assert_eq!(test.catalog.cluster().await.unwrap(), None);
-}
-
-#[tokio::test]
 async fn an_older_catalog_is_refused() {
     let test = TestPool::new(&[3]).await;
     let ctx = CallContext {
@@ -342,25 +306,6 @@ async fn agents_may_start_later_than_the_gateway() {
         pool.snapshot().view.by_server(|disk| disk.living).total(),
         4
     );
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_new_cluster_waits_for_all_its_servers() {
-    let places = [MemoryPlace::new("a", 2), MemoryPlace::new("b", 2)];
-    places[1].silence(true);
-    let start = Start {
-        catalog: Catalog::in_memory(),
-        places: places
-            .iter()
-            .map(|place| Arc::clone(place) as Arc<dyn Place>)
-            .collect(),
-        settings: PoolSettings::default(),
-        clock: Arc::new(crate::seam::SetClock::at(1)),
-        declare_lost: Vec::new(),
-    };
-    let error = start_at(start).await.err().unwrap();
-    assert!(error.to_string().contains("server b"), "{error}");
-    assert!(places[0].disks().is_empty(), "nothing was formatted");
 }
 
 #[tokio::test]

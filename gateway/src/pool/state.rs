@@ -11,6 +11,7 @@ use parking_lot::RwLock;
 use shardgate_catalog::model::{DiskRow, DiskState, GroupRow, GroupState};
 use shardgate_catalog::{Catalog, CatalogError};
 use shardgate_erasure::Scheme;
+use shardgate_journal::disks::Lost;
 use shardgate_wire::{
     CallContext, ClusterId, DiskId, Epoch, GroupId, LineageId, Medium, ShardStore, StoreError,
 };
@@ -23,6 +24,7 @@ use super::members::Member;
 use super::open_set::{Entry, OpenSet};
 use super::place::Place;
 use super::standing::{Standing, is_the_late_one};
+use super::ways::JournalWays;
 use crate::object::ports::GroupView;
 use crate::placement::scheme::class_scheme;
 use crate::placement::{PoolView, seal_at_bytes};
@@ -86,6 +88,10 @@ pub struct PoolParts {
     pub disks: Vec<Opened>,
     /// Where disks are.
     pub places: Vec<Arc<dyn Place>>,
+    /// The journal's ways to disks.
+    pub ways: JournalWays,
+    /// Disks that the operator named lost for good, as the journal knows them.
+    pub lost: Lost,
 }
 
 /// What choices are made on.
@@ -105,6 +111,8 @@ pub(crate) struct Inner {
     pub lineage: LineageId,
     pub epoch: Epoch,
     pub places: Vec<Arc<dyn Place>>,
+    pub ways: JournalWays,
+    pub lost: Lost,
     pub classes: Classes,
     pub members: RwLock<BTreeMap<DiskId, Arc<Member>>>,
     /// Names by number; only grows.
@@ -147,6 +155,8 @@ impl Pool {
                 lineage: parts.lineage,
                 epoch: parts.epoch,
                 places: parts.places,
+                ways: parts.ways,
+                lost: parts.lost,
                 classes,
                 members: RwLock::default(),
                 servers: RwLock::default(),

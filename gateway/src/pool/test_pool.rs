@@ -1,18 +1,29 @@
 //! Pools in memory, for the tests of this module.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use shardgate_catalog::Catalog;
+use shardgate_journal::disks::Lost;
+use shardgate_journal::memory::{MemoryDisk as JournalMemory, MemoryLink};
+use shardgate_wire::journal::{
+    DiskRoots, JournalDisk, JournalFile, JournalStanding, ListedJournalFile,
+};
 use shardgate_wire::memory_store::{MemoryDisk, MemoryStore};
-use shardgate_wire::{CallContext, DiskId, DiskIdentity, Medium, ShardStore, StoreError};
+use shardgate_wire::{
+    CallContext, ClusterId, DiskId, DiskIdentity, Epoch, InstanceId, LineageId, Medium, ShardStore,
+    StoreError,
+};
 
 use super::place::{Found, FoundState, Place, Survey};
 use super::start::{Start, StartError, start_at};
 use super::state::{Pool, PoolSettings};
+use super::ways::{DiskWays, JournalWays};
 use crate::object::ports::{ClassChoice, Disks};
 use crate::seam::SetClock;
 
@@ -28,6 +39,10 @@ pub(crate) enum Content {
 #[derive(Debug)]
 pub(crate) struct MemoryPlace {
     pub(crate) server: String,
+    /// The journals of its disks.
+    journals: Mutex<BTreeMap<DiskId, JournalMemory>>,
+    /// Happens once, before the first epoch is raised.
+    before_raise: Arc<tokio::sync::Mutex<Option<Act>>>,
     folders: Mutex<BTreeMap<String, Content>>,
     /// Whether it answers.
     silent: Mutex<bool>,
@@ -40,6 +55,8 @@ impl MemoryPlace {
         let names = (1..=folders).map(|n| (format!("{server}/disk-{n}"), Content::Blank));
         Arc::new(Self {
             server: server.to_owned(),
+            journals: Mutex::default(),
+            before_raise: Arc::default(),
             folders: Mutex::new(names.collect()),
             silent: Mutex::new(false),
             hanging: Mutex::new(None),
@@ -49,6 +66,11 @@ impl MemoryPlace {
     pub(crate) fn set(&self, folder: &str, content: Content) -> Content {
         let old = self.folders.lock().insert(folder.to_owned(), content);
         old.unwrap_or(Content::Missing)
+    }
+
+    pub(crate) fn before_raise(&self, act: impl Future<Output = ()> + Send + 'static) {
+        let mut slot = self.before_raise.try_lock().expect("nobody starts now");
+        *slot = Some(Act(Box::pin(act)));
     }
 
     pub(crate) fn silence(&self, silent: bool) {
@@ -128,20 +150,95 @@ impl Place for MemoryPlace {
         }
     }
 
-    async fn open(
-        &self,
-        folder: &str,
-        identity: &DiskIdentity,
-    ) -> Result<Arc<dyn ShardStore>, String> {
+    async fn open(&self, folder: &str, identity: &DiskIdentity) -> Result<DiskWays, String> {
         while self.hanging.lock().as_deref() == Some(folder) {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         let store = self.store(folder);
         assert_eq!(store.disk(), identity.disk, "opened as another disk");
-        Ok(Arc::new(store))
+        let mut journals = self.journals.lock();
+        let journal = journals.entry(identity.disk);
+        let journal = journal.or_insert_with(|| JournalMemory::new(identity.disk, 1, 1 << 20));
+        Ok(DiskWays {
+            shards: Arc::new(store),
+            journal: Arc::new(Interposed {
+                link: journal.link(),
+                before_raise: Arc::clone(&self.before_raise),
+            }),
+        })
     }
 
     async fn close(&self, _within: Duration) {}
+}
+
+/// Something that another gateway does.
+struct Act(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl std::fmt::Debug for Act {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Act")
+    }
+}
+
+/// Passes everything on; before the first raise somebody else acts.
+struct Interposed {
+    link: MemoryLink,
+    before_raise: Arc<tokio::sync::Mutex<Option<Act>>>,
+}
+
+#[async_trait]
+impl JournalDisk for Interposed {
+    fn disk(&self) -> DiskId {
+        self.link.disk()
+    }
+    async fn standing(&self) -> Result<JournalStanding, StoreError> {
+        self.link.standing().await
+    }
+    async fn raise(&self, ctx: &CallContext) -> Result<(), StoreError> {
+        // All wait until it is done.
+        let mut slot = self.before_raise.lock().await;
+        if let Some(Act(act)) = slot.take() {
+            act.await;
+        }
+        drop(slot);
+        self.link.raise(ctx).await
+    }
+    async fn begin(&self, ctx: &CallContext, bytes: Bytes) -> Result<JournalFile, StoreError> {
+        self.link.begin(ctx, bytes).await
+    }
+    async fn append(
+        &self,
+        ctx: &CallContext,
+        file: JournalFile,
+        offset: u64,
+        bytes: Bytes,
+    ) -> Result<(), StoreError> {
+        self.link.append(ctx, file, offset, bytes).await
+    }
+    async fn files(&self, ctx: &CallContext) -> Result<Vec<ListedJournalFile>, StoreError> {
+        self.link.files(ctx).await
+    }
+    async fn read(
+        &self,
+        ctx: &CallContext,
+        file: JournalFile,
+        offset: u64,
+        len: usize,
+    ) -> Result<Bytes, StoreError> {
+        self.link.read(ctx, file, offset, len).await
+    }
+    async fn remove(&self, ctx: &CallContext, files: &[JournalFile]) -> Result<(), StoreError> {
+        self.link.remove(ctx, files).await
+    }
+    async fn roots(&self) -> Result<DiskRoots, StoreError> {
+        self.link.roots().await
+    }
+    async fn set_map(&self, ctx: &CallContext, number: u64, map: Bytes) -> Result<(), StoreError> {
+        self.link.set_map(ctx, number, map).await
+    }
+    async fn set_checkpoint(&self, ctx: &CallContext, root: Bytes) -> Result<(), StoreError> {
+        self.link.set_checkpoint(ctx, root).await
+    }
 }
 
 async fn identity_of(store: &MemoryStore) -> DiskIdentity {
@@ -239,7 +336,22 @@ async fn start_over(
     clock: &SetClock,
     places: &[Arc<MemoryPlace>],
 ) -> Result<Pool, StartError> {
+    let row = catalog.cluster().await.expect("the catalog is in memory");
+    let (cluster, lineage) = match &row {
+        Some(row) => (row.cluster, row.lineage),
+        None => (ClusterId::random(), LineageId::random()),
+    };
     start_at(Start {
+        cluster,
+        lineage,
+        // As the journal's half of a start would have raised it.
+        epoch: Epoch {
+            number: row.map_or(0, |row| row.epoch.number) + 1,
+            instance: InstanceId::random(),
+        },
+        opened: BTreeMap::new(),
+        ways: JournalWays::default(),
+        lost: Lost::default(),
         catalog: catalog.clone(),
         places: places
             .iter()

@@ -9,6 +9,7 @@ use shardgate_catalog::Catalog;
 
 use super::access::{Gate, Keys};
 use super::body::BodyPace;
+use super::contact::Contact;
 use super::front::{MAX_DOCUMENT_BYTES, S3Front, Services};
 use super::host::BaseNames;
 use super::repair::Repair;
@@ -56,6 +57,8 @@ pub struct S3Parts {
     pub credentials: Arc<dyn CredentialStore>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
+    /// Whether anything may be answered.
+    pub contact: Arc<dyn Contact>,
 }
 
 /// One signed chunk is gathered before it is passed on.
@@ -95,7 +98,12 @@ pub fn build_s3(settings: &S3Settings, parts: S3Parts) -> S3Front {
         forms,
         signature_v2,
     };
-    S3Front::new(services, &settings.region, settings.body_pace)
+    S3Front::new(
+        services,
+        parts.contact,
+        &settings.region,
+        settings.body_pace,
+    )
 }
 
 /// The service of clients, or (without `repair`) that of verified requests.

@@ -13,6 +13,7 @@ use s3s::service::S3Service;
 use s3s::{Body, S3Error, S3ErrorCode, S3Result, s3_error};
 
 use super::body::{BodyCheck, BodyPace, CheckedBody, FaultCell, Tail};
+use super::contact::{self, Contact};
 use super::digest::DocumentDigest;
 use super::error_document::complete_error;
 use super::signature_v2::SignatureV2;
@@ -36,6 +37,7 @@ pub(crate) struct Services {
 
 struct Inner {
     services: Services,
+    contact: Arc<dyn Contact>,
     region: String,
     body_pace: BodyPace,
     host_id: HeaderValue,
@@ -43,11 +45,17 @@ struct Inner {
 
 impl S3Front {
     /// Puts the door in front of a service.
-    pub(crate) fn new(services: Services, region: &str, body_pace: BodyPace) -> Self {
+    pub(crate) fn new(
+        services: Services,
+        contact: Arc<dyn Contact>,
+        region: &str,
+        body_pace: BodyPace,
+    ) -> Self {
         let host_id = format!("{:032x}", rand::random::<u128>());
         Self {
             inner: Arc::new(Inner {
                 services,
+                contact,
                 region: region.to_owned(),
                 body_pace,
                 host_id: HeaderValue::from_str(&host_id).expect("hex digits are fit for a header"),
@@ -70,8 +78,17 @@ impl S3Front {
         let fault = FaultCell::default();
         let version = request.version();
         let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
-        let outcome = self.serve(request, observed, &fault).await;
-        let mut response = outcome.unwrap_or_else(|error| error_response(&method, error));
+        let mut response = match self.serve_in_contact(request, observed, &fault).await {
+            Ok(response) => response,
+            Err(error) => {
+                let again = *error.code() == S3ErrorCode::ServiceUnavailable;
+                let mut response = error_response(&method, error);
+                if again {
+                    contact::say_again(&mut response);
+                }
+                response
+            }
+        };
         if response.status().is_client_error() || response.status().is_server_error() {
             if let Some(fault) = fault.get() {
                 let (code, message) = fault.code();
@@ -133,6 +150,23 @@ impl S3Front {
         if kind.is_some_and(|kind| runs_scripts(kind.as_bytes())) {
             headers.insert(header::CONTENT_SECURITY_POLICY, SANDBOX);
         }
+    }
+
+    /// Serves, if anything may be answered before and after it.
+    async fn serve_in_contact<B>(
+        &self,
+        request: Request<B>,
+        observed: &Observed,
+        fault: &FaultCell,
+    ) -> S3Result<Response<Body>>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin + Send + Sync + 'static,
+    {
+        let method = request.method().clone();
+        contact::check(&*self.inner.contact, &method)?;
+        let outcome = self.serve(request, observed, fault).await;
+        contact::check(&*self.inner.contact, &method)?;
+        outcome
     }
 
     async fn serve<B>(

@@ -5,6 +5,7 @@ mod attacks;
 mod bodies;
 pub(crate) mod client;
 mod conditional;
+mod contact;
 mod listings;
 pub(crate) mod memory;
 mod objects;

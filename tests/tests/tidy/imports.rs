@@ -118,6 +118,7 @@ const DEPENDENCIES: &[(&str, &[&str])] = &[
             "shardgate-disk-store",
             "shardgate-erasure",
             "shardgate-catalog",
+            "shardgate-journal",
         ],
     ),
     ("s3-compat-tests", &["shardgate-tests"]),

@@ -64,18 +64,28 @@ impl ChainPosition {
     /// The record of the next commit.
     pub fn next(&self, changes: &[Change]) -> Record {
         let payload = encode_payload(changes);
+        Record {
+            position: self.after(&payload),
+            payload,
+        }
+    }
+
+    /// The place behind a commit of this payload.
+    fn after(&self, payload: &[u8]) -> Self {
         let number = CommitNumber(self.number.0 + 1);
         let hash = Sha256::new()
             .chain_update(self.hash)
             .chain_update(number.to_be_bytes())
-            .chain_update(&payload);
-        Record {
-            position: Self {
-                number,
-                hash: hash.finalize().into(),
-            },
-            payload,
+            .chain_update(payload);
+        Self {
+            number,
+            hash: hash.finalize().into(),
         }
+    }
+
+    /// Whether `record` is the next.
+    pub fn is_before(&self, record: &Record) -> bool {
+        record.position == self.after(&record.payload)
     }
 
     /// As it stands beside the rows of an engine.

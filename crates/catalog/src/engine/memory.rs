@@ -89,6 +89,11 @@ impl Engine for MemoryEngine {
     fn committed(&self) -> CommitNumber {
         self.state.lock().committed
     }
+
+    /// It is gone with the process, whatever is done.
+    async fn flush(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
 }
 
 #[async_trait]

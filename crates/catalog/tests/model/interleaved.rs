@@ -69,6 +69,10 @@ impl Engine for Interposed {
     fn committed(&self) -> CommitNumber {
         self.engine.committed()
     }
+
+    async fn flush(&self) -> Result<(), EngineError> {
+        self.engine.flush().await
+    }
 }
 
 /// Two gateways over one engine, with a bucket and an object in it.

@@ -93,6 +93,8 @@ impl Spare {
         if let State::Making { number, thread, .. } = std::mem::take(&mut self.0) {
             match thread.join() {
                 Ok(Ok(file)) => self.0 = State::Ready(Ready { number, file }),
+                // The disk was closed meanwhile.
+                Ok(Err(Errno::CANCELED)) => {}
                 Ok(Err(errno)) => tracing::warn!(%errno, "no spare journal file"),
                 Err(_) => tracing::error!("making a spare journal file panicked"),
             }

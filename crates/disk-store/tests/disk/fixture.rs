@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use shardgate_disk_store::{DiskOptions, LocalDisk, Note, VolumeFigures};
 use shardgate_wire::checksum::block_crcs;
 use shardgate_wire::conformance::sample;
@@ -10,7 +11,7 @@ use shardgate_wire::ids::{BlobId, CommitNumber};
 use shardgate_wire::store::ShardEnd;
 use shardgate_wire::{CallContext, ShardStore, StoreError};
 
-use crate::folder::{expected, new_disk, options};
+use crate::folder::{expected, journal_of, new_disk, options};
 
 const SMALL_LEN: usize = 300;
 const LONG_LEN: usize = 65_536 + 1000;
@@ -35,10 +36,12 @@ async fn write_fixture() {
     let disk = LocalDisk::open(&path, &expected(), options()).unwrap();
     let ctx = context();
     disk.assign(&ctx, &[sample::slot()]).await.unwrap();
-    disk.set_pool_map(&ctx, 12, b"map twelve".to_vec())
+    journal_of(&disk)
+        .set_map(&ctx, 12, Bytes::from_static(b"map twelve"))
         .await
         .unwrap();
-    disk.set_checkpoint_root(&ctx, b"root".to_vec())
+    journal_of(&disk)
+        .set_checkpoint(&ctx, Bytes::from_static(b"root"))
         .await
         .unwrap();
     let small = sample::small(&ctx, 1, SMALL_LEN);
@@ -101,8 +104,9 @@ async fn a_disk_of_version_1_reads() {
     assert_eq!(health.identity, sample::identity());
     assert_eq!(health.epoch, ctx.epoch);
     assert_eq!(health.told, (ctx.lineage, ctx.committed));
-    assert_eq!(disk.pool_map(), (12, b"map twelve".to_vec()));
-    assert_eq!(disk.checkpoint_root(), b"root");
+    let roots = journal_of(&disk).roots().await.unwrap();
+    assert_eq!((roots.map_number, &roots.map[..]), (12, &b"map twelve"[..]));
+    assert_eq!(&roots.checkpoint[..], b"root");
     for (blob, len) in [(1, SMALL_LEN), (2, LONG_LEN)] {
         let key = sample::key(blob);
         let read = disk.read(key, 0, len as u32).await.unwrap();

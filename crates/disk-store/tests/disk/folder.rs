@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use shardgate_disk_store::{DiskOptions, Expected, LocalDisk, NewDisk, OpenError};
 use shardgate_wire::conformance::sample;
+use shardgate_wire::journal::JournalDisk;
 use shardgate_wire::{Medium, ShardKey, ShardStore};
 use tempfile::TempDir;
 
@@ -132,4 +133,9 @@ impl Folder {
         let trailer = &bytes[bytes.len() - 96..];
         u32::from_be_bytes(trailer[12..16].try_into().unwrap()) as usize
     }
+}
+
+/// The disk's journal and its roots, beside its shards.
+pub fn journal_of(disk: &LocalDisk) -> &dyn JournalDisk {
+    disk
 }

@@ -5,13 +5,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use shardgate_disk_store::{DiskOptions, Expected, LocalDisk, NewDisk, OpenError};
 use shardgate_wire::conformance::sample;
 use shardgate_wire::ids::{ClusterId, CommitNumber, DiskId, LineageId};
 use shardgate_wire::{ShardStore, StoreError};
 use tempfile::TempDir;
 
-use crate::folder::{Folder, expected, new_disk, options};
+use crate::folder::{Folder, expected, journal_of, new_disk, options};
 
 /// Every file below `path`: its bytes, inode, and time of change.
 fn snapshot(path: &Path) -> BTreeMap<PathBuf, (Vec<u8>, u64, i64, i64)> {
@@ -189,8 +190,12 @@ async fn either_copy_of_the_records_may_be_damaged() {
     let disk = folder.open_assigned().await;
     let ctx = sample::context(7);
     disk.raise_epoch(&ctx).await.unwrap();
-    disk.set_pool_map(&ctx, 3, b"map".to_vec()).await.unwrap();
-    disk.set_checkpoint_root(&ctx, b"checkpoint".to_vec())
+    journal_of(&disk)
+        .set_map(&ctx, 3, Bytes::from_static(b"map"))
+        .await
+        .unwrap();
+    journal_of(&disk)
+        .set_checkpoint(&ctx, Bytes::from_static(b"checkpoint"))
         .await
         .unwrap();
     disk.close().await;
@@ -214,8 +219,9 @@ async fn either_copy_of_the_records_may_be_damaged() {
             let disk = folder.open();
             let health = disk.health().await.unwrap();
             assert_eq!((health.epoch, health.fenced), (ctx.epoch, None), "{name}");
-            assert_eq!(disk.pool_map(), (3, b"map".to_vec()));
-            assert_eq!(disk.checkpoint_root(), b"checkpoint");
+            let roots = journal_of(&disk).roots().await.unwrap();
+            assert_eq!((roots.map_number, &roots.map[..]), (3, &b"map"[..]));
+            assert_eq!(&roots.checkpoint[..], b"checkpoint");
             let put = disk.put(&ctx, sample::small(&ctx, 1, 10)).await;
             assert_eq!(put, Ok(()), "{name}");
             disk.close().await;
@@ -325,21 +331,28 @@ async fn maps_of_lower_numbers_are_refused() {
     let folder = Folder::new();
     let disk = folder.open();
     let ctx = sample::context(1);
-    assert_eq!(disk.pool_map(), (0, vec![]));
-    disk.set_pool_map(&ctx, 2, b"two".to_vec()).await.unwrap();
-    let lower = disk.set_pool_map(&ctx, 1, b"one".to_vec()).await;
+    let roots = journal_of(&disk).roots().await.unwrap();
+    assert_eq!((roots.map_number, &roots.map[..]), (0, &b""[..]));
+    journal_of(&disk)
+        .set_map(&ctx, 2, Bytes::from_static(b"two"))
+        .await
+        .unwrap();
+    let lower = journal_of(&disk)
+        .set_map(&ctx, 1, Bytes::from_static(b"one"))
+        .await;
     assert!(
         matches!(lower, Err(StoreError::BadCall { .. })),
         "{lower:?}"
     );
     let mut stale = ctx;
     stale.epoch.number = 0;
-    let refused = disk.set_pool_map(&stale, 9, vec![]).await;
+    let refused = journal_of(&disk).set_map(&stale, 9, Bytes::new()).await;
     assert!(
         matches!(refused, Err(StoreError::StaleEpoch { .. })),
         "{refused:?}"
     );
-    assert_eq!(disk.pool_map(), (2, b"two".to_vec()));
+    let roots = journal_of(&disk).roots().await.unwrap();
+    assert_eq!((roots.map_number, &roots.map[..]), (2, &b"two"[..]));
 }
 
 #[tokio::test]

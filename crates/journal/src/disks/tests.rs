@@ -74,7 +74,7 @@ fn each_row_of_the_table() {
                 .filter(|disk| journal.contains(&disk.disk))
                 .collect();
             for lost in 0..=journal.len() {
-                let members = choose_members(&placed, &journal[lost..], row.parity);
+                let members = choose_members(&placed, &journal[lost..], row.parity, &[]);
                 assert_eq!(
                     members.is_some(),
                     lost <= row.survives,
@@ -101,8 +101,8 @@ fn four_disks_go_on_after_two_losses_one_after_another() {
     assert!(!second.contains(&first[0]) && second.len() == 3);
     let living: Vec<DiskId> = second[1..].to_vec();
     let usable: Vec<DiskId> = left.iter().map(|disk| disk.disk).collect();
-    assert!(choose_members_for_change(&first, &second, &usable, 2).is_some());
-    assert!(choose_members(&left, &living, 2).is_some());
+    assert!(choose_members_for_change(&first, &second, &usable, 2, &[]).is_some());
+    assert!(choose_members(&left, &living, 2, &[]).is_some());
 }
 
 #[test]
@@ -138,11 +138,11 @@ fn journal_disks_are_spread_over_servers() {
 #[test]
 fn members_are_never_all_on_one_server_of_two() {
     let all = disks(&[2, 1]);
-    let members = choose_members(&all, &ids(1..=3), 1).unwrap();
+    let members = choose_members(&all, &ids(1..=3), 1, &[]).unwrap();
     assert!(members.contains(&DiskId(3)), "{members:?}");
-    assert_eq!(choose_members(&all, &ids(1..=2), 1), None);
+    assert_eq!(choose_members(&all, &ids(1..=2), 1, &[]), None);
     let one = disks(&[3]);
-    assert!(choose_members(&one, &ids(1..=2), 1).is_some());
+    assert!(choose_members(&one, &ids(1..=2), 1, &[]).is_some());
 }
 
 #[test]
@@ -151,9 +151,9 @@ fn another_device_comes_before_a_second_disk_of_one() {
     for disk in &mut all[..3] {
         disk.device = 1;
     }
-    let members = choose_members(&all, &ids(1..=5), 2).unwrap();
+    let members = choose_members(&all, &ids(1..=5), 2, &[]).unwrap();
     assert_eq!(members, [DiskId(1), DiskId(4), DiskId(5)]);
-    let members = choose_members(&all, &ids(1..=3), 2).unwrap();
+    let members = choose_members(&all, &ids(1..=3), 2, &[]).unwrap();
     assert_eq!(members, ids(1..=3));
 }
 
@@ -229,7 +229,7 @@ proptest! {
         let (old, new) = (ids(1..=old), ids(1 + shift..=shift + count));
         let usable: Vec<DiskId> = ids(1..=12).into_iter().filter(|d| !down.contains(&d.0)).collect();
         let possible = is_majority(&old, &usable) && is_majority(&new, &usable);
-        let members = choose_members_for_change(&old, &new, &usable, parity);
+        let members = choose_members_for_change(&old, &new, &usable, parity, &[]);
         prop_assert_eq!(members.is_some(), possible);
         for member in members.unwrap_or_default() {
             prop_assert!(usable.contains(&member));
@@ -244,7 +244,7 @@ proptest! {
         let journal = choose_journal(&all, &[], parity);
         let placed: Vec<Candidate> = all.into_iter().filter(|d| journal.contains(&d.disk)).collect();
         let usable: Vec<DiskId> = journal.iter().copied().filter(|d| down >> d.0 & 1 == 0).collect();
-        if let Some(members) = choose_members(&placed, &usable, parity) {
+        if let Some(members) = choose_members(&placed, &usable, parity, &[]) {
             prop_assert!(is_majority(&journal, &members));
             prop_assert!(members.iter().all(|member| usable.contains(member)));
             let distinct: BTreeSet<_> = members.iter().collect();

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use shardgate_wire::journal::{JournalDisk, JournalFile};
-use shardgate_wire::{CallContext, DiskId};
+use shardgate_wire::{CallContext, DiskId, StoreError};
 
-use super::{Planned, Recovered};
+use super::{Planned, Recovered, disk_error};
 use crate::chain::{Position, Record};
 use crate::error::{JournalError, Refusal};
 use crate::format::{Batch, Kind};
@@ -63,6 +63,11 @@ impl Replay {
         self.tail
     }
 
+    /// How far it is: what the catalog had, then the last record handed out.
+    pub fn at(&self) -> Position {
+        self.from
+    }
+
     /// Removes files that are no part of the journal, on the disks that take
     /// the call. How many there were.
     pub async fn remove_void(&mut self) -> usize {
@@ -105,8 +110,9 @@ impl Replay {
         }
     }
 
-    fn open(&self, planned: Planned) -> Current {
+    fn open(&self, mut planned: Planned) -> Current {
         let find = |disk: DiskId| self.disks.iter().find(|of| of.disk() == disk);
+        planned.holders.retain(|held| find(held.disk).is_some());
         let readers = planned
             .holders
             .iter()
@@ -130,8 +136,17 @@ impl Replay {
         let current = self.current.as_mut().expect("the caller opened it");
         let planned = &current.planned;
         let mut whole: Option<(Batch, u64)> = None;
-        for reader in &mut current.readers {
-            if let Ok(Ok((batch, len))) = reader.batch(current.offset).await
+        let mut silent = None;
+        for (reader, held) in current.readers.iter_mut().zip(&planned.holders) {
+            let read = match reader.batch(current.offset).await {
+                Ok(read) => read,
+                Err(StoreError::StaleEpoch { held }) => return Err(JournalError::Fenced(held)),
+                Err(error) => {
+                    silent = Some(disk_error(held.disk, error.into()));
+                    continue;
+                }
+            };
+            if let Ok((batch, len)) = read
                 && batch.segment == planned.segment
                 && batch.kind != Kind::Closing
                 && batch.before == current.at.number
@@ -144,6 +159,10 @@ impl Replay {
             }
         }
         let Some((batch, len)) = whole else {
+            // A disk that did not answer may have it: that is no loss yet.
+            if let Some(error) = silent {
+                return Err(error);
+            }
             return Err(Refusal::MissingSegment {
                 segment: planned.segment,
                 from: current.at.number,

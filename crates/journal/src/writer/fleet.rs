@@ -9,10 +9,10 @@ use shardgate_wire::{CallContext, DiskId, Epoch, StoreError};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::Member;
+use super::{Member, WriterOptions};
 use crate::contact::SharedContact;
 use crate::disks::{
-    Candidate, JournalMap, choose_members, choose_members_for_change, majority, segment_size,
+    Candidate, JournalMap, Lost, choose_members, choose_members_for_change, is_enough, segment_size,
 };
 use crate::lateness::Latencies;
 
@@ -50,6 +50,7 @@ pub(super) struct Fleet {
     disks: Vec<DiskId>,
     old: Option<Vec<DiskId>>,
     parity: usize,
+    lost: Lost,
     pub(super) latencies: Latencies,
     pub(super) contact: SharedContact,
     /// When a segment was last given up because a member was late.
@@ -91,19 +92,15 @@ impl Standing {
 }
 
 impl Fleet {
-    pub(super) fn new(
-        members: Vec<Member>,
-        map: &JournalMap,
-        parity: usize,
-        contact: SharedContact,
-    ) -> Self {
+    pub(super) fn new(members: Vec<Member>, map: &JournalMap, options: &WriterOptions) -> Self {
         let mut fleet = Self {
             slots: members.into_iter().map(Slot::of).collect(),
             disks: map.disks.clone(),
             old: map.old.clone(),
-            parity,
+            parity: options.parity,
+            lost: options.lost.clone(),
             latencies: Latencies::default(),
-            contact,
+            contact: options.contact.clone(),
             switched: None,
         };
         fleet.keep(map);
@@ -154,10 +151,11 @@ impl Fleet {
             .filter(|slot| slot.now().is_late())
             .map(|slot| slot.place.device)
             .collect();
+        let lost = self.lost.all();
         let mut usable: Vec<&Slot> = self
             .slots
             .iter()
-            .filter(|slot| slot.now().is_usable())
+            .filter(|slot| slot.now().is_usable() && !lost.contains(&slot.place.disk))
             .filter(|slot| !punctual || !late.contains(&slot.place.device))
             .collect();
         usable.sort_by_key(|slot| {
@@ -192,25 +190,26 @@ impl Fleet {
     }
 
     fn choose_of(&self, usable: &[DiskId]) -> Option<Vec<DiskId>> {
+        let lost = self.lost.all();
         if let Some(old) = &self.old {
-            return choose_members_for_change(old, &self.disks, usable, self.parity);
+            return choose_members_for_change(old, &self.disks, usable, self.parity, &lost);
         }
         let journal: Vec<Candidate> = self.slots.iter().map(|slot| slot.place).collect();
-        // A majority is of all journal disks, also of those that are not here.
-        let members = choose_members(&journal, usable, self.parity)?;
-        (members.len() >= majority(self.disks.len())).then_some(members)
+        // Enough is of all journal disks, also of those that are not here.
+        let members = choose_members(&journal, usable, self.parity, &lost)?;
+        is_enough(&self.disks, &members, &lost).then_some(members)
     }
 
     /// The epoch that so many disks have accepted that this writer can never
     /// have a majority again.
     pub(super) fn taken_over(&self) -> Option<Epoch> {
+        let lost = self.lost.all();
         let refusing = |quorum: &[DiskId]| {
-            let refused = |disk: &&DiskId| {
-                let slot = self.slot(**disk);
-                slot.is_some_and(|slot| slot.now().refused.is_some())
-            };
-            let left = quorum.len() - quorum.iter().filter(refused).count();
-            left < majority(quorum.len())
+            let left = quorum.iter().filter(|disk| {
+                let refused = self.slot(**disk).and_then(|slot| slot.now().refused);
+                refused.is_none() && !lost.contains(disk)
+            });
+            !is_enough(quorum, &left.copied().collect::<Vec<_>>(), &lost)
         };
         let taken = refusing(&self.disks) || self.old.as_deref().is_some_and(refusing);
         let refused = self.slots.iter().filter_map(|slot| slot.now().refused);

@@ -8,12 +8,16 @@ use bytes::Bytes;
 use shardgate_wire::journal::JournalFile;
 use shardgate_wire::{CallContext, DiskId, StoreError};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::fleet::Fleet;
 
 /// A segment is given up for lateness at most this often.
 pub(super) const BETWEEN_SWITCHES: Duration = Duration::from_secs(10);
+/// A disk that takes no call for so long has failed.
+const BUSY: Duration = Duration::from_secs(10);
+/// Between two tries of a call that a disk was too busy for.
+const AGAIN: Duration = Duration::from_millis(5);
 /// Between two looks whether a late member can be done without.
 const LOOK: Duration = Duration::from_millis(25);
 
@@ -127,13 +131,22 @@ impl Fleet {
         let contact = self.contact.clone();
         standing.send_modify(|standing| standing.under_way += 1);
         tokio::spawn(async move {
-            let sent = Instant::now();
-            let file = match at {
-                None => target.begin(&ctx, bytes).await,
-                Some((file, offset)) => {
-                    let done = target.append(&ctx, file, offset, bytes).await;
-                    done.map(|()| file)
+            let (mut sent, begun) = (Instant::now(), Instant::now());
+            // Too much to do is no failure, and the call may be made again;
+            // when it is too late for the others, this is not judged here.
+            let file = loop {
+                let file = match at {
+                    None => target.begin(&ctx, bytes.clone()).await,
+                    Some((file, offset)) => {
+                        let done = target.append(&ctx, file, offset, bytes.clone()).await;
+                        done.map(|()| file)
+                    }
+                };
+                if file != Err(StoreError::Busy) || begun.elapsed() > BUSY {
+                    break file;
                 }
+                sleep(AGAIN).await;
+                sent = Instant::now();
             };
             standing.send_modify(|standing| {
                 standing.under_way -= 1;
@@ -144,7 +157,7 @@ impl Fleet {
             if file.is_ok() {
                 contact.answered(disk, sent);
             }
-            let took = sent.elapsed();
+            let took = begun.elapsed();
             // A writer that waits no longer hears nothing.
             let _ = answers.try_send(Answer { disk, took, file });
         });

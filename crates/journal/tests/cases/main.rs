@@ -7,3 +7,4 @@ mod damage;
 mod late;
 mod losses;
 mod pool;
+mod rules;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardgate_journal::disks::{Candidate, JournalMap, choose_journal};
+use shardgate_journal::disks::{Candidate, JournalMap, Lost, choose_journal};
 use shardgate_journal::memory::{MemoryDisk, MemoryLink};
 use shardgate_journal::recover::Request;
 use shardgate_journal::{
@@ -117,6 +117,7 @@ impl Pool {
         let recovered = self.find().await?;
         let options = WriterOptions {
             parity: self.parity,
+            lost: Lost::new(self.lost.clone()),
             ..WriterOptions::default()
         };
         let (writer, mut replay) = recovered.settle(self.members(), options).await?;

@@ -78,7 +78,7 @@ impl Gateway {
     /// Writes a map until it counts; false if another epoch is in force.
     async fn write_map(&self, ctx: CallContext, map: &JournalMap) -> bool {
         let mut durable = Vec::new();
-        while !map.counts(&durable) {
+        while !map.has_enough(&durable, &[]) {
             for id in map.all() {
                 let link = self.links.iter().find(|link| link.disk() == id).unwrap();
                 match link.raise(&ctx).await {

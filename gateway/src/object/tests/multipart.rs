@@ -318,6 +318,24 @@ async fn a_catalog_without_room_takes_no_writes_and_all_deletes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_journal_near_its_bound_slows_writes_down_and_takes_all_deletes() {
+    let store = fixture("1+2", &SIX).await;
+    let content = bytes(70_000, 1);
+    store.put("kept", &content).await.unwrap();
+    store.catalog_room.set_journal_full(true);
+    let slow = store.put("new", &bytes(10, 2)).await.unwrap_err();
+    assert!(matches!(slow, ObjectError::SlowDown), "{slow:?}");
+    assert_eq!(store.get("kept").await.unwrap(), content);
+    let deleted = store
+        .service
+        .delete_object(&store.bucket, "kept", DeleteCondition::None)
+        .await;
+    assert!(deleted.unwrap());
+    store.catalog_room.set_journal_full(false);
+    store.put("new", &content).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_part_of_another_checksum_than_the_upload_is_refused_at_once() {
     let store = fixture("1+2", &SIX).await;
     let sha = Some((ChecksumAlgorithm::Sha256, ChecksumKind::Composite));

@@ -97,18 +97,8 @@ fn are(folders: &[String]) -> String {
 
 /// Decides what to do with what was found at each place; `Err` is a place
 /// that did not answer, with its label.
-///
-/// # Errors
-/// [`PlanError`].
-pub fn plan(
-    cluster: Option<ClusterId>,
-    rows: &[DiskRow],
-    surveys: &[Result<Survey, String>],
-) -> Result<Plan, PlanError> {
+pub fn plan(cluster: ClusterId, rows: &[DiskRow], surveys: &[Result<Survey, String>]) -> Plan {
     let found = flatten(surveys);
-    let Some(cluster) = cluster else {
-        return plan_new(&found, surveys);
-    };
     let mut plan = Plan::default();
     let mut by_disk: BTreeMap<DiskId, Vec<(DiskIdentity, &At)>> = BTreeMap::new();
     for (at, _, state) in &found {
@@ -140,7 +130,7 @@ pub fn plan(
     for error in surveys.iter().filter_map(|survey| survey.as_ref().err()) {
         plan.warnings.push(error.clone());
     }
-    Ok(plan)
+    plan
 }
 
 type Folder<'a> = (At, Option<Medium>, &'a FoundState);
@@ -163,11 +153,20 @@ fn flatten(surveys: &[Result<Survey, String>]) -> Vec<Folder<'_>> {
     found
 }
 
-fn plan_new(found: &[Folder<'_>], surveys: &[Result<Survey, String>]) -> Result<Plan, PlanError> {
+/// The folders that become the disks of a new cluster. Those of `begun` were
+/// made by a start of it that was cut short.
+///
+/// # Errors
+/// [`PlanError`].
+pub fn plan_new(
+    begun: Option<ClusterId>,
+    surveys: &[Result<Survey, String>],
+) -> Result<Vec<(At, Option<Medium>)>, PlanError> {
+    let found = flatten(surveys);
     let disks: Vec<(&At, &DiskIdentity)> = found
         .iter()
         .filter_map(|(at, _, state)| match state {
-            FoundState::Disk(identity) => Some((at, identity)),
+            FoundState::Disk(identity) if Some(identity.cluster) != begun => Some((at, identity)),
             _ => None,
         })
         .collect();
@@ -181,7 +180,7 @@ fn plan_new(found: &[Folder<'_>], surveys: &[Result<Survey, String>]) -> Result<
         .iter()
         .filter_map(|survey| survey.as_ref().err().cloned())
         .collect();
-    for (at, _, state) in found {
+    for (at, _, state) in &found {
         match state {
             FoundState::Missing => problems.push(format!("there is no folder {}", at.folder)),
             FoundState::Failed { why } => problems.push(why.clone()),
@@ -194,13 +193,26 @@ fn plan_new(found: &[Folder<'_>], surveys: &[Result<Survey, String>]) -> Result<
     if found.is_empty() {
         return Err(PlanError::NoDisks);
     }
-    Ok(Plan {
-        format: found
-            .iter()
-            .map(|(at, medium, _)| (at.clone(), *medium))
-            .collect(),
-        ..Plan::default()
-    })
+    let blank = found
+        .into_iter()
+        .filter(|(_, _, state)| **state == FoundState::Blank);
+    Ok(blank.map(|(at, medium, _)| (at, medium)).collect())
+}
+
+/// The disks of a cluster that are found, and where. One that is found twice
+/// is left out: nobody can tell which is the copy.
+pub fn disks_of(cluster: ClusterId, surveys: &[Result<Survey, String>]) -> Vec<(DiskIdentity, At)> {
+    let mut by_disk: BTreeMap<DiskId, Vec<(DiskIdentity, At)>> = BTreeMap::new();
+    for (at, _, state) in flatten(surveys) {
+        if let FoundState::Disk(identity) = state
+            && identity.cluster == cluster
+        {
+            let here = by_disk.entry(identity.disk).or_default();
+            here.push((*identity, at));
+        }
+    }
+    let once = by_disk.into_values().filter(|here| here.len() == 1);
+    once.flatten().collect()
 }
 
 fn found_twice(disk: DiskId, here: &[(DiskIdentity, &At)]) -> String {

@@ -49,14 +49,19 @@ fn folders<'a>(at: impl IntoIterator<Item = &'a At>) -> Vec<&'a str> {
 #[test]
 fn all_blank_and_no_catalog_is_a_new_cluster() {
     let found = [place(&[("a", FoundState::Blank), ("b", FoundState::Blank)])];
-    let plan = plan(None, &[], &found).unwrap();
-    assert_eq!(folders(plan.format.iter().map(|(at, _)| at)), ["a", "b"]);
+    let blank = plan_new(None, &found).unwrap();
+    assert_eq!(folders(blank.iter().map(|(at, _)| at)), ["a", "b"]);
+    // A start of it that was cut short had made the first.
+    let found = [place(&[("a", identity(9, 1)), ("b", FoundState::Blank)])];
+    let blank = plan_new(Some(ClusterId(9)), &found).unwrap();
+    assert_eq!(folders(blank.iter().map(|(at, _)| at)), ["b"]);
+    assert!(plan_new(Some(ClusterId(8)), &found).is_err());
 }
 
 #[test]
 fn disks_without_their_catalog_are_never_made_anew() {
     let found = [place(&[("a", FoundState::Blank), ("b", identity(9, 1))])];
-    let error = plan(None, &[], &found).unwrap_err();
+    let error = plan_new(None, &found).unwrap_err();
     assert!(matches!(&error, PlanError::CatalogGone { folders, .. } if folders == &["b"]));
     assert!(error.to_string().contains("restored"), "{error}");
 }
@@ -86,16 +91,16 @@ fn a_new_cluster_begins_with_all_that_is_configured() {
             "agent x",
         ),
     ] {
-        let error = plan(None, &[], &found).unwrap_err();
+        let error = plan_new(None, &found).unwrap_err();
         assert!(error.to_string().contains(problem), "{error}");
     }
-    assert_eq!(plan(None, &[], &[]), Err(PlanError::NoDisks));
+    assert_eq!(plan_new(None, &[]), Err(PlanError::NoDisks));
 }
 
 #[test]
 fn swapped_disks_are_known_by_their_identity() {
     let found = [place(&[("a", identity(1, 2)), ("b", identity(1, 1))])];
-    let plan = plan(Some(OURS), &[row(1, "a"), row(2, "b")], &found).unwrap();
+    let plan = plan(OURS, &[row(1, "a"), row(2, "b")], &found);
     let opened: Vec<_> = plan
         .open
         .iter()
@@ -108,7 +113,7 @@ fn swapped_disks_are_known_by_their_identity() {
 #[test]
 fn a_blank_folder_where_a_disk_was_is_a_lost_disk() {
     let found = [place(&[("a", FoundState::Blank), ("b", identity(1, 2))])];
-    let plan = plan(Some(OURS), &[row(1, "a"), row(2, "b")], &found).unwrap();
+    let plan = plan(OURS, &[row(1, "a"), row(2, "b")], &found);
     assert!(plan.format.is_empty());
     assert_eq!(plan.missing.len(), 1);
     assert_eq!(plan.missing[0].1, "a is blank");
@@ -126,7 +131,7 @@ fn a_blank_folder_of_a_disk_declared_lost_waits_for_the_operator() {
         ..row(1, "a")
     };
     let found = [place(&[("a", FoundState::Blank)])];
-    let plan = plan(Some(OURS), &[lost], &found).unwrap();
+    let plan = plan(OURS, &[lost], &found);
     assert!(plan.format.is_empty() && plan.missing.is_empty());
     assert!(
         plan.warnings[0].contains("disk replace a"),
@@ -138,7 +143,7 @@ fn a_blank_folder_of_a_disk_declared_lost_waits_for_the_operator() {
 #[test]
 fn a_blank_folder_at_a_new_path_joins() {
     let found = [place(&[("a", identity(1, 1)), ("c", FoundState::Blank)])];
-    let plan = plan(Some(OURS), &[row(1, "a")], &found).unwrap();
+    let plan = plan(OURS, &[row(1, "a")], &found);
     assert_eq!(folders(plan.format.iter().map(|(at, _)| at)), ["c"]);
 }
 
@@ -156,7 +161,7 @@ fn what_is_not_ours_is_left_untouched() {
         ("e", identity(1, 4)),
         ("f", identity(1, 5)),
     ])];
-    let plan = plan(Some(OURS), &[row(1, "a"), row(2, "b"), lost], &found).unwrap();
+    let plan = plan(OURS, &[row(1, "a"), row(2, "b"), lost], &found);
     assert_eq!(plan.open.len(), 1);
     assert!(plan.format.is_empty());
     assert_eq!(
@@ -173,7 +178,7 @@ fn what_is_not_ours_is_left_untouched() {
 #[test]
 fn a_copied_disk_is_not_used_at_either_place() {
     let found = [place(&[("a", identity(1, 1)), ("b", identity(1, 1))])];
-    let plan = plan(Some(OURS), &[row(1, "a")], &found).unwrap();
+    let plan = plan(OURS, &[row(1, "a")], &found);
     assert!(plan.open.is_empty());
     assert!(plan.missing[0].1.contains("one is a copy"));
 }
@@ -185,6 +190,6 @@ fn a_silent_agent_is_named() {
         ..row(1, "a")
     };
     let found = [place(&[]), Err("agent x does not answer".into())];
-    let plan = plan(Some(OURS), &[agents], &found).unwrap();
+    let plan = plan(OURS, &[agents], &found);
     assert!(plan.missing[0].1.contains("agent x"), "{:?}", plan.missing);
 }

@@ -84,6 +84,7 @@ impl Server {
                 objects: Arc::new(store.clone()),
                 credentials: Arc::new(RootCredentials::new(ACCESS, SECRET).unwrap()),
                 clock: Arc::new(SystemClock),
+                contact: Arc::new(store.contact.clone()),
             },
         );
         let parts = ServerParts {

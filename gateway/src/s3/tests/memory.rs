@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -17,7 +19,7 @@ use shardgate_wire::ids::IdSource;
 
 use crate::object::*;
 use crate::s3::digest::Running;
-use crate::s3::{ObjectStore, OpenedObject, ReadStream};
+use crate::s3::{Answers, Contact, ObjectStore, OpenedObject, ReadStream};
 
 const CLASSES: [&str; 2] = ["STANDARD", "REDUCED_REDUNDANCY"];
 
@@ -31,6 +33,51 @@ pub(crate) struct MemoryStore {
     pub(crate) breaks_after: Arc<Mutex<Option<u64>>>,
     /// There is no room for more.
     pub(crate) full: CatalogRoom,
+    /// Whether anything may be answered.
+    pub(crate) contact: SetContact,
+    /// Whether reads wait, and whether one does.
+    hold: Arc<(AtomicBool, AtomicBool)>,
+}
+
+impl MemoryStore {
+    /// Lets reads wait, or go on.
+    pub(crate) fn hold(&self, hold: bool) {
+        self.hold.0.store(hold, Ordering::SeqCst);
+    }
+
+    /// Whether a read waits.
+    pub(crate) fn is_held(&self) -> bool {
+        self.hold.1.load(Ordering::SeqCst)
+    }
+
+    async fn pass(&self) {
+        while self.hold.0.load(Ordering::SeqCst) {
+            self.hold.1.store(true, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// What may be answered, as a test says.
+#[derive(Clone)]
+pub(crate) struct SetContact(Arc<Mutex<Answers>>);
+
+impl SetContact {
+    pub(crate) fn set(&self, answers: Answers) {
+        *self.0.lock() = answers;
+    }
+}
+
+impl Default for SetContact {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Answers::All)))
+    }
+}
+
+impl Contact for SetContact {
+    fn answers(&self) -> Answers {
+        *self.0.lock()
+    }
 }
 
 impl Default for MemoryStore {
@@ -42,6 +89,8 @@ impl Default for MemoryStore {
             ids: Arc::new(IdSource::new()),
             breaks_after: Arc::default(),
             full: CatalogRoom::default(),
+            contact: SetContact::default(),
+            hold: Arc::default(),
         }
     }
 }
@@ -276,6 +325,7 @@ impl ObjectStore for MemoryStore {
         key: &str,
     ) -> Result<Box<dyn OpenedObject>, ObjectError> {
         let read = self.catalog.read_object(bucket.incarnation, key).await;
+        self.pass().await;
         let read = read.map_err(error)?;
         let bytes = match read.inline {
             Some(bytes) => bytes,

@@ -130,17 +130,6 @@ impl<L: CommitLog> Work<L> {
                 let _ = answer.send(outcome);
             }
         }
-        self.end();
-    }
-
-    /// Leaves nothing for the next start to read from the log again.
-    fn end(&self) {
-        if self.broken.is_some() {
-            return;
-        }
-        if let Err(error) = self.db.flush() {
-            tracing::warn!(%error, "the next start reads the catalog's log again");
-        }
     }
 
     /// One round: evaluate, make durable, apply. Answers are for the caller.

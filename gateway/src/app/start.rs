@@ -1,0 +1,136 @@
+//! From disks to a catalog and a pool, and back.
+//!
+//! Owns the order in which journal, catalog and pool come up and go down.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shardgate_catalog::engine::RocksStopped;
+use shardgate_catalog::{Catalog, CatalogOptions};
+use tokio::time::{Instant, timeout};
+
+use super::{StartWishes, chain, classes};
+use crate::config::Settings;
+use crate::journal::start::{JournalStart, release, start_journal};
+use crate::journal::{Journal, Keeper, KeeperParts};
+use crate::pool::place::Place;
+use crate::pool::start::{Start, start_at};
+use crate::pool::{Pool, PoolSettings};
+use crate::seam::Clock;
+
+/// How long a stop waits for the journal's last batch.
+const LAST_BATCH: Duration = Duration::from_secs(5);
+/// How long a stop waits for a disk to hear that it is over.
+const RELEASE: Duration = Duration::from_secs(2);
+
+/// What a start makes.
+pub(super) struct Started {
+    pub(super) catalog: Catalog,
+    pub(super) pool: Pool,
+    pub(super) journal: Journal,
+    pub(super) keeper: Keeper,
+    /// Nothing is answered before.
+    pub(super) answer_from: Option<Instant>,
+}
+
+/// Starts the journal, with it the catalog, and over it the pool.
+pub(super) async fn start(
+    settings: &Settings,
+    own: &Path,
+    places: Vec<Arc<dyn Place>>,
+    clock: Arc<dyn Clock>,
+    wishes: StartWishes,
+) -> Result<Started, String> {
+    let pool_settings = PoolSettings {
+        classes: classes(settings),
+        ..PoolSettings::default()
+    };
+    let engine = open_engine(settings, own).await?;
+    let request = JournalStart {
+        places: places.clone(),
+        settings: pool_settings.clone(),
+        own: own.to_owned(),
+        lost: wishes.lost.clone(),
+        take_over: wishes.take_over,
+    };
+    let started = start_journal(request, engine).await;
+    let started = started.map_err(|error| error.to_string())?;
+    let journal = Journal::new(started.writer);
+    let engine = started.engine.start(journal.log());
+    let engine = engine.map_err(|error| format!("start the catalog: {error}"))?;
+    let catalog = Catalog::new(Arc::new(engine));
+    let start = Start {
+        catalog: catalog.clone(),
+        places,
+        settings: pool_settings,
+        clock,
+        declare_lost: wishes.lost,
+        cluster: started.map.cluster,
+        lineage: started.map.lineage,
+        epoch: journal.context().epoch,
+        opened: started.opened,
+        ways: started.ways,
+        lost: started.lost.clone(),
+    };
+    let pool = match start_at(start).await {
+        Ok(pool) => pool,
+        Err(error) => {
+            // The catalog's thread may wait for disks; it must let go.
+            journal.give_up();
+            return Err(chain(&error));
+        }
+    };
+    let keeper = Keeper::new(KeeperParts {
+        journal: journal.clone(),
+        pool: pool.clone(),
+        map: started.map,
+        contact: started.contact,
+        lost: started.lost,
+    });
+    Ok(Started {
+        catalog,
+        pool,
+        journal,
+        keeper,
+        answer_from: started.answer_from,
+    })
+}
+
+async fn open_engine(settings: &Settings, own: &Path) -> Result<RocksStopped, String> {
+    let options = CatalogOptions {
+        block_cache_bytes: settings.catalog.cache.0 as usize,
+        ..CatalogOptions::default()
+    };
+    let path = own.join("rocksdb");
+    let place = path.display().to_string();
+    let open = move || RocksStopped::open(&path, &options);
+    let opened = tokio::task::spawn_blocking(open).await;
+    let opened = opened.map_err(|error| format!("open the catalog in {place}: {error}"))?;
+    opened.map_err(|error| {
+        format!(
+            "open the catalog in {place}: {error}; if its files are damaged, restore it with \
+             `shardgate catalog restore`"
+        )
+    })
+}
+
+/// Ends the journal so that the next start has nothing to watch or replay,
+/// then closes the disks.
+pub(super) async fn stop(catalog: &Catalog, journal: &Journal, pool: &Pool, taken_over: bool) {
+    let ctx = journal.context();
+    let closed = match taken_over {
+        true => false,
+        false => timeout(LAST_BATCH, journal.close()).await.unwrap_or(false),
+    };
+    // Whatever still waits for disks ends here.
+    journal.give_up();
+    if let Err(error) = catalog.flush().await {
+        tracing::warn!(%error, "the catalog is not flushed: the next start replays more");
+    }
+    if closed {
+        release(&pool.inner.ways.open(), ctx, RELEASE).await;
+        tracing::info!(commit = ctx.committed.0, "journal closed");
+    }
+    pool.close().await;
+}

@@ -1,0 +1,614 @@
+//! The first half of a start: from folders and agents to a journal that is
+//! written and a catalog that is whole (PROTOCOL.md 1 to 3).
+//!
+//! Owns the order: find disks, follow the pool map, be free to start or watch,
+//! raise the epoch, read the map again, recover, complete the map, settle,
+//! replay. Invariants: nothing is read of the journal before the epoch is
+//! durable on enough journal disks; nothing is answered before what is shown
+//! cannot be gone again; a catalog that is not on the journal's chain is
+//! refused, never continued.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use shardgate_catalog::engine::{EngineError, RocksStopped};
+use shardgate_journal::contact::SharedContact;
+use shardgate_journal::disks::{
+    Candidate, JournalMap, Lost, MapStep, check_quorum, choose_journal,
+};
+use shardgate_journal::map::{MapDiskState, PoolMap, follow, read_maps, write_map};
+use shardgate_journal::recover::{Recovered, Request};
+use shardgate_journal::start::{Before, First, WATCH, Watch, Watched, first};
+use shardgate_journal::{JournalError, Member, Position, Refusal, Writer, WriterOptions, recover};
+use shardgate_wire::journal::{JournalDisk, JournalStanding};
+use shardgate_wire::{CallContext, ClusterId, CommitNumber, DiskId, Epoch, InstanceId, LineageId};
+use thiserror::Error;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::find::{Found, candidate};
+use super::own::OwnRecord;
+use super::replay::replay_into;
+use crate::placement::PoolView;
+use crate::placement::scheme::class_scheme;
+use crate::pool::PoolSettings;
+use crate::pool::place::Place;
+use crate::pool::start::plan::PlanError;
+use crate::pool::ways::{DiskWays, JournalWays};
+
+/// Between two looks while too few disks answer.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// How long one disk may take for one call of a recovery.
+const ANSWER: Duration = Duration::from_secs(20);
+/// Between two questions while another gateway may live.
+const ASK: Duration = Duration::from_secs(1);
+/// How often a start begins anew because the map had changed meanwhile.
+const ROUNDS: usize = 5;
+
+/// What the journal's half of a start needs.
+pub struct JournalStart {
+    /// Where disks are.
+    pub places: Vec<Arc<dyn Place>>,
+    /// What can be set.
+    pub settings: PoolSettings,
+    /// The gateway's own folder, locked.
+    pub own: PathBuf,
+    /// Disks that the operator names lost for good.
+    pub lost: Vec<DiskId>,
+    /// Whether the operator wants to take over from a gateway that may live.
+    pub take_over: bool,
+}
+
+/// What it leaves.
+pub struct JournalStarted {
+    /// The catalog, up to the last acknowledged commit.
+    pub engine: RocksStopped,
+    /// The journal.
+    pub writer: Writer,
+    /// The pool map in force.
+    pub map: PoolMap,
+    /// Disks that are open.
+    pub opened: BTreeMap<DiskId, DiskWays>,
+    /// The journal's ways to them.
+    pub ways: JournalWays,
+    /// Who was heard when.
+    pub contact: SharedContact,
+    /// Disks named lost for good.
+    pub lost: Lost,
+    /// Nothing is answered before: another gateway may still do so.
+    pub answer_from: Option<Instant>,
+}
+
+/// Why the journal does not start.
+#[derive(Debug, Error)]
+pub enum JournalStartError {
+    /// What was found does not allow it.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The gateway's own folder.
+    #[error("the gateway's own folder: {0}")]
+    Own(#[source] std::io::Error),
+    /// The catalog is of another cluster than the folder says.
+    #[error("the catalog is of cluster {catalog}, its folder of {own}")]
+    OtherCluster {
+        /// What the catalog says.
+        catalog: ClusterId,
+        /// What the folder says.
+        own: ClusterId,
+    },
+    /// A disk of a cluster that has no pool map yet holds data.
+    #[error(
+        "{folder} holds data, no disk has a pool map and the catalog is empty: restore the catalog \
+         with `shardgate catalog restore`"
+    )]
+    HoldsData {
+        /// Which.
+        folder: String,
+    },
+    /// A blank folder did not become a disk.
+    #[error("format {folder}: {why}")]
+    Format {
+        /// Which.
+        folder: String,
+        /// Why.
+        why: String,
+    },
+    /// Too few disks of a pool that has no map yet.
+    #[error("{found} of {of} disks are found, and more than half must be: {}", silent.join("; "))]
+    TooFewDisks {
+        /// So many.
+        found: usize,
+        /// Of so many.
+        of: usize,
+        /// Places that do not answer.
+        silent: Vec<String>,
+    },
+    /// Too few journal disks answer.
+    #[error(
+        "{refusal}{}; a disk that is gone for good is named with --lost ID",
+        places(silent)
+    )]
+    NoMajority {
+        /// Which.
+        refusal: Box<Refusal>,
+        /// Places that do not answer.
+        silent: Vec<String>,
+    },
+    /// Another gateway lives.
+    #[error(
+        "another gateway runs on these disks (epoch {}, instance {}): stop it, or start with \
+         --take-over", .0.number, .0.instance
+    )]
+    Alive(Epoch),
+    /// The local catalog cannot be continued.
+    #[error("{0}; restore the catalog with `shardgate catalog restore`")]
+    Restore(Box<Refusal>),
+    /// The journal's.
+    #[error(transparent)]
+    Journal(Box<JournalError>),
+    /// The catalog's.
+    #[error("catalog: {0}")]
+    Engine(#[from] EngineError),
+    /// The pool map changed again and again.
+    #[error("the pool map changed while this gateway started: another one starts too")]
+    Unsettled,
+}
+
+fn places(silent: &[String]) -> String {
+    match silent {
+        [] => String::new(),
+        silent => format!("; no answer from {}", silent.join(", ")),
+    }
+}
+
+impl From<JournalError> for JournalStartError {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Refused(refusal) => refused(refusal),
+            error => Self::Journal(Box::new(error)),
+        }
+    }
+}
+
+fn refused(refusal: Refusal) -> JournalStartError {
+    match &refusal {
+        Refusal::NoMajority { .. } => JournalStartError::NoMajority {
+            refusal: Box::new(refusal),
+            silent: Vec::new(),
+        },
+        Refusal::NotOnChain(_) | Refusal::MissingSegment { .. } => {
+            JournalStartError::Restore(Box::new(refusal))
+        }
+        _ => JournalStartError::Journal(Box::new(refusal.into())),
+    }
+}
+
+/// Starts the journal and brings the catalog up to it.
+///
+/// # Errors
+/// [`JournalStartError`]; then nothing is shown, and nothing was formatted but
+/// for a new cluster.
+pub async fn start_journal(
+    start: JournalStart,
+    engine: RocksStopped,
+) -> Result<JournalStarted, JournalStartError> {
+    let own = OwnRecord::read(&start.own).map_err(JournalStartError::Own)?;
+    let cluster = known_cluster(own.as_ref(), &engine)?;
+    let starting = Starting {
+        found: Found::new(cluster.unwrap_or_else(ClusterId::random)),
+        begun: cluster,
+        own,
+        start,
+        engine,
+        answer_from: None,
+    };
+    starting.run().await
+}
+
+fn known_cluster(
+    own: Option<&OwnRecord>,
+    engine: &RocksStopped,
+) -> Result<Option<ClusterId>, JournalStartError> {
+    let row = engine.cluster()?;
+    match (own.map(|own| own.cluster), row.map(|row| row.cluster)) {
+        (Some(own), Some(catalog)) if own != catalog => {
+            Err(JournalStartError::OtherCluster { catalog, own })
+        }
+        (own, catalog) => Ok(catalog.or(own)),
+    }
+}
+
+struct Starting {
+    start: JournalStart,
+    found: Found,
+    /// The cluster, where it is not a new one.
+    begun: Option<ClusterId>,
+    own: Option<OwnRecord>,
+    engine: RocksStopped,
+    answer_from: Option<Instant>,
+}
+
+/// The newest map, and whether it is known to count.
+struct Newest {
+    map: PoolMap,
+    counts: bool,
+}
+
+impl Starting {
+    async fn run(mut self) -> Result<JournalStarted, JournalStartError> {
+        let mut newest = self.first_look().await?;
+        for _ in 0..ROUNDS {
+            let lost = self.lost(&newest.map);
+            let instance = self.be_free(&newest.map, &lost).await?;
+            let recovered = self.recover(&newest.map, instance, &lost).await?;
+            // Only now nobody else can write a map that counts.
+            match self.newest().await {
+                Some(again) if again.map != newest.map => {
+                    newest = again;
+                    continue;
+                }
+                Some(again) => newest = again,
+                // The first one, which is on no disk yet.
+                None if newest.map.number == 1 => {}
+                None => return Err(JournalStartError::Unsettled),
+            }
+            if !newest.counts {
+                let ctx = recovered.context();
+                self.write_map(&ctx, &newest.map, &lost).await?;
+            }
+            return self.settle(newest.map, recovered, lost).await;
+        }
+        Err(JournalStartError::Unsettled)
+    }
+
+    /// Disks named lost for good, now and before.
+    fn lost(&self, map: &PoolMap) -> Vec<DiskId> {
+        let mut lost = self.start.lost.clone();
+        let before = map.disks.iter().filter(|of| of.state == MapDiskState::Lost);
+        lost.extend(before.map(|disk| disk.id));
+        lost
+    }
+
+    /// Looks until enough journal disks answer, for as long as agents may
+    /// need to start.
+    async fn first_look(&mut self) -> Result<Newest, JournalStartError> {
+        let give_up = Instant::now() + self.start.settings.start_patience;
+        loop {
+            self.found.look(&self.start).await;
+            let outcome = self.look_once().await;
+            match outcome {
+                Err(error) if Instant::now() >= give_up => return Err(error),
+                Err(error) if self.found.silent().is_empty() => return Err(error),
+                Err(error) => tracing::info!(%error, "waiting for places that do not answer yet"),
+                Ok(newest) => return Ok(newest),
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn look_once(&mut self) -> Result<Newest, JournalStartError> {
+        let Some(newest) = self.newest().await else {
+            return self.first_map().await;
+        };
+        let lost = self.lost(&newest.map);
+        let answered = self.found.journals(&lost);
+        let answered: Vec<DiskId> = answered.iter().map(|disk| disk.disk()).collect();
+        let enough = check_quorum(&newest.map.journal_map(), &answered, &lost);
+        enough.map_err(|refusal| JournalStartError::NoMajority {
+            refusal: Box::new(refusal),
+            silent: self.found.silent(),
+        })?;
+        Ok(newest)
+    }
+
+    /// The newest map of the disks that are open.
+    async fn newest(&self) -> Option<Newest> {
+        let within = self.start.settings.survey_timeout;
+        let maps = read_maps(&self.found.journals(&self.start.lost), within).await;
+        // Disks that were not found cannot be asked any better.
+        let mut asked: Vec<DiskId> = self.found.disks.keys().copied().collect();
+        loop {
+            match follow(&maps, &asked)? {
+                (_, MapStep::Ask(more)) => asked.extend(more),
+                (map, MapStep::Complete(_)) => return Some(Newest { map, counts: false }),
+                (map, MapStep::Settled(_)) => return Some(Newest { map, counts: true }),
+            }
+        }
+    }
+
+    /// The first map: of a new cluster, or of one from before there was a
+    /// journal.
+    async fn first_map(&mut self) -> Result<Newest, JournalStartError> {
+        let lineage = match self.engine.cluster()? {
+            Some(row) => {
+                let members = self.engine.member_disks()?;
+                let found = members
+                    .iter()
+                    .filter(|id| self.found.disks.contains_key(id));
+                let (found, of) = (found.count(), members.len());
+                if found * 2 <= of {
+                    let silent = self.found.silent();
+                    return Err(JournalStartError::TooFewDisks { found, of, silent });
+                }
+                row.lineage
+            }
+            None => {
+                let own = self.start.own.clone();
+                self.found.format(&self.start, self.begun, &own).await?;
+                self.own = OwnRecord::read(&own).map_err(JournalStartError::Own)?;
+                self.begun = Some(self.found.cluster);
+                LineageId::random()
+            }
+        };
+        let map = PoolMap {
+            number: 1,
+            epoch: Epoch::default(),
+            cluster: self.found.cluster,
+            lineage,
+            journal: choose_journal(&self.found.candidates(), &[], self.parity()),
+            old: None,
+            disks: self.found.map_disks(),
+        };
+        tracing::info!(journal = map.journal.len(), "first pool map");
+        Ok(Newest { map, counts: false })
+    }
+
+    /// The most parity shards of any class in this pool.
+    fn parity(&self) -> usize {
+        let view = PoolView {
+            disks: self.found.views(),
+        };
+        let classes = self.start.settings.classes.iter();
+        let schemes = classes.filter_map(|of| class_scheme(&view, of.scheme.fixed(), of.medium));
+        let parities = schemes.map(|scheme| usize::from(scheme.parity()));
+        parities.max().unwrap_or(0)
+    }
+
+    /// Waits until this gateway may raise the epoch; returns its instance.
+    async fn be_free(
+        &mut self,
+        map: &PoolMap,
+        lost: &[DiskId],
+    ) -> Result<InstanceId, JournalStartError> {
+        let journal = map.journal_map();
+        let held = self.standings(&journal).await;
+        let held = held.iter().map(|(_, of, _)| of.epoch);
+        let held = held.max_by_key(|epoch| epoch.number).unwrap_or_default();
+        let own = self.own.as_ref();
+        let ours = own.is_some_and(|own| own.instances.contains(&held.instance));
+        let is_local = |disk: &DiskId| {
+            let found = self.found.disks.get(disk);
+            found.is_some_and(|found| found.at.agent.is_none())
+        };
+        let before = Before {
+            closed: held.instance == RELEASED,
+            our_folder: ours.then_some(held.instance),
+            // Whoever opened a disk here holds the lock on its folder.
+            all_locked: journal.all().iter().all(is_local),
+            take_over: self.start.take_over,
+        };
+        match first(&before, held) {
+            First::Free => {}
+            First::Watch => self.watch(journal, lost, held).await?,
+            First::TakeOver => {
+                tracing::warn!(
+                    epoch = held.number,
+                    "taking over from a gateway that may live"
+                );
+                self.answer_from = Some(Instant::now() + WATCH);
+            }
+        }
+        let instance = InstanceId::random();
+        let record = OwnRecord {
+            cluster: self.found.cluster,
+            instances: own.map_or_else(Vec::new, |own| own.instances.clone()),
+        };
+        let record = record.with_instance(instance);
+        let written = record.write(&self.start.own);
+        written.map_err(JournalStartError::Own)?;
+        self.own = Some(record);
+        Ok(instance)
+    }
+
+    async fn standings(&self, map: &JournalMap) -> Vec<(DiskId, JournalStanding, Instant)> {
+        let within = self.start.settings.probe_timeout;
+        let asked = map.all().into_iter().map(|disk| async move {
+            let sent = Instant::now();
+            let way = self.found.ways.get(disk);
+            let answer = timeout(within, way.standing()).await;
+            Some((disk, answer.ok()?.ok()?, sent))
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// Watches whether another gateway still calls.
+    async fn watch(
+        &self,
+        journal: JournalMap,
+        lost: &[DiskId],
+        held: Epoch,
+    ) -> Result<(), JournalStartError> {
+        tracing::info!(
+            epoch = held.number,
+            seconds = WATCH.as_secs(),
+            "another gateway was here last: watching whether it still calls"
+        );
+        let began = Instant::now();
+        let patience = WATCH + self.start.settings.start_patience;
+        let mut watch = Watch::new(journal.clone(), lost.to_vec(), held, began);
+        loop {
+            for (disk, standing, sent) in self.standings(&journal).await {
+                watch.saw(disk, &standing, sent, Instant::now());
+            }
+            match watch.watched(Instant::now()) {
+                Watched::Gone => return Ok(()),
+                Watched::Alive(epoch) => return Err(JournalStartError::Alive(epoch)),
+                Watched::GoOn if began.elapsed() > patience => {
+                    let answered: Vec<_> = self.standings(&journal).await;
+                    let answered: Vec<_> = answered.iter().map(|(disk, _, _)| *disk).collect();
+                    check_quorum(&journal, &answered, lost).map_err(JournalError::from)?;
+                    return Err(JournalStartError::Unsettled);
+                }
+                Watched::GoOn => sleep(ASK).await,
+            }
+        }
+    }
+
+    async fn recover(
+        &mut self,
+        map: &PoolMap,
+        instance: InstanceId,
+        lost: &[DiskId],
+    ) -> Result<Recovered, JournalStartError> {
+        let applied = self.engine.applied();
+        let request = Request {
+            ctx: CallContext {
+                cluster: self.found.cluster,
+                epoch: Epoch {
+                    number: 0,
+                    instance,
+                },
+                lineage: map.lineage,
+                committed: CommitNumber(0),
+            },
+            map: map.journal_map(),
+            lost: lost.to_vec(),
+            from: Position {
+                number: applied.number,
+                hash: applied.hash,
+            },
+            begun: map.number > 1,
+            answer_within: ANSWER,
+        };
+        let recovered = recover(&self.found.journals(lost), request).await?;
+        if self.answer_from.is_some() {
+            // Counted from when no older gateway can commit any more.
+            self.answer_from = Some(Instant::now() + WATCH);
+        }
+        if !recovered.is_complete() {
+            tracing::error!("journal disks were named lost: what they alone had is not known of");
+        }
+        for (disk, segment) in recovered.damaged() {
+            tracing::error!(%disk, %segment, "a segment of the journal is damaged there");
+        }
+        tracing::info!(
+            epoch = recovered.context().epoch.number,
+            applied = applied.number.0,
+            tail = recovered.tail().number.0,
+            unproven = recovered.unproven(),
+            "journal found"
+        );
+        Ok(recovered)
+    }
+
+    /// Writes a map to all disks until it counts.
+    async fn write_map(
+        &self,
+        ctx: &CallContext,
+        map: &PoolMap,
+        lost: &[DiskId],
+    ) -> Result<(), JournalStartError> {
+        let give_up = Instant::now() + self.start.settings.start_patience;
+        loop {
+            let disks = self.found.journals(lost);
+            let written = write_map(&disks, ctx, map, ANSWER).await;
+            let durable = written.map_err(JournalError::Fenced)?;
+            let enough = check_quorum(&map.journal_map(), &durable, lost);
+            match enough {
+                Ok(()) => return Ok(()),
+                Err(refusal) if Instant::now() >= give_up => return Err(refused(refusal)),
+                Err(_) => sleep(LOOK_AGAIN).await,
+            }
+        }
+    }
+
+    /// Makes what was found safe, and the catalog whole.
+    async fn settle(
+        mut self,
+        map: PoolMap,
+        recovered: Recovered,
+        lost: Vec<DiskId>,
+    ) -> Result<JournalStarted, JournalStartError> {
+        let contact = SharedContact::default();
+        let lost = Lost::new(lost);
+        let members = self.members(&map).await;
+        let options = WriterOptions {
+            parity: self.parity(),
+            lost: lost.clone(),
+            contact: contact.clone(),
+            checkpoints: Vec::new(),
+        };
+        let (mut writer, mut replay) = recovered.settle(members, options).await?;
+        self.engine = replay_into(&mut replay, self.engine).await?;
+        let void = replay.remove_void().await;
+        if void > 0 {
+            tracing::info!(void, "files that are no part of the journal were removed");
+        }
+        let mut map = map;
+        if map.number == 1 {
+            writer.begin_segment().await?;
+        }
+        if map.number == 1 || map.old.is_some() {
+            writer.change_done();
+            let ctx = writer.context();
+            map = map.settled(ctx.epoch);
+            self.write_map(&ctx, &map, &lost.all()).await?;
+        }
+        let opened = self.found.disks.into_iter();
+        Ok(JournalStarted {
+            engine: self.engine,
+            writer,
+            map,
+            opened: opened.map(|(disk, found)| (disk, found.ways)).collect(),
+            ways: self.found.ways,
+            contact,
+            lost,
+            answer_from: self.answer_from,
+        })
+    }
+
+    /// The journal disks, those that do not answer too: they may come back.
+    async fn members(&self, map: &PoolMap) -> Vec<Member> {
+        let journal = map.journal_map();
+        let standings = self.standings(&journal).await;
+        let sizes = standings.iter().map(|(_, of, _)| of.segment_bytes);
+        let least = sizes.min().unwrap_or(0);
+        let known = self.found.candidates();
+        let member = |disk: DiskId| Member {
+            disk: self.found.ways.get(disk),
+            place: place_of(disk, &known, map),
+            segment_bytes: least,
+        };
+        journal.all().into_iter().map(member).collect()
+    }
+}
+
+/// The instance of an epoch that nobody holds: a clean stop leaves it.
+pub(super) const RELEASED: InstanceId = InstanceId(0);
+
+/// What a disk fails together with, as far as it is known.
+pub(super) fn place_of(disk: DiskId, known: &[Candidate], map: &PoolMap) -> Candidate {
+    if let Some(known) = known.iter().find(|of| of.disk == disk) {
+        return *known;
+    }
+    let row = map.disks.iter().find(|of| of.id == disk);
+    candidate(disk, row.map_or("", |row| &row.server), None)
+}
+
+/// Says to the next start that this gateway is gone: an epoch of no instance.
+pub async fn release(disks: &[Arc<dyn JournalDisk>], mut ctx: CallContext, within: Duration) {
+    ctx.epoch = Epoch {
+        number: ctx.epoch.number + 1,
+        instance: RELEASED,
+    };
+    let calls = disks.iter().map(|disk| async move {
+        let _told = timeout(within, disk.raise(&ctx)).await;
+    });
+    join_all(calls).await;
+}
+
+#[cfg(test)]
+#[path = "start_tests.rs"]
+mod tests;

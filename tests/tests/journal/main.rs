@@ -1,0 +1,8 @@
+//! The journal under real gateways and agents: kills, lost and stopped
+//! journal disks, damaged catalogs, two gateways on the same agents.
+
+mod damage;
+mod kills;
+mod load;
+mod losses;
+mod takeover;
