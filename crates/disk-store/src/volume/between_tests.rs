@@ -169,9 +169,7 @@ fn note_all(engine: &Engine) {
             deleted: true,
             payload: vec![7; 64 * 1024],
         };
-        let kept = engine
-            .commit(&[Op::Note(sample::GROUP, BlobId(blob.into()), &note)])
-            .remove(0);
+        let kept = engine.keep_note(sample::GROUP, BlobId(blob.into()), Some(note));
         assert_eq!(kept, Ok(()));
     }
 }

@@ -135,6 +135,16 @@ impl Engine {
             .collect()
     }
 
+    /// Keeps a note of a blob, or drops it.
+    #[cfg(test)]
+    pub(crate) fn keep_note(&self, group: GroupId, blob: BlobId, note: Option<Note>) -> Answer {
+        let op = match &note {
+            Some(note) => Op::Note(group, blob, note),
+            None => Op::Forget(group, blob),
+        };
+        self.commit(&[op]).remove(0)
+    }
+
     fn commit_all(&self, writer: &mut Writer, ops: &[Op<'_>]) -> Vec<Answer> {
         let mut answers: Vec<Option<Answer>> = vec![None; ops.len()];
         let mut waiting: Vec<usize> = (0..ops.len()).collect();
