@@ -29,7 +29,7 @@ DATA ?= ./shardgate-data
 DISKS ?= 6
 LISTEN ?= 127.0.0.1:9000
 
-.PHONY: help setup rocksdb build demo check test test-unit test-clients bench bench-disk fmt clean
+.PHONY: help setup rocksdb build demo check test test-unit test-clients bench bench-catalog bench-disk fmt clean
 
 help:
 	@echo "make demo    build and run a pool of $(DISKS) local folders in $(DATA), S3 on $(LISTEN)"
@@ -38,6 +38,7 @@ help:
 	@echo "make check   formatting, clippy, licences and sources, documentation, tidy"
 	@echo "make test    every test, with the real S3 clients"
 	@echo "make bench   costs of the data path, memory and slow clients, into bench-results/"
+	@echo "make bench-catalog  commits per second, listings of ten million keys"
 	@echo "make bench-disk  the disk store beside a file per record, RocksDB and fio"
 	@echo "make fmt     formats the code"
 	@echo "make clean   removes build output (the RocksDB library and the tools stay in $(CACHE))"
@@ -77,6 +78,11 @@ bench: build
 	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- data-path
 	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- memory
 	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- slow
+
+# Fills buckets of ten million keys first.
+bench-catalog: rocksdb
+	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- commits
+	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- listing
 
 # An hour on a slow disk, and 50 GB of it for its 10 million records.
 bench-disk: rocksdb

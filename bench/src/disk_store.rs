@@ -53,18 +53,13 @@ struct Figures {
     large: Option<large::Figures>,
 }
 
-fn load_average() -> String {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.trim().to_owned()
-}
-
 /// Measures everything.
 pub(crate) async fn run(args: Args, output: &Path) -> Result<()> {
     fio::check()?;
     let folder = tempfile::Builder::new()
         .prefix("disk-store-bench-")
         .tempdir_in(&args.folder)?;
-    let load_average_before = load_average();
+    let load_average_before = report::load_average();
     let (mut written, mut syncs) = (Vec::new(), Vec::new());
     for len in writes::LENGTHS {
         for writers in writes::WRITERS {
@@ -83,7 +78,7 @@ pub(crate) async fn run(args: Args, output: &Path) -> Result<()> {
     };
     let figures = Figures {
         load_average_before,
-        load_average_after: load_average(),
+        load_average_after: report::load_average(),
         writes: written,
         syncs,
         large,

@@ -4,8 +4,10 @@
 //! next to nothing, and writes a JSON file and a readable table. Figures of
 //! one run are comparable with each other; those of two runs are not.
 
+mod commits;
 mod data_path;
 mod disk_store;
+mod listing;
 mod memory;
 mod report;
 mod slow;
@@ -35,6 +37,10 @@ enum What {
     /// Part of `disk-store`, which starts it.
     #[command(hide = true)]
     DiskStoreChild(disk_store::Child),
+    /// Durable commits of the catalog beside RocksDB by itself.
+    Commits(commits::Args),
+    /// Listings of buckets of ten thousand keys and of ten million.
+    Listing(listing::Args),
     /// Many slow clients, and a fast one beside them.
     Slow(slow::Args),
     /// Part of `slow`, which starts it.
@@ -53,6 +59,8 @@ fn main() -> std::io::Result<()> {
         What::Memory(what) => runtime.block_on(memory::run(what, &args.output)),
         What::DiskStore(what) => runtime.block_on(disk_store::run(what, &args.output)),
         What::DiskStoreChild(what) => runtime.block_on(disk_store::run_child(what)),
+        What::Commits(what) => runtime.block_on(commits::run(what, &args.output)),
+        What::Listing(what) => runtime.block_on(listing::run(what, &args.output)),
         What::Slow(what) => runtime.block_on(slow::run(what, &args.output)),
         What::SlowLoad(what) => runtime.block_on(slow::run_load(what)),
     }

@@ -19,6 +19,21 @@ pub(crate) fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
+/// User and system time of this process so far.
+pub(crate) fn cpu() -> Duration {
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(
+        u64::try_from(spent.tv_sec).expect("CPU time grows from zero"),
+        u32::try_from(spent.tv_nsec).expect("below a second"),
+    )
+}
+
+/// What else the machine does.
+pub(crate) fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.trim().to_owned()
+}
+
 /// Writes `NAME.json` and `NAME.txt`, and prints the table.
 pub(crate) fn write(output: &Path, name: &str, rows: &impl Serialize, table: &str) -> Result<()> {
     let json = serde_json::to_string_pretty(rows)?;

@@ -35,7 +35,7 @@ use crate::object::settings::ObjectSettings;
 use crate::object::{CatalogRoom, ObjectParts, ObjectService};
 use crate::pool::place::{LocalFolder, LocalFolders, Place};
 use crate::pool::{ClassSetting, Pool, SchemeSetting};
-use crate::s3::{Answers, Contact, S3Parts, S3Settings, ServedObjects, build_s3};
+use crate::s3::{Answers, BodyPace, Contact, S3Parts, S3Settings, ServedObjects, build_s3};
 use crate::seam::{Clock, SystemClock};
 use crate::server::{self, Limits, ServerParts, ServerSettings};
 
@@ -354,7 +354,10 @@ fn s3_settings(settings: &Settings) -> S3Settings {
             .map(|name| name.0.clone())
             .collect(),
         signature_v2: gateway.signature_v2,
-        body_idle: settings.limits.body_timeout.0,
+        body_pace: BodyPace {
+            idle: settings.limits.body_timeout.0,
+            least_rate: settings.limits.min_body_rate.0,
+        },
     }
 }
 
@@ -368,7 +371,6 @@ fn server_settings(settings: &Settings, token: crate::auth::SecretText) -> Serve
             connections: limits.connections,
             requests: limits.requests,
             header_time: limits.header_timeout.0,
-            body_idle: limits.body_timeout.0,
             write_idle: limits.body_timeout.0 * 2,
             ..Limits::default()
         },

@@ -33,6 +33,7 @@ mod object_path;
 mod object_read;
 mod object_write;
 mod operations;
+mod pace;
 mod probes;
 mod range;
 mod repair;
@@ -42,6 +43,7 @@ mod signature_v2;
 mod store;
 mod telemetry;
 
+pub use body::BodyPace;
 pub use build::{S3Parts, S3Settings, build_s3};
 pub use contact::{Answers, Contact};
 pub(crate) use encode::for_log;

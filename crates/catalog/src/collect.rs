@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
 use shardgate_wire::CommitNumber;
 
 use crate::catalog::{ATTEMPTS, Catalog};
@@ -15,7 +16,7 @@ use crate::engine::KeyRange;
 use crate::error::{CatalogError, Result};
 use crate::keys::{self, space};
 use crate::model::{BlobState, CondemnReason, CondemnedRow};
-use crate::row::LowWater;
+use crate::row::{LowWater, decode};
 
 /// Rows that one commit condemns or purges.
 const STEP: usize = 1000;
@@ -36,6 +37,24 @@ pub struct Condemned {
     pub cursor: CondemnedCursor,
     /// The blob, and why.
     pub row: CondemnedRow,
+}
+
+/// Some of the queue, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CondemnedPage {
+    /// Blobs that wait.
+    pub rows: Vec<Condemned>,
+    /// Rows that are not readable, and how. They stay where they are: which
+    /// blobs they name is not known.
+    pub damaged: Vec<(CondemnedCursor, String)>,
+}
+
+impl CondemnedPage {
+    /// The last place that it shows; `None`: the queue has ended.
+    pub fn last(&self) -> Option<CondemnedCursor> {
+        let row = self.rows.last().map(|row| row.cursor);
+        row.max(self.damaged.last().map(|(cursor, _)| *cursor))
+    }
 }
 
 impl Catalog {
@@ -63,33 +82,55 @@ impl Catalog {
     }
 
     /// Condemned blobs in order, those behind `after`.
+    ///
+    /// # Errors
+    /// [`CatalogError::Damaged`]: one of them is not readable.
     pub async fn condemned(
         &self,
         after: Option<CondemnedCursor>,
         limit: usize,
     ) -> Result<Vec<Condemned>> {
-        let low: Option<LowWater> = self.row(keys::CONDEMNED_LOW).await?;
-        let after = after.max(low.map(cursor_of));
-        self.condemned_after(after, limit).await
+        let page = self.condemned_page(after, limit).await?;
+        match page.damaged.into_iter().next() {
+            None => Ok(page.rows),
+            Some((_, why)) => Err(CatalogError::Damaged { why }),
+        }
     }
 
-    async fn condemned_after(
+    /// As [`Self::condemned`], with what is not readable beside the rest.
+    pub async fn condemned_page(
         &self,
         after: Option<CondemnedCursor>,
         limit: usize,
-    ) -> Result<Vec<Condemned>> {
+    ) -> Result<CondemnedPage> {
+        let low: Option<LowWater> = self.row(keys::CONDEMNED_LOW).await?;
+        let after = after.max(low.map(cursor_of));
+        let mut page = CondemnedPage::default();
+        for (cursor, raw) in self.queue_after(after, limit).await? {
+            match decode(&raw) {
+                Ok(row) => page.rows.push(Condemned { cursor, row }),
+                Err(error) => page.damaged.push((cursor, error.to_string())),
+            }
+        }
+        Ok(page)
+    }
+
+    /// Rows of the queue as they are stored.
+    async fn queue_after(
+        &self,
+        after: Option<CondemnedCursor>,
+        limit: usize,
+    ) -> Result<Vec<(CondemnedCursor, Bytes)>> {
         let mut range = KeyRange::prefix(vec![space::CONDEMNED]);
         if let Some(after) = after {
             range.start = keys::after(&keys::condemned(after.commit, after.index));
         }
-        let rows = self.rows(range, limit, keys::decode_condemned).await?;
-        let rows = rows.into_iter();
-        Ok(rows
-            .map(|((commit, index), row)| Condemned {
-                cursor: CondemnedCursor { commit, index },
-                row,
-            })
-            .collect())
+        let rows = self.raw_rows(range, limit).await?.into_iter();
+        rows.map(|(key, raw)| {
+            let (commit, index) = keys::decode_condemned(&key)?;
+            Ok((CondemnedCursor { commit, index }, raw))
+        })
+        .collect()
     }
 
     /// Takes blobs whose shards are gone from the queue, and raises the
@@ -109,10 +150,10 @@ impl Catalog {
             let (low_raw, low) = low.unzip();
             let low = low.map(cursor_of);
             // Commits go up: nothing is ever added below what is there.
-            let head = self.condemned_after(low, gone.len() + 1).await?;
-            let first_left = head.iter().find(|row| !gone.contains(&row.cursor));
-            let below =
-                |cursor: &CondemnedCursor| first_left.is_none_or(|left| *cursor < left.cursor);
+            let head = self.queue_after(low, gone.len() + 1).await?;
+            let mut left = head.into_iter().map(|(cursor, _)| cursor);
+            let first_left = left.find(|cursor| !gone.contains(cursor));
+            let below = |cursor: &CondemnedCursor| first_left.is_none_or(|left| *cursor < left);
             let raised = gone.iter().copied().filter(below).max().max(low);
             let mut draft = Draft::new();
             for blob in blobs {

@@ -20,6 +20,8 @@ use shardgate_wire::CommitNumber;
 use thiserror::Error;
 
 pub use memory::MemoryEngine;
+#[cfg(feature = "bench")]
+pub use rocks::PlainRocks;
 #[cfg(feature = "rocksdb")]
 pub use rocks::{RocksEngine, RocksOptions, RocksStopped};
 

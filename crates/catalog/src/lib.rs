@@ -28,7 +28,7 @@ mod uploads;
 
 pub use buckets::{BucketRef, NamedBucket};
 pub use catalog::Catalog;
-pub use collect::{Condemned, CondemnedCursor};
+pub use collect::{Condemned, CondemnedCursor, CondemnedPage};
 pub use complete::{CompleteFinish, CompletePart, CompleteRequest, Completed, MIN_PART_BYTES};
 pub use delete::DeleteCondition;
 #[cfg(feature = "rocksdb")]

@@ -156,12 +156,24 @@ fn credentials(settings: &Settings, data: &Path) -> Result<(RootCredentials, Key
     }
 }
 
+/// Where the keys are written before they are whole.
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
+/// Under its name the file is whole or not there: a start that is cut off
+/// leaves no half of it, which every later one would refuse.
 fn keep(path: &Path, keys: &RootCredentials) -> io::Result<()> {
+    let unfinished = unfinished(path);
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(path)?;
+        .open(&unfinished)?;
     write!(
         file,
         "{ACCESS}={}\n{SECRET}={}\n",
@@ -169,6 +181,7 @@ fn keep(path: &Path, keys: &RootCredentials) -> io::Result<()> {
         keys.secret().expose()
     )?;
     file.sync_all()?;
+    fs::rename(&unfinished, path)?;
     // The folder too, or the keys may be gone while the data is not.
     match path.parent() {
         Some(folder) => File::open(folder)?.sync_all(),
@@ -215,6 +228,37 @@ mod tests {
         assert_eq!((kept, source), (made, KeySource::Kept(path.clone())));
         fs::write(&path, "AWS_ACCESS_KEY_ID=x\n").expect("spoil it");
         assert!(credentials(&settings, dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_start_that_was_cut_off_is_gone_over() {
+        let dir = tempfile::tempdir().expect("make a folder");
+        let path = dir.path().join("credentials");
+        let left = unfinished(&path);
+        // What a start leaves that ends while it writes: readable by others,
+        // too, if another program made it.
+        fs::write(&left, "AWS_ACCESS_KEY_ID=ha").expect("leave a half");
+        fs::set_permissions(&left, fs::Permissions::from_mode(0o644)).expect("open it to all");
+        let settings = Settings::default();
+        let (made, source) = credentials(&settings, dir.path()).expect("made");
+        assert_eq!(source, KeySource::Made(path.clone()));
+        let mode = fs::metadata(&path).expect("the file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(!left.exists());
+        let (kept, _) = credentials(&settings, dir.path()).expect("kept");
+        assert_eq!(kept, made);
+    }
+
+    /// One that is cut off in the middle leaves nothing under the name.
+    #[test]
+    fn half_a_file_never_has_its_name() {
+        let dir = tempfile::tempdir().expect("make a folder");
+        let path = dir.path().join("credentials");
+        // In the way of the file that is written first: nothing can be.
+        fs::create_dir(unfinished(&path)).expect("stand in the way");
+        let settings = Settings::default();
+        assert!(credentials(&settings, dir.path()).is_err());
+        assert!(!path.exists());
     }
 
     #[test]

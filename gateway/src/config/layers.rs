@@ -57,6 +57,7 @@ const KEYS: &[&str] = &[
     "limits.background_rate",
     "limits.header_timeout",
     "limits.body_timeout",
+    "limits.min_body_rate",
     "log.format",
     "log.level",
 ];

@@ -136,6 +136,8 @@ pub struct LimitSettings {
     pub header_timeout: Period,
     /// Longest time without a byte of a body, either way.
     pub body_timeout: Period,
+    /// Least bytes per second of a request's body, over twice `body_timeout`.
+    pub min_body_rate: ByteSize,
 }
 
 /// Logs.
@@ -230,6 +232,7 @@ impl Default for LimitSettings {
             background_rate: ByteSize(64 << 20),
             header_timeout: seconds(10),
             body_timeout: seconds(60),
+            min_body_rate: ByteSize(1024),
         }
     }
 }

@@ -75,6 +75,8 @@ counts! {
     slow_downs,
     /// Blobs whose shards were purged.
     blobs_purged,
+    /// Condemned blobs whose records are damaged, and which are left alone.
+    condemned_damaged,
 }
 
 #[cfg(test)]

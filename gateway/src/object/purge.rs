@@ -4,7 +4,8 @@
 //! (PROTOCOL.md 7): only what a durable commit condemned is deleted, and only
 //! when no open read is older than that commit; a row leaves the queue when
 //! every disk of its slots has answered that the shard is gone, or is
-//! declared lost. What a disk that is away keeps is asked for again later.
+//! declared lost. What a disk that is away keeps is asked for again later;
+//! what a damaged record names is not known and stays, beside all others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use shardgate_catalog::{Condemned, CondemnedCursor};
 use shardgate_wire::store::MAX_BATCH;
 use shardgate_wire::{DiskId, ShardKey};
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::calls::Target;
 use super::core::Core;
@@ -29,20 +30,45 @@ const AT_ONCE: usize = 500;
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long blobs of a disk that is away are left alone.
 const RETRY: Duration = Duration::from_secs(60);
+/// Damaged records that are told of, once each.
+const MOST_TOLD: usize = 10_000;
 
 /// How far the task is.
+#[derive(Default)]
 struct Progress {
     after: Option<CondemnedCursor>,
     /// When to look again at what was left behind `after`.
     retry_at: Option<Instant>,
+    /// Damaged records that were met.
+    damaged: BTreeSet<CondemnedCursor>,
+}
+
+impl Progress {
+    /// Leaves a record alone, and says so once.
+    fn leave(&mut self, core: &Core, cursor: CondemnedCursor, why: &str) {
+        if self.damaged.len() == MOST_TOLD || !self.damaged.insert(cursor) {
+            return;
+        }
+        core.metrics.condemned_damaged.one();
+        let (commit, index) = (cursor.commit.0, cursor.index);
+        error!(
+            commit,
+            index, why, "a condemned blob's record is damaged, its shards stay"
+        );
+    }
+}
+
+/// What became of some blobs.
+struct Deleted {
+    /// Nothing is left of these.
+    gone: Vec<Condemned>,
+    /// What these name is not known, and why.
+    damaged: Vec<(CondemnedCursor, String)>,
 }
 
 /// Runs until the stop token is cancelled.
 pub(super) async fn run(core: Arc<Core>) {
-    let mut progress = Progress {
-        after: None,
-        retry_at: None,
-    };
+    let mut progress = Progress::default();
     loop {
         tokio::select! {
             () = core.stop.cancelled() => return,
@@ -60,66 +86,90 @@ pub(super) async fn run(core: Arc<Core>) {
 /// Takes all that may be purged now.
 async fn pass(core: &Core, progress: &mut Progress) -> Result<(), ObjectError> {
     if progress.retry_at.is_some_and(|at| at <= Instant::now()) {
-        *progress = Progress {
-            after: None,
-            retry_at: None,
-        };
+        progress.after = None;
+        progress.retry_at = None;
     }
     while !core.stop.is_cancelled() {
-        let page = core.catalog.condemned(progress.after, AT_ONCE).await?;
-        let allowed = page.len();
-        let page: Vec<Condemned> = page
-            .into_iter()
-            .take_while(|it| core.open_reads.allow_purge(it.cursor.commit))
-            .collect();
+        let page = core.catalog.condemned_page(progress.after, AT_ONCE).await?;
         let Some(last) = page.last() else {
             return Ok(());
         };
-        let last = last.cursor;
-        let gone = delete(core, &page).await?;
+        let held_back = page.rows.iter().map(|row| row.cursor);
+        let held_back = held_back
+            .filter(|cursor| !core.open_reads.allow_purge(cursor.commit))
+            .min();
+        let may_go = |cursor: &CondemnedCursor| held_back.is_none_or(|first| *cursor < first);
+        let damaged = page.damaged.iter().filter(|(cursor, _)| may_go(cursor));
+        for (cursor, why) in damaged {
+            progress.leave(core, *cursor, why);
+        }
+        let rows = page.rows.iter().copied();
+        let rows: Vec<_> = rows.filter(|row| may_go(&row.cursor)).collect();
+        let Deleted { gone, damaged } = delete(core, &rows).await?;
+        for (cursor, why) in &damaged {
+            progress.leave(core, *cursor, why);
+        }
         core.metrics.blobs_purged.add(gone.len() as u64);
-        if gone.len() < page.len() {
+        if gone.len() + damaged.len() < rows.len() {
             progress.retry_at.get_or_insert(Instant::now() + RETRY);
         }
         if !gone.is_empty() {
             core.catalog.purged(&gone).await?;
             debug!(blobs = gone.len(), "purged");
         }
-        progress.after = Some(last);
-        if page.len() < allowed {
+        if held_back.is_some() {
+            progress.after = rows.last().map(|row| row.cursor).max(progress.after);
             return Ok(());
         }
+        progress.after = Some(last);
         tokio::time::sleep(PAUSE).await;
     }
     Ok(())
 }
 
-/// Deletes the shards of these blobs; gives those of which nothing is left.
-async fn delete(core: &Core, page: &[Condemned]) -> Result<Vec<Condemned>, ObjectError> {
-    let mut by_disk: BTreeMap<DiskId, (Option<Target>, Vec<ShardKey>)> = BTreeMap::new();
-    let mut disks_of: Vec<BTreeSet<DiskId>> = Vec::with_capacity(page.len());
-    for condemned in page {
-        let row = &condemned.row;
-        let blob = BlobRef {
-            group: row.group,
-            blob: row.blob,
-            layout: row.layout,
-            len: 0,
-        };
-        let group = core.disks.group(row.group).await?;
-        let mut disks = BTreeSet::new();
-        for shard in 0..layout_of(&blob)?.shards() {
-            let slot = group.slot(&blob, shard);
-            let disk = group.row.slots[usize::from(slot)];
-            if core.disks.is_lost_for_good(disk) {
-                continue;
-            }
-            disks.insert(disk);
-            let entry = by_disk.entry(disk);
-            let (_, keys) = entry.or_insert_with(|| (core.target(&group, slot), Vec::new()));
-            keys.push(group.key(&blob, shard));
+/// What to delete, by disk.
+type ByDisk = BTreeMap<DiskId, (Option<Target>, Vec<ShardKey>)>;
+
+/// Adds the shards of a blob; gives the disks that they lie on.
+async fn shards_of(
+    core: &Core,
+    condemned: &Condemned,
+    by_disk: &mut ByDisk,
+) -> Result<BTreeSet<DiskId>, ObjectError> {
+    let row = &condemned.row;
+    let blob = BlobRef {
+        group: row.group,
+        blob: row.blob,
+        layout: row.layout,
+        len: 0,
+    };
+    let group = core.disks.group(row.group).await?;
+    let mut disks = BTreeSet::new();
+    for shard in 0..layout_of(&blob)?.shards() {
+        let slot = group.slot(&blob, shard);
+        let disk = group.row.slots[usize::from(slot)];
+        if core.disks.is_lost_for_good(disk) {
+            continue;
         }
-        disks_of.push(disks);
+        disks.insert(disk);
+        let entry = by_disk.entry(disk);
+        let (_, keys) = entry.or_insert_with(|| (core.target(&group, slot), Vec::new()));
+        keys.push(group.key(&blob, shard));
+    }
+    Ok(disks)
+}
+
+/// Deletes the shards of these blobs.
+async fn delete(core: &Core, rows: &[Condemned]) -> Result<Deleted, ObjectError> {
+    let mut by_disk = ByDisk::new();
+    let mut disks_of: Vec<(&Condemned, BTreeSet<DiskId>)> = Vec::with_capacity(rows.len());
+    let mut damaged = Vec::new();
+    for row in rows {
+        match shards_of(core, row, &mut by_disk).await {
+            Ok(disks) => disks_of.push((row, disks)),
+            Err(ObjectError::Damaged { why }) => damaged.push((row.cursor, why)),
+            Err(error) => return Err(error),
+        }
     }
     let mut deletions: FuturesUnordered<_> = by_disk
         .into_iter()
@@ -137,11 +187,12 @@ async fn delete(core: &Core, page: &[Condemned]) -> Result<Vec<Condemned>, Objec
             answered.insert(disk);
         }
     }
-    let gone = page.iter().zip(&disks_of);
-    Ok(gone
+    let gone = disks_of.into_iter();
+    let gone = gone
         .filter(|(_, disks)| disks.is_subset(&answered))
         .map(|(condemned, _)| *condemned)
-        .collect())
+        .collect();
+    Ok(Deleted { gone, damaged })
 }
 
 /// Whether all of them are gone from a disk.

@@ -1,6 +1,7 @@
 //! The body of a request, between the connection and s3s.
 //!
-//! Counts its bytes, ends it when the client stops sending, and checks at its
+//! Counts its bytes, ends it when the client stops sending or sends next to
+//! nothing, and checks at its
 //! end what s3s does not: that a signed aws-chunked body has its final chunk,
 //! and that a document is what its `Content-MD5` or checksum says. What is
 //! found wrong is kept in a [`FaultCell`], because s3s would report it as an
@@ -21,13 +22,14 @@ use tokio::time::{Instant, Sleep};
 
 use super::checksum::TrailerFault;
 use super::digest::DocumentDigest;
+use super::pace::Pace;
 use super::telemetry::Observed;
 
 /// What was wrong with a body.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The client sent nothing for too long.
-    #[error("no bytes within the time-out")]
+    /// The client sent nothing for too long, or too little.
+    #[error("not enough bytes within the time-out")]
     Idle,
     /// The connection broke off.
     #[error("the connection ended inside of the body")]
@@ -110,10 +112,22 @@ pub(crate) enum BodyCheck {
     },
 }
 
+/// How slowly a body may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyPace {
+    /// Time without a byte.
+    pub idle: Duration,
+    /// Bytes per second over twice that time; 0: any rate.
+    pub least_rate: u64,
+}
+
 /// A request's body with its checks.
 pub(crate) struct CheckedBody<B> {
     inner: B,
     idle: Duration,
+    pace: Pace,
+    /// Since when it waits for the client.
+    waits_since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
     observed: Observed,
     fault: FaultCell,
@@ -125,7 +139,7 @@ impl<B> CheckedBody<B> {
     /// Wraps a connection's body.
     pub(crate) fn new(
         inner: B,
-        idle: Duration,
+        pace: BodyPace,
         observed: Observed,
         fault: FaultCell,
         check: BodyCheck,
@@ -133,7 +147,9 @@ impl<B> CheckedBody<B> {
         fault.0.unread.store(true, Ordering::Relaxed);
         Self {
             inner,
-            idle,
+            idle: pace.idle,
+            pace: Pace::new(pace.least_rate, pace.idle * 2),
+            waits_since: None,
             timer: None,
             observed,
             fault,
@@ -142,12 +158,25 @@ impl<B> CheckedBody<B> {
         }
     }
 
-    /// The client must send something before this timer ends.
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// The client must send something before this ends. Only what the client
+    /// is waited for counts: how long this store takes is not its fault.
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let longest = self.pace.left().unwrap_or(self.idle).min(self.idle);
         let timer = self
             .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(self.idle)));
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(longest)));
+        if self.waits_since.is_none() {
+            let now = Instant::now();
+            self.waits_since = Some(now);
+            timer.as_mut().reset(now + longest);
+        }
         timer.as_mut().poll(cx)
+    }
+
+    /// The wait is over, if there was one.
+    fn came(&mut self, bytes: usize) {
+        let waited = self.waits_since.take().map(|since| since.elapsed());
+        self.pace.came(waited.unwrap_or_default(), bytes);
     }
 
     fn saw(&mut self, bytes: &Bytes) -> Result<(), s3s::StdError> {
@@ -203,14 +232,15 @@ where
             return Poll::Ready(None);
         }
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
-            ready!(this.poll_timer(cx));
+            ready!(this.poll_wait(cx));
             this.done = true;
             return Poll::Ready(Some(Err(this.fault.keep(Fault::Idle))));
         };
-        // The next wait begins now; the timer is kept for it.
-        if let Some(timer) = &mut this.timer {
-            timer.as_mut().reset(Instant::now() + this.idle);
-        }
+        let bytes = match &frame {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
+            _ => 0,
+        };
+        this.came(bytes);
         match frame {
             Some(Ok(frame)) => {
                 let seen = frame.data_ref().map_or(Ok(()), |bytes| this.saw(bytes));
@@ -340,32 +370,73 @@ mod tests {
 
     fn checked<B: Body<Data = Bytes>>(inner: B, fault: &FaultCell) -> CheckedBody<B> {
         let observed = Observed::default();
-        let idle = Duration::from_secs(5);
-        CheckedBody::new(inner, idle, observed, fault.clone(), BodyCheck::Nothing)
+        let pace = BodyPace {
+            idle: Duration::from_secs(5),
+            least_rate: 1024,
+        };
+        CheckedBody::new(inner, pace, observed, fault.clone(), BodyCheck::Nothing)
     }
 
     // ATTACKS 76: a client that stops sending.
     #[tokio::test(start_paused = true)]
     async fn a_silent_client_ends_its_body() {
         let fault = FaultCell::default();
-        let (sender, receiver) =
-            tokio::sync::mpsc::channel::<Result<Frame<Bytes>, std::io::Error>>(4);
-        let stream = futures::stream::unfold(receiver, |mut receiver| async {
-            receiver.recv().await.map(|item| (item, receiver))
-        });
-        let mut body = checked(Box::pin(StreamBody::new(stream)), &fault);
+        let mut body = checked(sent_each(Duration::from_secs(4), 8192, 3), &fault);
         for _ in 0..3 {
-            tokio::time::sleep(Duration::from_secs(4)).await;
-            sender
-                .send(Ok(Frame::data(Bytes::from_static(b"x"))))
-                .await
-                .unwrap();
             assert!(body.frame().await.unwrap().is_ok());
         }
         assert!(body.frame().await.unwrap().is_err());
         assert_eq!(fault.get(), Some(Fault::Idle));
         assert!(body.frame().await.is_none());
-        drop(sender);
+    }
+
+    /// A body of `frames` frames of `len` bytes, each after a wait, and then
+    /// nothing.
+    fn sent_each(
+        wait: Duration,
+        len: usize,
+        frames: usize,
+    ) -> impl Body<Data = Bytes, Error = std::io::Error> + Unpin {
+        let stream = futures::stream::unfold(0, move |sent| async move {
+            if sent == frames {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(wait).await;
+            Some((Ok(Frame::data(Bytes::from(vec![7; len]))), sent + 1))
+        });
+        Box::pin(StreamBody::new(stream))
+    }
+
+    // ATTACKS 76: a client that sends a byte now and then.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_next_to_nothing_ends_its_body() {
+        for (millis, len, served) in [(1000, 1, false), (1000, 1024, true), (250, 12_500, true)] {
+            let fault = FaultCell::default();
+            let sent = sent_each(Duration::from_millis(millis), len, 1000);
+            let mut body = checked(sent, &fault);
+            let mut frames = 0;
+            while frames < 100 && body.frame().await.unwrap().is_ok() {
+                frames += 1;
+            }
+            assert_eq!(
+                fault.get().is_none(),
+                served,
+                "{len} bytes each {millis} ms"
+            );
+            assert!(frames >= 9, "{frames}");
+        }
+    }
+
+    // The store that takes its time is not the client's fault.
+    #[tokio::test(start_paused = true)]
+    async fn time_that_nobody_waits_for_the_client_does_not_count() {
+        let fault = FaultCell::default();
+        let mut body = checked(sent_each(Duration::from_secs(1), 1024, 100), &fault);
+        for _ in 0..100 {
+            assert!(body.frame().await.unwrap().is_ok());
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+        assert_eq!(fault.get(), None);
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use shardgate_catalog::Catalog;
 
 use super::access::{Gate, Keys};
+use super::body::BodyPace;
 use super::contact::Contact;
 use super::front::{MAX_DOCUMENT_BYTES, S3Front, Services};
 use super::host::BaseNames;
@@ -27,8 +28,8 @@ pub struct S3Settings {
     pub host_names: Vec<String>,
     /// Whether version 2 signatures are taken.
     pub signature_v2: bool,
-    /// Time without a byte of a request's body.
-    pub body_idle: Duration,
+    /// How slowly a request's body may come.
+    pub body_pace: BodyPace,
 }
 
 impl Default for S3Settings {
@@ -37,7 +38,10 @@ impl Default for S3Settings {
             region: "us-east-1".to_owned(),
             host_names: Vec::new(),
             signature_v2: true,
-            body_idle: Duration::from_secs(60),
+            body_pace: BodyPace {
+                idle: Duration::from_secs(60),
+                least_rate: 1024,
+            },
         }
     }
 }
@@ -98,7 +102,7 @@ pub fn build_s3(settings: &S3Settings, parts: S3Parts) -> S3Front {
         services,
         parts.contact,
         &settings.region,
-        settings.body_idle,
+        settings.body_pace,
     )
 }
 

@@ -5,7 +5,6 @@
 //! request ids and completes S3's error documents. Owns no operation.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -13,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use s3s::service::S3Service;
 use s3s::{Body, S3Error, S3ErrorCode, S3Result, s3_error};
 
-use super::body::{BodyCheck, CheckedBody, FaultCell, Tail};
+use super::body::{BodyCheck, BodyPace, CheckedBody, FaultCell, Tail};
 use super::contact::{self, Contact};
 use super::digest::DocumentDigest;
 use super::error_document::complete_error;
@@ -40,7 +39,7 @@ struct Inner {
     services: Services,
     contact: Arc<dyn Contact>,
     region: String,
-    body_idle: Duration,
+    body_pace: BodyPace,
     host_id: HeaderValue,
 }
 
@@ -50,7 +49,7 @@ impl S3Front {
         services: Services,
         contact: Arc<dyn Contact>,
         region: &str,
-        body_idle: Duration,
+        body_pace: BodyPace,
     ) -> Self {
         let host_id = format!("{:032x}", rand::random::<u128>());
         Self {
@@ -58,7 +57,7 @@ impl S3Front {
                 services,
                 contact,
                 region: region.to_owned(),
-                body_idle,
+                body_pace,
                 host_id: HeaderValue::from_str(&host_id).expect("hex digits are fit for a header"),
             }),
         }
@@ -192,7 +191,7 @@ impl S3Front {
         } else {
             Body::http_body(CheckedBody::new(
                 body,
-                self.inner.body_idle,
+                self.inner.body_pace,
                 observed.clone(),
                 fault.clone(),
                 check,

@@ -79,6 +79,22 @@ fn unreadable(method: &Method, headers: &HeaderMap) -> impl Iterator<Item = &'st
     })
 }
 
+/// Takes off what s3s would refuse; the headers as they came stay readable.
+pub(super) fn take_off_unreadable(
+    method: &Method,
+    headers: &mut HeaderMap,
+    extensions: &mut Extensions,
+) {
+    let names: Vec<_> = unreadable(method, headers).collect();
+    if names.is_empty() {
+        return;
+    }
+    extensions.insert(Original(Arc::new(headers.clone())));
+    for name in names {
+        headers.remove(name);
+    }
+}
+
 /// The route that takes such requests.
 #[derive(Clone)]
 pub(crate) struct Repair {
@@ -100,13 +116,12 @@ impl S3Route for Repair {
     }
 
     async fn call(&self, mut request: S3Request<Body>) -> S3Result<S3Response<Body>> {
-        let original = Original(Arc::new(request.headers.clone()));
-        let names: Vec<_> = unreadable(&request.method, &request.headers).collect();
-        for name in names {
-            request.headers.remove(name);
-        }
+        take_off_unreadable(
+            &request.method,
+            &mut request.headers,
+            &mut request.extensions,
+        );
         request.headers.remove(http::header::AUTHORIZATION);
-        request.extensions.insert(original);
         if let Some(credentials) = &request.credentials {
             let identity = self.credentials.identity(&credentials.access_key);
             let identity = identity.ok_or_else(|| S3Error::new(S3ErrorCode::InvalidAccessKeyId))?;

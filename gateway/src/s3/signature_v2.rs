@@ -20,6 +20,7 @@ use s3s_sigv2::{AuthorizationV2, Mode, calculate_signature, create_string_to_sig
 use super::access::Verified;
 use super::conditions::parse_http_date;
 use super::host::BaseNames;
+use super::repair::take_off_unreadable;
 use crate::auth::{CredentialStore, Principal, same_secret};
 use crate::seam::Clock;
 
@@ -60,9 +61,11 @@ impl SignatureV2 {
         }
     }
 
-    /// Verifies a request, and takes its signature off.
+    /// Verifies a request, and takes off its signature and what s3s cannot
+    /// read.
     pub(crate) fn verify(&self, parts: &mut Parts) -> S3Result<()> {
         let principal = self.principal(parts)?;
+        take_off_unreadable(&parts.method, &mut parts.headers, &mut parts.extensions);
         parts.headers.remove(header::AUTHORIZATION);
         parts.extensions.insert(Verified(principal));
         Ok(())

@@ -83,6 +83,7 @@ pub async fn run(
         metrics,
         ids: RequestIds::new(),
         at_once: Arc::new(Semaphore::new(settings.limits.requests)),
+        write_idle: settings.limits.write_idle,
     });
     listening(bound, operator_listener.as_ref().map(|(_, bound)| *bound));
 

@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use s3s::Body;
 use tokio::sync::Semaphore;
 use tracing::Instrument;
@@ -50,6 +51,8 @@ pub(crate) struct Requests {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) ids: RequestIds,
     pub(crate) at_once: Arc<Semaphore>,
+    /// Time in which a client takes nothing of its answer.
+    pub(crate) write_idle: Duration,
 }
 
 impl Requests {
@@ -64,6 +67,7 @@ impl Requests {
     {
         let permit = Arc::clone(&self.at_once).try_acquire_owned().ok();
         let admitted = permit.is_some();
+        let version = request.version();
         self.metrics.in_flight.inc();
         let mut serving = Serving {
             metrics: Arc::clone(&self.metrics),
@@ -92,7 +96,15 @@ impl Requests {
         serving.status = Some(response.status());
         let len = response.headers().get(CONTENT_LENGTH);
         let len = len.and_then(|len| len.to_str().ok()?.parse().ok());
-        response.map(|body| AnswerBody::new(body, len, serving))
+        response.map(|body| {
+            let answer = AnswerBody::new(body, len, serving, self.write_idle);
+            // Before HTTP/2 a connection asks for the first frame by itself.
+            if version >= Version::HTTP_2 {
+                answer.watch()
+            } else {
+                answer
+            }
+        })
     }
 }
 

@@ -35,8 +35,6 @@ pub struct Limits {
     /// Time to send the head of a request, the wait on an idle connection
     /// included.
     pub header_time: Duration,
-    /// Time without a byte of a request's body.
-    pub body_idle: Duration,
     /// Time in which a client takes no byte of its answer.
     pub write_idle: Duration,
 }
@@ -50,7 +48,6 @@ impl Default for Limits {
             buffer_bytes: 64 * 1024,
             headers: 128,
             header_time: Duration::from_secs(60),
-            body_idle: Duration::from_secs(60),
             write_idle: Duration::from_secs(120),
         }
     }

@@ -140,6 +140,82 @@ async fn silent_connections_are_closed() {
     }
 }
 
+/// A frame of HTTP/2 (RFC 9113, 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let head = [&len[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+    [&head, payload].concat()
+}
+
+/// Header fields without compression (RFC 7541, 6.2.2).
+fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            match text.len().checked_sub(127) {
+                None => block.push(text.len() as u8),
+                Some(mut rest) => {
+                    block.push(127);
+                    while rest >= 128 {
+                        block.push((rest % 128) as u8 | 128);
+                        rest /= 128;
+                    }
+                    block.push(rest as u8);
+                }
+            }
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    block
+}
+
+// ATTACKS 76: an HTTP/2 client with a shut window, whose connection lives.
+#[tokio::test]
+async fn an_answer_that_is_not_taken_holds_no_request() {
+    const HEADERS: u8 = 1;
+    let server = with_limits(Limits {
+        write_idle: Duration::from_secs(1),
+        ..Limits::default()
+    })
+    .await;
+    server.put("/bucket/key", b"0123456789").await;
+    let link = server.request("GET", "/bucket/key").presign("60").bytes();
+    let link = String::from_utf8(link).unwrap();
+    let path = link.split(' ').nth(1).unwrap();
+    let host = server.address.to_string();
+    let request = fields(&[
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", &host),
+    ]);
+    let no_window = [0, 4, 0, 0, 0, 0];
+    let opening = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        frame(4, 0, 0, &no_window),
+        frame(HEADERS, 0b101, 1, &request),
+    ];
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(&opening.concat()).await.unwrap();
+    // Until the head of the answer has come.
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.unwrap();
+        let len = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; len as usize];
+        stream.read_exact(&mut payload).await.unwrap();
+        if head[3] == HEADERS {
+            // `:status: 200` in the static table.
+            assert_eq!(payload[0], 0x88);
+            break;
+        }
+    }
+    assert_eq!(in_flight(&server).await, 1);
+    until(async || in_flight(&server).await == 0).await;
+    drop(stream);
+}
+
 #[tokio::test]
 async fn heads_are_bounded() {
     let server = with_limits(Limits {

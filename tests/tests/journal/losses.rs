@@ -9,6 +9,11 @@ use shardgate_tests::process::TestPool;
 
 use crate::load::{Acknowledged, BUCKET, Load};
 
+/// Between two looks whether writes go on.
+const LOOK: Duration = Duration::from_millis(500);
+/// After so many in vain they have stopped.
+const LOOKS: u32 = 120;
+
 fn take_away(pool: &TestPool, disk: usize) {
     let folder = pool.disk(disk);
     fs::rename(&folder, folder.with_extension("away")).expect("take a disk away");
@@ -60,7 +65,11 @@ async fn any_agent_may_be_stopped_while_writing() {
         let process = pool.agents[agent].as_ref().expect("the agent runs");
         process.signal(Signal::STOP);
         let before = acknowledged.len();
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        let mut looks = 0;
+        while acknowledged.len() == before && looks < LOOKS {
+            tokio::time::sleep(LOOK).await;
+            looks += 1;
+        }
         let during = acknowledged.len() - before;
         process.signal(Signal::CONT);
         load.end().await;

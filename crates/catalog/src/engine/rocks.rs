@@ -7,6 +7,8 @@
 
 mod committer;
 mod options;
+#[cfg(feature = "bench")]
+mod plain;
 mod read;
 mod snapshot;
 
@@ -29,6 +31,8 @@ use committer::Committer;
 use read::Reads;
 
 pub use options::RocksOptions;
+#[cfg(feature = "bench")]
+pub use plain::PlainRocks;
 
 /// Views of one moment that are open at once; more wait.
 const SNAPSHOTS: usize = 16;

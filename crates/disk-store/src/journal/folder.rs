@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{Advice, Dir, Mode, OFlags};
+use rustix::fs::{Advice, Dir, FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 use shardgate_wire::journal::JournalFile;
 
@@ -65,6 +65,18 @@ pub(super) fn create(folder: &OwnedFd, file: JournalFile) -> Result<OwnedFd, Err
     rustix::fs::openat(folder, name(file), flags, Mode::RUSR | Mode::WUSR)
 }
 
+/// Gives the space of a file from `end` to `len` back, where nothing was ever
+/// written but zeroes: they read as before. Where the file system cannot, the
+/// space stays taken.
+pub(super) fn give_back(file: &OwnedFd, end: u64, len: u64) {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    if end < len
+        && let Err(errno) = rustix::fs::fallocate(file, flags, end, len - end)
+    {
+        tracing::debug!(%errno, "the rest of a segment keeps its space");
+    }
+}
+
 /// `len` bytes at `offset`, both multiples of a page but at the file's end,
 /// from the device itself where the file system can; where it cannot, the
 /// pages are dropped first.
@@ -102,6 +114,25 @@ pub(super) fn read_past_cache(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_given_back_reads_as_zeroes_and_takes_no_space() {
+        let dir = tempfile::tempdir().expect("make a folder");
+        let disk = files::open_folder(dir.path()).expect("open it");
+        let file = create(&disk, JournalFile(1)).expect("make a file");
+        let (page, len) = (PAGE as u64, 64 * PAGE as u64);
+        files::write_all(&file, &vec![0; len as usize], 0).expect("written");
+        files::write_all(&file, &[7; PAGE], 0).expect("written");
+        rustix::fs::fsync(&file).expect("synced");
+        give_back(&file, page, len);
+        rustix::fs::fsync(&file).expect("synced");
+        let stat = rustix::fs::fstat(&file).expect("known");
+        assert_eq!(stat.st_size as u64, len);
+        assert!((stat.st_blocks as u64) * 512 < len / 2, "{stat:?}");
+        let read = files::read_at(&file, 0, len as usize).expect("read");
+        assert!(read[..PAGE].iter().all(|byte| *byte == 7));
+        assert!(read[PAGE..].iter().all(|byte| *byte == 0));
+    }
 
     #[test]
     fn only_numbers_are_names() {

@@ -147,8 +147,9 @@ impl Store {
         self.order.push_back(number);
         if self.order.len() > OPEN_FILES
             && let Some(oldest) = self.order.pop_front()
+            && let Some(ended) = self.open.remove(&oldest)
         {
-            self.open.remove(&oldest);
+            folder::give_back(&ended.file, ended.end, segment_bytes);
         }
         let spare = self.number();
         if let Some(folder) = &self.folder {
@@ -337,6 +338,9 @@ impl Store {
 
     pub(super) fn close(&mut self, core: &Core) {
         let writable = core.condition.check_writable().is_ok();
+        for ended in self.open.values().filter(|_| writable) {
+            folder::give_back(&ended.file, ended.end, core.options.journal_segment_bytes);
+        }
         self.spare.close(self.folder.as_ref().filter(|_| writable));
     }
 }

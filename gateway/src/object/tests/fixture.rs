@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;
+use shardgate_catalog::engine::{Engine, MemoryEngine};
 use shardgate_catalog::model::{BlobRef, Content, DetailRow, GroupRow, GroupState};
 use shardgate_catalog::{BucketRef, Catalog, WriteCondition};
 use shardgate_erasure::Scheme;
@@ -283,6 +284,8 @@ pub struct Fixture {
     pub stop: CancellationToken,
     pub clock: SetClock,
     pub catalog_room: CatalogRoom,
+    /// Under the catalog.
+    pub engine: Arc<dyn Engine>,
 }
 
 pub async fn fixture(scheme: &str, servers: &[u16]) -> Fixture {
@@ -290,7 +293,8 @@ pub async fn fixture(scheme: &str, servers: &[u16]) -> Fixture {
 }
 
 pub async fn fixture_with(scheme: &str, servers: &[u16], settings: ObjectSettings) -> Fixture {
-    let catalog = Catalog::in_memory();
+    let engine: Arc<dyn Engine> = Arc::new(MemoryEngine::new());
+    let catalog = Catalog::new(engine.clone());
     let scheme = scheme.parse().unwrap();
     let pool = Arc::new(TestPool::new(catalog.clone(), scheme, servers));
     let row = catalog.create_bucket("b", "owner", 1).await.unwrap();
@@ -316,6 +320,7 @@ pub async fn fixture_with(scheme: &str, servers: &[u16], settings: ObjectSetting
         stop,
         clock,
         catalog_room,
+        engine,
     }
 }
 

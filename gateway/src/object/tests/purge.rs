@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use shardgate_wire::StoreError;
+use bytes::Bytes;
+use shardgate_catalog::engine::{Commit, Entry, KeyRange, Op, Scan};
+use shardgate_catalog::model::{CondemnReason, CondemnedRow};
+use shardgate_wire::{BlobId, BlobLayout, StoreError};
 
 use super::fixture::*;
 use crate::object::*;
@@ -112,6 +115,59 @@ async fn an_open_read_holds_back_what_came_after_it_only() {
     drop(handle);
     store.purge().await;
     assert_eq!(store.pool.shards(), 0);
+}
+
+/// Spoils the first record of the queue.
+async fn damage_first(store: &Fixture) {
+    // `condemned/` of docs/catalog.md.
+    let queue = Scan::first(KeyRange::prefix(vec![0x21]), 1);
+    let found = store.engine.scan(queue).await.unwrap();
+    let (key, _) = found.into_iter().find_map(Entry::into_row).unwrap();
+    let commit = Commit {
+        expect: vec![],
+        ops: vec![Op::Put(key, Bytes::from_static(b"\xFFspoilt"))],
+    };
+    store.engine.commit(commit).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn damaged_records_hold_nothing_back_and_delete_nothing() {
+    let store = fixture("4+2", &SIX).await;
+    let keys = ["one", "two", "three"];
+    for (number, key) in (1..).zip(keys) {
+        store.put(key, &bytes(150_000, number)).await.unwrap();
+    }
+    let each = store.pool.shards() / keys.len();
+    let delete = async |key: &str| {
+        let none = DeleteCondition::None;
+        let deleted = store.service.delete_object(&store.bucket, key, none).await;
+        deleted.unwrap();
+    };
+    delete("one").await;
+    damage_first(&store).await;
+    // Readable, and no layout that there is.
+    let impossible = CondemnedRow {
+        group: store.blob("two").await.group,
+        blob: BlobId(1),
+        layout: BlobLayout { data: 0, parity: 0 },
+        reason: CondemnReason::NeverPublished,
+    };
+    let catalog = store.service.catalog();
+    catalog.condemn(&[impossible]).await.unwrap();
+    delete("two").await;
+    store.purge().await;
+    assert_eq!(store.pool.shards(), 2 * each, "of one, and of three");
+    store.purge().await;
+    delete("three").await;
+    store.purge().await;
+    assert_eq!(store.pool.shards(), each, "of one");
+    let left = catalog.condemned_page(None, 10).await.unwrap();
+    assert_eq!((left.rows.len(), left.damaged.len()), (1, 1));
+    assert_eq!(left.rows[0].row, impossible);
+    assert!(catalog.condemned(None, 10).await.is_err());
+    let metrics = store.service.metrics();
+    assert_eq!(metrics.condemned_damaged.get(), 2, "each once");
+    assert_eq!(metrics.blobs_purged.get(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,8 +1,6 @@
 //! Attacks on signatures, by their numbers: each is refused, and nothing is
 //! stored or shown.
 
-use std::time::Duration;
-
 use super::client::{ACCESS, EMPTY_PAYLOAD, SECRET, Server};
 use super::signer::{Signer, UNSIGNED, date};
 use crate::s3::S3Settings;
@@ -395,7 +393,7 @@ async fn version_2_with_a_date_of_mail() {
         let at = time::OffsetDateTime::now_utc() + time::Duration::seconds(offset);
         at.format(format).unwrap()
     };
-    let get = |date: String, secret: &str, path: &str, signed_path: &str| {
+    let get_with = |date: String, secret: &str, path: &str, signed_path: &str, range: &str| {
         let text = format!("GET\n\n\n\nx-amz-date:{date}\n{signed_path}");
         let mut mac = Hmac::<sha1::Sha1>::new_from_slice(secret.as_bytes()).unwrap();
         mac.update(text.as_bytes());
@@ -405,11 +403,27 @@ async fn version_2_with_a_date_of_mail() {
             .request("GET", path)
             .unsigned("x-amz-date", &date)
             .unsigned("authorization", &format!("AWS {ACCESS}:{signature}"))
+            .unsigned("range", range)
             .send_as_is()
     };
+    let get = |date, secret, path, signed_path| get_with(date, secret, path, signed_path, "");
     let path = "/bucket/secret";
     let answer = get(mail(0), SECRET, path, path).await;
     assert_eq!(answer.text(), "confidential", "{answer:?}");
+    // A range that S3 ignores, one that it takes.
+    for (range, status, body) in [
+        ("bytes=9-5", 200, "confidential"),
+        ("bytes=0-1,3-4", 200, "confidential"),
+        ("lines=1-2", 200, "confidential"),
+        ("bytes=3-5", 206, "fid"),
+    ] {
+        let answer = get_with(mail(0), SECRET, path, path, range).await;
+        assert_eq!(
+            (answer.status, answer.text()),
+            (status, body.to_owned()),
+            "{range}"
+        );
+    }
     get(mail(0), "wrong", path, path)
         .await
         .refused(403, "SignatureDoesNotMatch");
@@ -484,7 +498,6 @@ async fn version_2_links_are_a_setting() {
 
     let strict = Server::with(S3Settings {
         signature_v2: false,
-        body_idle: Duration::from_secs(5),
         ..S3Settings::default()
     })
     .await;
