@@ -17,6 +17,7 @@ use shardgate_wire::message::{
     ListHead, MAX_PUT_SHARDS, OpenHead, PutHead, PutOutcome, RaiseEpochHead, ReadAnswer, ReadHead,
     Refusal, StatHead,
 };
+use shardgate_wire::message_notes::{ForgetNotesHead, NotesHead, PutNotesHead, SlotsHead};
 use shardgate_wire::store::SmallShard;
 
 use crate::journal_calls;
@@ -127,6 +128,22 @@ async fn dispatch(lane: &Lane, call: Call, frame: Frame) -> Result<Reply, CallEr
         Call::Health => {
             let HealthHead {} = head(&frame)?;
             answer(store.health().await)
+        }
+        Call::PutNotes => {
+            let PutNotesHead { ctx, notes } = head(&frame)?;
+            answer(store.put_notes(&ctx, &notes).await)
+        }
+        Call::ForgetNotes => {
+            let ForgetNotesHead { ctx, blobs } = head(&frame)?;
+            answer(store.forget_notes(&ctx, &blobs).await)
+        }
+        Call::Notes => {
+            let NotesHead { after } = head(&frame)?;
+            answer(store.notes(after).await)
+        }
+        Call::Slots => {
+            let SlotsHead { after } = head(&frame)?;
+            answer(store.slots(after).await)
         }
         _ => return journal_calls::dispatch(lane, call, frame).await,
     })

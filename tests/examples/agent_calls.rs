@@ -23,8 +23,8 @@ use shardgate_wire::store::{
     ListedShard, ShardBytes, ShardEnd, ShardHandle, ShardStat, SmallShard,
 };
 use shardgate_wire::{
-    AgentId, CallContext, DiskHealth, DiskId, ShardHeader, ShardKey, ShardStore, SlotAssignment,
-    StoreError,
+    AgentId, BlobId, BlobNote, CallContext, DiskHealth, DiskId, GroupId, NoteCursor, NotePage,
+    ShardHeader, ShardKey, ShardStore, SlotAssignment, StoreError,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -85,6 +85,18 @@ impl ShardStore for Nothing {
         Ok(())
     }
     async fn list(&self, _: Option<ShardKey>, _: usize) -> Outcome<Vec<ListedShard>> {
+        Ok(Vec::new())
+    }
+    async fn put_notes(&self, _: &CallContext, _: &[BlobNote]) -> Outcome {
+        Ok(())
+    }
+    async fn forget_notes(&self, _: &CallContext, _: &[(GroupId, BlobId)]) -> Outcome {
+        Ok(())
+    }
+    async fn notes(&self, _: Option<NoteCursor>) -> Outcome<NotePage> {
+        Ok(NotePage::default())
+    }
+    async fn slots(&self, _: Option<GroupId>) -> Outcome<Vec<SlotAssignment>> {
         Ok(Vec::new())
     }
     async fn health(&self) -> Outcome<DiskHealth> {

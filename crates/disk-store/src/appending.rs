@@ -175,9 +175,10 @@ impl Core {
             shard.open.store(false, Ordering::SeqCst);
             return finished;
         }
+        let key = writing.key();
+        self.volumes.check_deleted(key)?;
         self.reopen(&mut writing)?;
         // The folder first: it was mostly synced while the body came.
-        let key = writing.key();
         let (folder, ticket) = match writing.folder() {
             Some(known) => known,
             None => {

@@ -20,6 +20,7 @@ use crate::lanes::Lanes;
 use crate::latency::Latency;
 use crate::listing::Cursor;
 use crate::medium::MediumFigures;
+use crate::notes::NoteBook;
 use crate::options::DiskOptions;
 use crate::rules::{Gate, Rules};
 use crate::space::Space;
@@ -39,6 +40,7 @@ pub(crate) struct Core {
     pub(crate) figures: MediumFigures,
     pub(crate) condition: Arc<Condition>,
     pub(crate) volumes: Arc<Engine>,
+    pub(crate) notes: NoteBook,
     pub(crate) rules: Rules,
     pub(crate) folders: Folders,
     pub(crate) keys: KeyLocks,

@@ -34,6 +34,8 @@ mod listing;
 mod local_disk;
 mod medium;
 mod names;
+mod notes;
+mod noting;
 mod open_files;
 mod opening;
 mod options;
@@ -59,5 +61,5 @@ pub use opening::{Expected, NewDisk};
 pub use options::DiskOptions;
 pub use progress::OpenProgress;
 pub use volume::{
-    DiskCheck, Finding, Note, VolumeFigures, Window, WindowCursor, WindowRecord, WindowShard,
+    DiskCheck, Finding, VolumeFigures, Window, WindowCursor, WindowRecord, WindowShard,
 };

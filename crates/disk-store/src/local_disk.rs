@@ -11,6 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::fs::FlockOperation;
 use shardgate_wire::ids::{BlobId, DiskId, GroupId};
+use shardgate_wire::note::{BlobNote, NoteCursor, NotePage};
 use shardgate_wire::store::{
     ListedShard, ShardBytes, ShardEnd, ShardHandle, ShardStat, SmallShard,
 };
@@ -26,7 +27,7 @@ use crate::error::OpenError;
 use crate::lanes::{Lane, PutCall};
 use crate::opening::{self, Expected, NewDisk};
 use crate::options::DiskOptions;
-use crate::volume::{DiskCheck, Note, Window, WindowCursor};
+use crate::volume::{DiskCheck, Window, WindowCursor};
 
 /// A disk whose folder this process holds.
 ///
@@ -130,54 +131,6 @@ impl LocalDisk {
             let _ = done.send(());
         });
         let _ = closed.await;
-    }
-
-    /// Keeps a note of a blob, durably; a later commit's note takes the place
-    /// of an earlier one's. After one that says the blob was deleted, no shard
-    /// of it is written any more.
-    ///
-    /// # Errors
-    /// As the calls of [`ShardStore`] that change something.
-    pub async fn put_note(
-        &self,
-        ctx: &CallContext,
-        group: GroupId,
-        blob: BlobId,
-        note: Note,
-    ) -> Result<(), StoreError> {
-        let ctx = *ctx;
-        self.call(Lane::Background, note.payload.len(), move |core, _| {
-            let _gate = core.enter(&ctx)?;
-            core.volumes.keep_note(group, blob, Some(note))
-        })
-        .await
-    }
-
-    /// Drops the note of a blob, durably.
-    ///
-    /// # Errors
-    /// As the calls of [`ShardStore`] that change something.
-    pub async fn forget_note(
-        &self,
-        ctx: &CallContext,
-        group: GroupId,
-        blob: BlobId,
-    ) -> Result<(), StoreError> {
-        let ctx = *ctx;
-        self.call(Lane::Background, 0, move |core, _| {
-            let _gate = core.enter(&ctx)?;
-            core.volumes.keep_note(group, blob, None)
-        })
-        .await
-    }
-
-    /// Up to `limit` notes behind `after`, by group and blob.
-    pub fn notes(
-        &self,
-        after: Option<(GroupId, BlobId)>,
-        limit: usize,
-    ) -> Vec<((GroupId, BlobId), Note)> {
-        self.core.volumes.notes(after, limit)
     }
 
     /// Groups that have volumes, in order.
@@ -377,6 +330,40 @@ impl ShardStore for LocalDisk {
             core.list_shards(after, limit, buffer)
         })
         .await
+    }
+
+    async fn put_notes(&self, ctx: &CallContext, notes: &[BlobNote]) -> Result<(), StoreError> {
+        bounds::check_cluster(&self.core.identity, ctx)?;
+        bounds::check_notes(notes)?;
+        let (ctx, notes) = (*ctx, notes.to_vec());
+        self.call(Lane::Background, 0, move |core, _| {
+            core.put_notes(&ctx, &notes)
+        })
+        .await
+    }
+
+    async fn forget_notes(
+        &self,
+        ctx: &CallContext,
+        blobs: &[(GroupId, BlobId)],
+    ) -> Result<(), StoreError> {
+        bounds::check_cluster(&self.core.identity, ctx)?;
+        bounds::check_batch(blobs.len())?;
+        let (ctx, blobs) = (*ctx, blobs.to_vec());
+        self.call(Lane::Background, 0, move |core, _| {
+            core.forget_notes(&ctx, &blobs)
+        })
+        .await
+    }
+
+    async fn notes(&self, after: Option<NoteCursor>) -> Result<NotePage, StoreError> {
+        self.read_call(Lane::Background, move |core, _| core.list_notes(after))
+            .await
+    }
+
+    async fn slots(&self, after: Option<GroupId>) -> Result<Vec<SlotAssignment>, StoreError> {
+        self.core.condition.check_present()?;
+        Ok(self.core.rules.read().slots.page(after))
     }
 
     /// Never waits for the disk: a disk that hangs can still be asked.

@@ -34,6 +34,7 @@ use crate::lanes::Lanes;
 use crate::latency::Latency;
 use crate::layout::{IDENTITY, IDENTITY_PART, LOST_AND_FOUND, ROOTS, SHARDS, SLOTS};
 use crate::medium::{self, MediumFigures};
+use crate::notes::NoteBook;
 use crate::options::DiskOptions;
 use crate::rules::Rules;
 use crate::space::Space;
@@ -286,8 +287,11 @@ pub(crate) fn open(
         let _ = condition.fence("the file system is read-only".into());
     }
     let volumes = open_volumes(&at, own()?, identity, &condition, &figures, &options)?;
+    let notes: Arc<dyn DiskIo> = Arc::new(RealIo::new(own()?, figures.direct_from));
+    let notes = NoteBook::open(notes, identity.disk, Arc::clone(&condition));
     let core = Core {
         identity,
+        notes: notes.map_err(|error| at.damaged(format!("notes: {error}")))?,
         volumes: Arc::new(volumes),
         path: absolute,
         identity_record,

@@ -41,6 +41,7 @@ impl Core {
                 // Else not again at once: it was given up, or refused.
             }
             if Instant::now() >= compacts_at {
+                while self.clean_notes() == Ok(true) && self.pace(0) {}
                 compacts_at = Instant::now() + COMPACT_EVERY;
             }
             drop(alone);

@@ -55,8 +55,8 @@ mod unread_tests;
 mod upkeep_tests;
 
 pub(crate) use commit::{Op, OwnedOp};
-pub(crate) use engine::Engine;
-pub use engine::{Note, VolumeFigures};
+pub use engine::VolumeFigures;
+pub(crate) use engine::{Engine, Note};
 pub(crate) use format::{DIRECTORY_PAGE, Entry};
 pub use fsck::{DiskCheck, Finding};
 pub(crate) use hints::{Hints, hints_bytes};

@@ -298,7 +298,7 @@ pub fn follow(maps: &Maps, asked: &[DiskId]) -> Option<(PoolMap, MapStep)> {
 }
 
 /// Writes a map to all disks at once, and returns those that have it durably.
-/// Whether it counts is [`JournalMap::counts`].
+/// Whether it counts is [`JournalMap::has_enough`].
 ///
 /// # Errors
 /// The epoch of another gateway is in force on one of them.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::checksum::{CHECK_BLOCK, first_bad_block};
 use crate::disk::DiskIdentity;
+use crate::note::{BlobNote, MAX_NOTE_BYTES, MAX_NOTES, NoteState};
 use crate::shard::{MAX_METADATA_BYTES, ShardHeader, ShardKey};
 use crate::store::{
     CallContext, MAX_APPEND_BYTES, MAX_BATCH, MAX_PUT_BYTES, MAX_READ_BYTES, MAX_SHARD_BYTES,
@@ -175,6 +176,21 @@ pub fn check_batch(entries: usize) -> Result<(), StoreError> {
         return Err(bad(format!("{entries} entries, at most {MAX_BATCH}")));
     }
     Ok(())
+}
+
+/// Whether these notes may be kept by one call.
+pub fn check_notes(notes: &[BlobNote]) -> Result<(), StoreError> {
+    if notes.len() > MAX_NOTES {
+        return Err(bad(format!("{} notes, at most {MAX_NOTES}", notes.len())));
+    }
+    let too_long = |note: &&BlobNote| match &note.state {
+        NoteState::Published(payload) => payload.len() > MAX_NOTE_BYTES,
+        NoteState::Deleted => false,
+    };
+    match notes.iter().find(too_long) {
+        Some(note) => Err(bad(format!("the note of blob {} is too long", note.blob))),
+        None => Ok(()),
+    }
 }
 
 /// What a repeat of [`crate::ShardStore::put`] is judged by.

@@ -6,6 +6,7 @@
 
 pub mod sample;
 
+mod notes;
 mod order;
 mod reading;
 mod rules;
@@ -88,6 +89,8 @@ where
             generations_are_exact, a_moved_slot_ends_writing, headers_are_checked,
             rules_survive_a_restart, health_tells;
         order: lists_in_order, pages_join, bounds_of_batches;
+        notes: what_is_noted_is_listed, a_deleted_blob_takes_no_shards, notes_are_bounded,
+            many_notes_come_in_pages, slots_are_listed;
     }
 }
 

@@ -26,6 +26,8 @@ pub mod mac_replay;
 pub mod memory_store;
 pub mod message;
 pub mod message_journal;
+pub mod message_notes;
+pub mod note;
 pub mod shard;
 pub mod slots;
 pub mod store;
@@ -35,5 +37,6 @@ pub use ids::{
     AgentId, BlobId, BucketIncarnation, ClusterId, CommitNumber, DiskId, Epoch, Generation,
     GroupId, InstanceId, LineageId, VersionUid,
 };
+pub use note::{BlobNote, NoteCursor, NoteOrder, NotePage, NoteState};
 pub use shard::{BlobLayout, ObjectRef, ShardHeader, ShardKey};
 pub use store::{CallContext, ShardStore, StoreError};

@@ -16,7 +16,8 @@ use parking_lot::Mutex;
 
 use crate::bounds;
 use crate::disk::{DiskHealth, DiskIdentity, SlotAssignment};
-use crate::ids::DiskId;
+use crate::ids::{BlobId, DiskId, GroupId};
+use crate::note::{BlobNote, NoteCursor, NotePage};
 use crate::shard::{ShardHeader, ShardKey};
 use crate::store::{
     CallContext, ListedShard, ShardBytes, ShardEnd, ShardHandle, ShardStat, ShardStore, SmallShard,
@@ -40,6 +41,10 @@ pub enum Call {
     Delete,
     List,
     Health,
+    PutNotes,
+    ForgetNotes,
+    Notes,
+    Slots,
 }
 
 /// What a test has set.
@@ -322,6 +327,38 @@ impl ShardStore for MemoryStore {
         self.enter(Call::List).await?;
         bounds::check_list(limit)?;
         Ok(self.shared.state.lock().list(after, limit))
+    }
+
+    async fn put_notes(&self, ctx: &CallContext, notes: &[BlobNote]) -> Result<(), StoreError> {
+        self.change(Call::PutNotes, ctx, |_, state| {
+            bounds::check_notes(notes)?;
+            state.put_notes(notes);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn forget_notes(
+        &self,
+        ctx: &CallContext,
+        blobs: &[(GroupId, BlobId)],
+    ) -> Result<(), StoreError> {
+        self.change(Call::ForgetNotes, ctx, |_, state| {
+            bounds::check_batch(blobs.len())?;
+            state.forget_notes(blobs);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn notes(&self, after: Option<NoteCursor>) -> Result<NotePage, StoreError> {
+        self.enter(Call::Notes).await?;
+        Ok(self.shared.state.lock().notes(after))
+    }
+
+    async fn slots(&self, after: Option<GroupId>) -> Result<Vec<SlotAssignment>, StoreError> {
+        self.enter(Call::Slots).await?;
+        Ok(self.shared.state.lock().slots.page(after))
     }
 
     async fn health(&self) -> Result<DiskHealth, StoreError> {

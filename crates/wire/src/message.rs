@@ -16,6 +16,7 @@ use crate::ids::{AgentId, DiskId};
 use crate::journal::{
     MAX_CHECKPOINT_ROOT_BYTES, MAX_JOURNAL_APPEND_BYTES, MAX_JOURNAL_READ_BYTES, MAX_POOL_MAP_BYTES,
 };
+use crate::message_notes::MAX_NOTES_HEAD_BYTES;
 use crate::shard::{ShardHeader, ShardKey};
 use crate::store::{
     CallContext, MAX_APPEND_BYTES, MAX_READ_BYTES, ShardEnd, ShardHandle, StoreError,
@@ -60,6 +61,14 @@ pub enum Call {
     List,
     /// `ShardStore::health`.
     Health,
+    /// `ShardStore::put_notes`.
+    PutNotes,
+    /// `ShardStore::forget_notes`.
+    ForgetNotes,
+    /// `ShardStore::notes`.
+    Notes,
+    /// `ShardStore::slots`.
+    Slots,
     /// `JournalDisk::standing`.
     JournalStanding,
     /// `JournalDisk::raise`.
@@ -84,7 +93,7 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 26] = [
         Self::RaiseEpoch,
         Self::Assign,
         Self::Open,
@@ -97,6 +106,10 @@ impl Call {
         Self::Delete,
         Self::List,
         Self::Health,
+        Self::PutNotes,
+        Self::ForgetNotes,
+        Self::Notes,
+        Self::Slots,
         Self::JournalStanding,
         Self::JournalRaise,
         Self::JournalBegin,
@@ -129,6 +142,10 @@ impl Call {
             Self::Delete => "shards/delete",
             Self::List => "shards/list",
             Self::Health => "health",
+            Self::PutNotes => "notes/put",
+            Self::ForgetNotes => "notes/forget",
+            Self::Notes => "notes/list",
+            Self::Slots => "slots/list",
             Self::JournalStanding => "journal/standing",
             Self::JournalRaise => "journal/epoch",
             Self::JournalBegin => "journal/begin",
@@ -154,7 +171,8 @@ impl Call {
             Self::Open => (40 * KIB, 0),
             Self::Append => (KIB, MAX_APPEND_BYTES),
             Self::Put => (MAX_PUT_HEAD_BYTES, MAX_PUT_DATA_BYTES),
-            Self::Assign | Self::Delete => (64 * KIB, 0),
+            Self::Assign | Self::Delete | Self::ForgetNotes => (64 * KIB, 0),
+            Self::PutNotes => (MAX_NOTES_HEAD_BYTES, 0),
             Self::JournalBegin | Self::JournalAppend => (KIB, MAX_JOURNAL_APPEND_BYTES),
             Self::JournalRemove => (64 * KIB, 0),
             Self::JournalMap => (KIB, MAX_POOL_MAP_BYTES),
@@ -170,7 +188,8 @@ impl Call {
             Self::Read => (16 * KIB, MAX_READ_BYTES),
             Self::Put => (256 * KIB, 0),
             Self::Stat => (40 * KIB, 0),
-            Self::List => (64 * KIB, 0),
+            Self::List | Self::Slots => (64 * KIB, 0),
+            Self::Notes => (MAX_NOTES_HEAD_BYTES, 0),
             Self::JournalRead => (16 * KIB, MAX_JOURNAL_READ_BYTES),
             Self::JournalFiles => (128 * KIB, 0),
             Self::JournalRoots => (KIB, MAX_POOL_MAP_BYTES + MAX_CHECKPOINT_ROOT_BYTES),

@@ -4,11 +4,12 @@
 //! group's generation never falls.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use crate::disk::SlotAssignment;
 use crate::ids::GroupId;
 use crate::shard::ShardHeader;
-use crate::store::{MAX_SLOTS, StoreError};
+use crate::store::{MAX_BATCH, MAX_SLOTS, StoreError};
 
 /// The slots of one disk, by group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,6 +52,13 @@ impl SlotTable {
     /// Every slot, by group.
     pub fn iter(&self) -> impl Iterator<Item = &SlotAssignment> {
         self.by_group.values()
+    }
+
+    /// The slots of the groups behind `after`, at most [`MAX_BATCH`].
+    pub fn page(&self, after: Option<GroupId>) -> Vec<SlotAssignment> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = self.by_group.range((from, Bound::Unbounded));
+        rest.take(MAX_BATCH).map(|(_, slot)| *slot).collect()
     }
 
     /// How many slots there are.

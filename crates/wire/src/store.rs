@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::disk::{DiskHealth, SlotAssignment};
-use crate::ids::{ClusterId, CommitNumber, DiskId, Epoch, LineageId};
+use crate::ids::{BlobId, ClusterId, CommitNumber, DiskId, Epoch, GroupId, LineageId};
+use crate::note::{BlobNote, NoteCursor, NotePage};
 use crate::shard::{ShardHeader, ShardKey};
 
 /// Most bytes of one append: a stripe's block.
@@ -204,8 +205,8 @@ impl StoreError {
 
 /// One disk.
 ///
-/// Answers to `put`, `finish`, `delete`, `assign` and `raise_epoch` mean
-/// *durable*: fsynced, the folder too.
+/// Answers to `put`, `finish`, `delete`, `assign`, `raise_epoch`, `put_notes`
+/// and `forget_notes` mean *durable*: fsynced, the folder too.
 ///
 /// Every call with a context is refused with `WrongDisk` if it is of another
 /// cluster, and with `StaleEpoch` if the epoch in force does not admit its
@@ -299,6 +300,29 @@ pub trait ShardStore: Send + Sync + 'static {
         after: Option<ShardKey>,
         limit: usize,
     ) -> Result<Vec<ListedShard>, StoreError>;
+
+    /// Keeps notes of blobs. One call is one fsync. A repeat, and a note that
+    /// another overrules, are done. After a note that a blob was deleted the
+    /// disk refuses to write a shard of it (`BadCall`). At most
+    /// [`MAX_NOTES`](crate::note::MAX_NOTES); `NoSpace` where the disk keeps
+    /// [`MAX_DELETE_NOTES`](crate::note::MAX_DELETE_NOTES) already.
+    async fn put_notes(&self, ctx: &CallContext, notes: &[BlobNote]) -> Result<(), StoreError>;
+
+    /// Drops the notes of deleted blobs; unknown ones are done. At most
+    /// [`MAX_BATCH`]. Only when every disk that ever held a slot of their
+    /// group had the note and has no shard any more, or is lost for good.
+    async fn forget_notes(
+        &self,
+        ctx: &CallContext,
+        blobs: &[(GroupId, BlobId)],
+    ) -> Result<(), StoreError>;
+
+    /// Notes that the disk keeps, from `after` on.
+    async fn notes(&self, after: Option<NoteCursor>) -> Result<NotePage, StoreError>;
+
+    /// The slots that it holds, by group, those behind `after`; at most
+    /// [`MAX_BATCH`], and fewer only at the end.
+    async fn slots(&self, after: Option<GroupId>) -> Result<Vec<SlotAssignment>, StoreError>;
 
     /// Identity, space and load.
     async fn health(&self) -> Result<DiskHealth, StoreError>;

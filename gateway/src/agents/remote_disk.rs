@@ -19,13 +19,16 @@ use shardgate_wire::message::{
     AbortHead, AppendHead, AssignHead, Call, DeleteHead, FinishHead, HealthHead, ListHead,
     OpenHead, PutOutcome, RaiseEpochHead, ReadAnswer, ReadHead, StatHead, Target,
 };
+use shardgate_wire::message_notes::{ForgetNotesHead, NotesHead, PutNotesHead, SlotsHead};
+use shardgate_wire::note::{BlobNote, MAX_NOTES, NoteCursor, NotePage};
 use shardgate_wire::shard::MAX_METADATA_BYTES;
 use shardgate_wire::store::{
-    ListedShard, MAX_APPEND_BYTES, MAX_PUT_BYTES, ShardBytes, ShardEnd, ShardHandle, ShardStat,
-    SmallShard,
+    ListedShard, MAX_APPEND_BYTES, MAX_BATCH, MAX_PUT_BYTES, ShardBytes, ShardEnd, ShardHandle,
+    ShardStat, SmallShard,
 };
 use shardgate_wire::{
-    CallContext, DiskHealth, DiskId, ShardHeader, ShardKey, ShardStore, SlotAssignment, StoreError,
+    BlobId, CallContext, DiskHealth, DiskId, GroupId, ShardHeader, ShardKey, ShardStore,
+    SlotAssignment, StoreError, bounds,
 };
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
@@ -132,9 +135,12 @@ impl Inner {
             Call::Health => (Way::Control, settings.control_timeout),
             // Those wait for an fsync.
             Call::RaiseEpoch => (Way::Control, settings.sync_timeout),
-            Call::Put | Call::Finish | Call::Delete | Call::Assign => {
-                (Way::Store, settings.sync_timeout)
-            }
+            Call::Put
+            | Call::Finish
+            | Call::Delete
+            | Call::Assign
+            | Call::PutNotes
+            | Call::ForgetNotes => (Way::Store, settings.sync_timeout),
             // Never behind shards; each waits for an fsync.
             _ if call.is_journal() => (Way::Control, settings.sync_timeout),
             Call::Read | Call::Stat => (Way::Read, settings.call_timeout),
@@ -347,6 +353,47 @@ impl ShardStore for RemoteDisk {
             return Err(self.inner.unfit(Call::List));
         }
         Ok(listed)
+    }
+
+    async fn put_notes(&self, ctx: &CallContext, notes: &[BlobNote]) -> Result<(), StoreError> {
+        bounds::check_notes(notes)?;
+        let head = PutNotesHead {
+            ctx: *ctx,
+            notes: notes.to_vec(),
+        };
+        self.call(Call::PutNotes, &head).await
+    }
+
+    async fn forget_notes(
+        &self,
+        ctx: &CallContext,
+        blobs: &[(GroupId, BlobId)],
+    ) -> Result<(), StoreError> {
+        bounds::check_batch(blobs.len())?;
+        let head = ForgetNotesHead {
+            ctx: *ctx,
+            blobs: blobs.to_vec(),
+        };
+        self.call(Call::ForgetNotes, &head).await
+    }
+
+    async fn notes(&self, after: Option<NoteCursor>) -> Result<NotePage, StoreError> {
+        let page: NotePage = self.call(Call::Notes, &NotesHead { after }).await?;
+        // A page that ends where it began would be asked for, for ever.
+        if page.notes.len() > MAX_NOTES || page.next.is_some() && page.next == after {
+            return Err(self.inner.unfit(Call::Notes));
+        }
+        Ok(page)
+    }
+
+    async fn slots(&self, after: Option<GroupId>) -> Result<Vec<SlotAssignment>, StoreError> {
+        let slots: Vec<SlotAssignment> = self.call(Call::Slots, &SlotsHead { after }).await?;
+        let ascending = slots.windows(2).all(|pair| pair[0].group < pair[1].group);
+        let behind = slots.first().is_none_or(|first| after < Some(first.group));
+        if slots.len() > MAX_BATCH || !ascending || !behind {
+            return Err(self.inner.unfit(Call::Slots));
+        }
+        Ok(slots)
     }
 
     async fn health(&self) -> Result<DiskHealth, StoreError> {

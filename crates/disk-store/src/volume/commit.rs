@@ -136,6 +136,7 @@ impl Engine {
     }
 
     /// Keeps a note of a blob, or drops it.
+    #[cfg(test)]
     pub(crate) fn keep_note(&self, group: GroupId, blob: BlobId, note: Option<Note>) -> Answer {
         let op = match &note {
             Some(note) => Op::Note(group, blob, note),

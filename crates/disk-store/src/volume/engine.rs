@@ -180,6 +180,16 @@ impl Engine {
         self.state.read().notes.get(&(group, blob)).cloned()
     }
 
+    /// How many notes there are.
+    pub(crate) fn notes_len(&self) -> usize {
+        self.state.read().notes.len()
+    }
+
+    /// Whether a shard of the blob may be written.
+    pub(crate) fn check_deleted(&self, key: ShardKey) -> Result<(), StoreError> {
+        self.check_note(&self.state.read(), key)
+    }
+
     /// Notes in order of group and blob, after `after`.
     pub fn notes(
         &self,

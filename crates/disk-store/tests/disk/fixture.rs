@@ -4,12 +4,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use shardgate_disk_store::{DiskOptions, LocalDisk, Note, VolumeFigures};
+use shardgate_disk_store::{DiskOptions, LocalDisk, VolumeFigures};
 use shardgate_wire::checksum::block_crcs;
 use shardgate_wire::conformance::sample;
 use shardgate_wire::ids::{BlobId, CommitNumber};
 use shardgate_wire::store::ShardEnd;
-use shardgate_wire::{CallContext, ShardStore, StoreError};
+use shardgate_wire::{BlobNote, CallContext, NoteOrder, NoteState, ShardStore, StoreError};
 
 use crate::folder::{expected, journal_of, new_disk, options};
 
@@ -178,9 +178,7 @@ async fn write_volumes_fixture() {
     disk.finish(&ctx, handle, end).await.unwrap();
     let keys = [sample::key(2), sample::key(7)];
     disk.delete(&ctx, &keys).await.unwrap();
-    disk.put_note(&ctx, sample::GROUP, BlobId(2), note())
-        .await
-        .unwrap();
+    disk.put_notes(&ctx, &[note()]).await.unwrap();
     disk.close().await;
     // What was zeroed ahead is no part of the format.
     let log = std::fs::read_dir(path.join("log")).unwrap().next();
@@ -189,11 +187,15 @@ async fn write_volumes_fixture() {
     file.set_len(16 * 1024).unwrap();
 }
 
-fn note() -> Note {
-    Note {
-        commit: CommitNumber(41),
-        deleted: true,
-        payload: b"deleted by its owner".to_vec(),
+fn note() -> BlobNote {
+    BlobNote {
+        group: sample::GROUP,
+        blob: BlobId(2),
+        order: NoteOrder {
+            history: 0,
+            commit: CommitNumber(41),
+        },
+        state: NoteState::Deleted,
     }
 }
 
@@ -218,7 +220,7 @@ async fn volumes_of_version_1_read() {
         let read = disk.read(sample::key(blob), 0, SMALL_LEN as u32).await;
         assert_eq!(read, Err(StoreError::NotFound));
     }
-    assert_eq!(disk.notes(None, 10), [((sample::GROUP, BlobId(2)), note())]);
+    assert_eq!(disk.notes(None).await.unwrap().notes, [note()]);
     let refused = disk.put(&ctx, sample::small(&ctx, 2, SMALL_LEN)).await;
     assert!(
         matches!(refused, Err(StoreError::BadCall { .. })),

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use crate::bounds::{self, Stored};
 use crate::checksum::{CHECK_BLOCK, block_crcs, first_bad_block};
 use crate::disk::{DiskHealth, DiskIdentity};
-use crate::ids::{CommitNumber, Epoch, LineageId};
+use crate::ids::{BlobId, CommitNumber, Epoch, GroupId, LineageId};
+use crate::note::{BlobNote, MAX_NOTES, NoteCursor, NotePage, NoteState};
 use crate::shard::{ShardHeader, ShardKey};
 use crate::slots::SlotTable;
 use crate::store::{
@@ -47,6 +48,7 @@ pub(super) struct State {
     pub(super) slots: SlotTable,
     shards: BTreeMap<ShardKey, Shard>,
     open: HashMap<ShardHandle, Open>,
+    notes: BTreeMap<(GroupId, BlobId), BlobNote>,
     last_handle: u64,
     pub(super) capacity: u64,
 }
@@ -59,6 +61,7 @@ impl Default for State {
             slots: SlotTable::default(),
             shards: BTreeMap::new(),
             open: HashMap::new(),
+            notes: BTreeMap::new(),
             last_handle: 0,
             capacity: u64::MAX,
         }
@@ -92,6 +95,46 @@ impl State {
         self.open.clear();
     }
 
+    fn check_note(&self, key: ShardKey) -> Result<(), StoreError> {
+        match self.notes.get(&(key.group, key.blob)) {
+            Some(note) if note.state == NoteState::Deleted => Err(bad("the blob was deleted")),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn put_notes(&mut self, notes: &[BlobNote]) {
+        for note in notes {
+            let held = self.notes.get(&(note.group, note.blob));
+            if held.is_none_or(|held| note.overrules(held)) {
+                self.notes.insert((note.group, note.blob), note.clone());
+            }
+        }
+    }
+
+    pub(super) fn forget_notes(&mut self, blobs: &[(GroupId, BlobId)]) {
+        for blob in blobs {
+            let held = self.notes.get(blob);
+            if held.is_some_and(|note| note.state == NoteState::Deleted) {
+                self.notes.remove(blob);
+            }
+        }
+    }
+
+    pub(super) fn notes(&self, after: Option<NoteCursor>) -> NotePage {
+        let from = match after {
+            Some(NoteCursor::Deleted(group, blob)) => Bound::Excluded((group, blob)),
+            _ => Bound::Unbounded,
+        };
+        let rest = self.notes.range((from, Bound::Unbounded));
+        let notes: Vec<_> = rest.take(MAX_NOTES).map(|(_, note)| note.clone()).collect();
+        let last = notes.last().filter(|_| notes.len() == MAX_NOTES);
+        NotePage {
+            next: last.map(|note| NoteCursor::Deleted(note.group, note.blob)),
+            notes,
+            damaged: 0,
+        }
+    }
+
     fn used(&self) -> u64 {
         let held = self.shards.values();
         held.map(|shard| shard.bytes.len() as u64).sum()
@@ -111,6 +154,7 @@ impl State {
     ) -> Result<ShardHandle, StoreError> {
         self.slots.check(&header)?;
         let key = header.key;
+        self.check_note(key)?;
         if self.shards.get(&key).is_some_and(|s| s.end.is_some()) {
             return Err(StoreError::Exists);
         }
@@ -175,6 +219,8 @@ impl State {
             None => {}
         }
         self.slots.check(&shard.header)?;
+        self.check_note(key)?;
+        let shard = self.shards.get_mut(&key).expect("looked up above");
         bounds::check_end(&shard.header, shard.bytes.len() as u64, end)?;
         shard.end = Some(end);
         Ok(())
@@ -192,6 +238,7 @@ impl State {
     pub(super) fn put(&mut self, small: SmallShard) -> Result<(), StoreError> {
         self.slots.check(&small.header)?;
         let key = small.header.key;
+        self.check_note(key)?;
         let end = ShardEnd {
             shard_len: small.bytes.len() as u64,
             blob_len: small.blob_len,

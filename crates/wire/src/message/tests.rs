@@ -9,6 +9,10 @@ use crate::ids::{
     BlobId, BucketIncarnation, ClusterId, CommitNumber, Epoch, Generation, GroupId, InstanceId,
     LineageId, VersionUid,
 };
+use crate::message_notes::{ForgetNotesHead, NotesHead, PutNotesHead, SlotsHead};
+use crate::note::{
+    BlobNote, MAX_NOTE_BYTES, MAX_NOTES, NoteCursor, NoteOrder, NotePage, NoteState,
+};
 use crate::shard::{BlobLayout, MAX_METADATA_BYTES, ObjectRef};
 use crate::store::{ListedShard, MAX_BATCH, ShardStat};
 
@@ -56,6 +60,22 @@ fn max_header() -> ShardHeader {
             metadata: vec![0xff; MAX_METADATA_BYTES],
         },
     }
+}
+
+fn max_note() -> BlobNote {
+    BlobNote {
+        group: GroupId(u64::MAX),
+        blob: BlobId(u128::MAX),
+        order: NoteOrder {
+            history: u64::MAX,
+            commit: CommitNumber(u64::MAX),
+        },
+        state: NoteState::Published(vec![0xff; MAX_NOTE_BYTES]),
+    }
+}
+
+fn max_cursor() -> Option<NoteCursor> {
+    Some(NoteCursor::Deleted(GroupId(u64::MAX), BlobId(u128::MAX)))
 }
 
 fn head_len<T: Serialize>(head: &T) -> usize {
@@ -190,6 +210,32 @@ fn the_longest_heads_fit_their_limits() {
             }),
         ),
         (Call::Health, head_len(&HealthHead {})),
+        (
+            Call::PutNotes,
+            head_len(&PutNotesHead {
+                ctx,
+                notes: vec![max_note(); MAX_NOTES],
+            }),
+        ),
+        (
+            Call::ForgetNotes,
+            head_len(&ForgetNotesHead {
+                ctx,
+                blobs: vec![(GroupId(u64::MAX), BlobId(u128::MAX)); MAX_BATCH],
+            }),
+        ),
+        (
+            Call::Notes,
+            head_len(&NotesHead {
+                after: max_cursor(),
+            }),
+        ),
+        (
+            Call::Slots,
+            head_len(&SlotsHead {
+                after: Some(GroupId(u64::MAX)),
+            }),
+        ),
     ];
     for (call, len) in requests {
         assert!(len <= call.request_limits().head, "{call:?}: {len}");
@@ -212,6 +258,15 @@ fn the_longest_heads_fit_their_limits() {
         ),
         (Call::List, head_len(&Answer::Ok(vec![listed; MAX_BATCH]))),
         (Call::Stat, head_len(&Answer::Ok(stat))),
+        (
+            Call::Notes,
+            head_len(&Answer::Ok(NotePage {
+                notes: vec![max_note(); MAX_NOTES],
+                next: max_cursor(),
+                damaged: u32::MAX,
+            })),
+        ),
+        (Call::Slots, head_len(&Answer::Ok(vec![slot; MAX_BATCH]))),
     ];
     for (call, len) in answers {
         assert!(len <= call.answer_limits().head, "{call:?}: {len}");
@@ -245,6 +300,9 @@ proptest! {
         let _ = decode_head::<StatHead>(&noise);
         let _ = decode_head::<DeleteHead>(&noise);
         let _ = decode_head::<ListHead>(&noise);
+        let _ = decode_head::<PutNotesHead>(&noise);
+        let _ = decode_head::<ForgetNotesHead>(&noise);
+        let _ = decode_head::<Answer<NotePage>>(&noise);
         let _ = decode_head::<FormatHead>(&noise);
         let _ = decode_head::<Answer<AgentReport>>(&noise);
         let _ = decode_head::<Answer<ShardStat>>(&noise);

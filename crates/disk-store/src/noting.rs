@@ -1,0 +1,171 @@
+//! Notes as the disk's callers have them: those of deleted blobs lie in the
+//! log of the volumes, which every write looks at, all others in files.
+
+use shardgate_wire::ids::{BlobId, GroupId};
+use shardgate_wire::note::{
+    BlobNote, MAX_DELETE_NOTES, MAX_NOTES, NoteCursor, NoteOrder, NotePage, NoteState,
+};
+use shardgate_wire::store::MAX_BATCH;
+use shardgate_wire::{CallContext, ShardKey, StoreError, bounds};
+
+use crate::aligned::AlignedBuffer;
+use crate::core::Core;
+use crate::volume::{Note, Op};
+
+impl Core {
+    pub(crate) fn put_notes(
+        &self,
+        ctx: &CallContext,
+        notes: &[BlobNote],
+    ) -> Result<(), StoreError> {
+        let _gate = self.enter(ctx)?;
+        bounds::check_notes(notes)?;
+        let is_deleted = |note: &BlobNote| {
+            let held = self.volumes.note(note.group, note.blob);
+            held.is_some_and(|held| held.deleted)
+        };
+        let open: Vec<BlobNote> = notes
+            .iter()
+            .filter(|note| !is_deleted(note))
+            .cloned()
+            .collect();
+        let mut gone: Vec<_> = open
+            .iter()
+            .filter(|note| note.state == NoteState::Deleted)
+            .collect();
+        if gone.len() + self.volumes.notes_len() > MAX_DELETE_NOTES {
+            return Err(StoreError::NoSpace);
+        }
+        gone.sort_by_key(|note| (note.group, note.blob, std::cmp::Reverse(note.order)));
+        gone.dedup_by_key(|note| (note.group, note.blob));
+        let gone: Vec<_> = gone
+            .into_iter()
+            .map(|note| (note.group, note.blob, deleted(note.order)))
+            .collect();
+        let ops: Vec<_> = gone
+            .iter()
+            .map(|(group, blob, note)| Op::Note(*group, *blob, note))
+            .collect();
+        if !ops.is_empty() {
+            let answers = self.volumes.commit(&ops);
+            answers.into_iter().collect::<Result<(), _>>()?;
+        }
+        self.notes.append(&open)
+    }
+
+    pub(crate) fn forget_notes(
+        &self,
+        ctx: &CallContext,
+        blobs: &[(GroupId, BlobId)],
+    ) -> Result<(), StoreError> {
+        let _gate = self.enter(ctx)?;
+        bounds::check_batch(blobs.len())?;
+        let held = blobs.iter().filter(|(group, blob)| {
+            let held = self.volumes.note(*group, *blob);
+            held.is_some_and(|held| held.deleted)
+        });
+        let ops: Vec<_> = held
+            .map(|(group, blob)| Op::Forget(*group, *blob))
+            .collect();
+        if ops.is_empty() {
+            return Ok(());
+        }
+        let answers = self.volumes.commit(&ops);
+        answers.into_iter().collect()
+    }
+
+    pub(crate) fn list_notes(&self, after: Option<NoteCursor>) -> Result<NotePage, StoreError> {
+        self.condition.check_present()?;
+        let from = match after {
+            None => None,
+            Some(NoteCursor::Deleted(group, blob)) => Some((group, blob)),
+            Some(NoteCursor::Stored { .. }) => return self.notes.page(after),
+        };
+        let held = self.volumes.notes(from, MAX_NOTES);
+        let next = match held.last() {
+            Some(((group, blob), _)) if held.len() == MAX_NOTES => {
+                NoteCursor::Deleted(*group, *blob)
+            }
+            _ => NoteCursor::Stored { file: 0, offset: 0 },
+        };
+        let notes = held
+            .into_iter()
+            .map(|((group, blob), note)| listed(group, blob, note));
+        Ok(NotePage {
+            notes: notes.collect(),
+            next: Some(next),
+            damaged: 0,
+        })
+    }
+
+    /// Cleans the files of notes as far as that is due.
+    pub(crate) fn clean_notes(&self) -> Result<bool, StoreError> {
+        self.condition.check_writable()?;
+        let mut buffer = AlignedBuffer::default();
+        self.notes
+            .clean(&mut |blobs| self.holds_any_of(blobs, &mut buffer))
+    }
+
+    /// Whether the disk has a shard of each of these blobs, which are in
+    /// order: read off its list, page by page.
+    fn holds_any_of(
+        &self,
+        blobs: &[(GroupId, BlobId)],
+        buffer: &mut AlignedBuffer,
+    ) -> Result<Vec<bool>, StoreError> {
+        let mut held = Vec::with_capacity(blobs.len());
+        let mut page: Vec<(GroupId, BlobId)> = Vec::new();
+        let mut ends = false;
+        for &(group, blob) in blobs {
+            let behind = page.last().is_none_or(|last| *last < (group, blob));
+            if behind && !ends {
+                let listed = self.list_shards(before(group, blob), MAX_BATCH, buffer)?;
+                ends = listed.len() < MAX_BATCH;
+                page = listed
+                    .iter()
+                    .map(|entry| (entry.key.group, entry.key.blob))
+                    .collect();
+            }
+            held.push(page.binary_search(&(group, blob)).is_ok());
+        }
+        Ok(held)
+    }
+}
+
+/// The last key that no shard of the blob has; `None`: there is none.
+fn before(group: GroupId, blob: BlobId) -> Option<ShardKey> {
+    let index = u8::MAX;
+    let (group, blob) = match (blob.0.checked_sub(1), group.0.checked_sub(1)) {
+        (Some(before), _) => (group, BlobId(before)),
+        (None, Some(before)) => (GroupId(before), BlobId(u128::MAX)),
+        (None, None) => return None,
+    };
+    Some(ShardKey { group, blob, index })
+}
+
+fn deleted(order: NoteOrder) -> Note {
+    Note {
+        commit: order.commit,
+        deleted: true,
+        payload: order.history.to_be_bytes().to_vec(),
+    }
+}
+
+fn listed(group: GroupId, blob: BlobId, note: Note) -> BlobNote {
+    let history = match <[u8; 8]>::try_from(&note.payload[..]) {
+        Ok(bytes) if note.deleted => u64::from_be_bytes(bytes),
+        _ => 0,
+    };
+    BlobNote {
+        group,
+        blob,
+        order: NoteOrder {
+            history,
+            commit: note.commit,
+        },
+        state: match note.deleted {
+            true => NoteState::Deleted,
+            false => NoteState::Published(note.payload),
+        },
+    }
+}
