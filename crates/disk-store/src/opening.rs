@@ -27,7 +27,7 @@ use crate::format::{
     encode_slots,
 };
 use crate::handles::Handles;
-use crate::io::RealIo;
+use crate::io::{DiskIo, RealIo};
 use crate::journal::JournalQueue;
 use crate::key_locks::KeyLocks;
 use crate::lanes::Lanes;

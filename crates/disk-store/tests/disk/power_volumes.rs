@@ -11,12 +11,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use shardgate_disk_store::{DiskOptions, LocalDisk, Note, VolumeFigures};
+use shardgate_disk_store::{DiskOptions, LocalDisk, VolumeFigures};
 use shardgate_wire::checksum::block_crcs;
 use shardgate_wire::conformance::sample;
 use shardgate_wire::ids::{CommitNumber, random_u128};
 use shardgate_wire::store::ShardEnd;
-use shardgate_wire::{CallContext, ShardStore, StoreError};
+use shardgate_wire::{BlobNote, CallContext, NoteOrder, NoteState, ShardStore, StoreError};
 
 use crate::folder::{expected, new_disk, options};
 use crate::power::Image;
@@ -91,12 +91,16 @@ async fn lives(disk: &LocalDisk, ctx: &CallContext, blob: u64) -> Result<(), Sto
         disk.delete(ctx, &[key]).await?;
         say(&format!("deleted {gone}"));
         if gone.is_multiple_of(5) {
-            let note = Note {
-                commit: CommitNumber(gone + 1),
-                deleted: true,
-                payload: vec![9; 200],
+            let note = BlobNote {
+                group: key.group,
+                blob: key.blob,
+                order: NoteOrder {
+                    history: 1,
+                    commit: CommitNumber(gone + 1),
+                },
+                state: NoteState::Deleted,
             };
-            disk.put_note(ctx, key.group, key.blob, note).await?;
+            disk.put_notes(ctx, &[note]).await?;
             say(&format!("noted {gone}"));
         }
     }
@@ -169,11 +173,16 @@ impl Said {
                 assert_eq!(read.bytes, sample::bytes((*blob).into(), len));
             }
         }
-        let notes: BTreeSet<u128> = disk
-            .notes(None, usize::MAX)
-            .into_iter()
-            .map(|((_, blob), _)| blob.0)
-            .collect();
+        let mut notes = BTreeSet::new();
+        let mut after = None;
+        loop {
+            let page = disk.notes(after).await.unwrap();
+            notes.extend(page.notes.iter().map(|note| note.blob.0));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
         for blob in &self.noted {
             let id = sample::key((*blob).into()).blob.0;
             assert!(notes.contains(&id), "the note of {blob} is gone");
