@@ -182,7 +182,12 @@ impl Gateway {
             match replay.next().await {
                 Ok(Some(more)) => records.extend(more),
                 Ok(None) => break,
-                Err(JournalError::Refused(Refusal::MissingSegment { .. })) => return None,
+                // The start is given up; nothing of it was shown.
+                Err(
+                    JournalError::Refused(Refusal::MissingSegment { .. })
+                    | JournalError::Fenced(_)
+                    | JournalError::Disk { .. },
+                ) => return None,
                 Err(other) => {
                     self.world.model.lock().fail(format!("replay: {other}"));
                     return None;
