@@ -176,14 +176,15 @@ async fn a_late_disk_is_not_waited_for_but_the_quorum_is() {
         store.put("before", &bytes(2000, 1)).await.unwrap();
         store.pool.disk(3).delay(Duration::from_secs(600));
         let begun = Instant::now();
-        for number in 0..6 {
+        // A short object lies on three of the six disks only.
+        for number in 0..16 {
             let key = format!("{len}-{number}");
             store.put(&key, &bytes(len, number)).await.unwrap();
             store.pool.revive();
         }
         let took = begun.elapsed();
         assert!(took >= Duration::from_millis(100), "{len}: {took:?}");
-        assert!(took < Duration::from_secs(4), "{len}: {took:?}");
+        assert!(took < Duration::from_secs(10), "{len}: {took:?}");
         assert!(store.pool.late.load(Relaxed) > 0);
         let owed = store.service.catalog().owed().await.unwrap();
         assert_eq!(owed.len(), 1, "{len}");
