@@ -96,6 +96,22 @@ pub(crate) fn preallocate(file: &OwnedFd, from: u64, len: u64) -> Result<(), Err
     }
 }
 
+/// Gives the space of some bytes back; they read as zeroes, and the file keeps
+/// its length.
+pub(crate) fn punch(file: &OwnedFd, from: u64, len: u64) -> Result<(), Errno> {
+    if len == 0 {
+        return Ok(());
+    }
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    loop {
+        match rustix::fs::fallocate(file, flags, from, len) {
+            Err(Errno::INTR) => {}
+            Err(Errno::NOSYS) => return Err(Errno::OPNOTSUPP),
+            punched => return punched,
+        }
+    }
+}
+
 /// Whether the file system takes no writes.
 pub(crate) fn is_read_only(folder: &OwnedFd) -> Result<bool, Errno> {
     let flags = rustix::fs::fstatvfs(folder)?.f_flag;

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{Advice, AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags};
+use rustix::fs::{Advice, AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{DirEntry, DiskFile, DiskIo, OpenHow, SpaceOf};
@@ -322,17 +322,7 @@ impl DiskFile for RealFile {
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        if len == 0 {
-            return Ok(());
-        }
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        loop {
-            match rustix::fs::fallocate(&self.file, flags, offset, len) {
-                Err(Errno::INTR) => {}
-                Err(Errno::NOSYS) => return Err(Errno::OPNOTSUPP.into()),
-                punched => return Ok(punched?),
-            }
-        }
+        Ok(crate::files::punch(&self.file, offset, len)?)
     }
 
     fn len(&self) -> io::Result<u64> {

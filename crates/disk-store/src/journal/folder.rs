@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{Advice, Dir, FallocateFlags, Mode, OFlags};
+use rustix::fs::{Advice, Dir, Mode, OFlags};
 use rustix::io::Errno;
 use shardgate_wire::journal::JournalFile;
 
@@ -69,10 +69,7 @@ pub(super) fn create(folder: &OwnedFd, file: JournalFile) -> Result<OwnedFd, Err
 /// written but zeroes: they read as before. Where the file system cannot, the
 /// space stays taken.
 pub(super) fn give_back(file: &OwnedFd, end: u64, len: u64) {
-    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    if end < len
-        && let Err(errno) = rustix::fs::fallocate(file, flags, end, len - end)
-    {
+    if let Err(errno) = files::punch(file, end, len.saturating_sub(end)) {
         tracing::debug!(%errno, "the rest of a segment keeps its space");
     }
 }

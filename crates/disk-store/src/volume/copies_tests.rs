@@ -1,31 +1,15 @@
 //! Shards of which a disk has more than one record, because what it knew was
 //! lost; directories with damaged pages; numbers of volumes.
 
-use std::sync::Arc;
-
 use shardgate_wire::conformance::sample;
 use shardgate_wire::{ShardKey, StoreError};
 
 use super::Op;
-use super::damage_tests::{figures, read};
+use super::damage_tests::read;
 use super::engine::Engine;
-use super::opening::Opening;
 use super::place::{LOG, What, volume_file};
-use crate::condition::Condition;
+use super::unread_tests::open;
 use crate::io::sim::{Faults, SimDisk};
-
-fn open(disk: &SimDisk) -> Engine {
-    let opened = Engine::open(Opening {
-        io: disk.io(),
-        identity: sample::identity(),
-        condition: Arc::new(Condition::good(sample::identity().disk)),
-        figures: figures(),
-        directories: std::sync::Arc::default(),
-        progress: std::sync::Arc::default(),
-        random: Box::new(|| shardgate_wire::ids::random_u128() as u64),
-    });
-    opened.expect("it opens")
-}
 
 fn put(engine: &Engine, blob: u128) {
     let shard = sample::small(&sample::context(1), blob, 1000);

@@ -19,7 +19,8 @@ use crate::io::sim::{Faults, SimDisk};
 const COUNT: u128 = 6;
 const DELETED: u128 = 5;
 
-fn open(disk: &SimDisk) -> Engine {
+/// Opens a disk, with another salt at each time.
+pub(super) fn open(disk: &SimDisk) -> Engine {
     let opened = Engine::open(Opening {
         io: disk.io(),
         identity: sample::identity(),
