@@ -51,7 +51,7 @@ impl Jobs {
             catalog: parts.catalog,
             disks: parts.disks,
             objects: parts.objects,
-            pace: pace::Pace::new(parts.rate),
+            turns: Box::new(pace::Pace::new(parts.rate)),
             progress: Arc::clone(&fill),
             stop: parts.stop,
         };

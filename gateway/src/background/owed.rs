@@ -19,10 +19,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::compare::missing;
-use super::pace::Pace;
 use crate::object::ObjectService;
 use crate::object::ports::Disks;
-use crate::object::rebuild::{RebuildError, Rebuilt};
+use crate::object::rebuild::{RebuildError, Rebuilt, Turns};
 
 /// Between two looks at the owed rows.
 const EVERY: Duration = Duration::from_secs(5);
@@ -84,7 +83,7 @@ pub(super) struct Fill {
     pub(super) catalog: Catalog,
     pub(super) disks: Arc<dyn Disks>,
     pub(super) objects: ObjectService,
-    pub(super) pace: Pace,
+    pub(super) turns: Box<dyn Turns>,
     pub(super) progress: Arc<FillProgress>,
     pub(super) stop: CancellationToken,
 }
@@ -171,7 +170,7 @@ impl Fill {
             for lack in missing(&view, slot, &page, &listed) {
                 match self
                     .objects
-                    .rebuild(&lack.blob, lack.shard, &self.pace)
+                    .rebuild(&lack.blob, lack.shard, &*self.turns)
                     .await
                 {
                     Ok(rebuilt) => now.made += self.made(rebuilt),

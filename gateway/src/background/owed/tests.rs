@@ -5,7 +5,9 @@ use shardgate_catalog::DeleteCondition;
 use shardgate_catalog::model::BlobRef;
 use shardgate_wire::memory_store::Call;
 use shardgate_wire::{ShardKey, ShardStore, StoreError};
+use tokio::sync::{Notify, Semaphore};
 
+use super::super::pace::Pace;
 use super::*;
 use crate::object::tests::fixture::{Fixture, bytes, fixture};
 
@@ -16,14 +18,34 @@ const SIZES: [usize; 5] = [500, 10 * KIB, 200 * KIB, 900 * KIB, 3 << 20];
 const AWAY: usize = 3;
 
 fn job(store: &Fixture, rate: u64) -> Arc<Fill> {
+    job_of(store, Box::new(Pace::new(rate)))
+}
+
+fn job_of(store: &Fixture, turns: Box<dyn Turns>) -> Arc<Fill> {
     Arc::new(Fill {
         catalog: store.service.catalog().clone(),
         disks: store.pool.clone(),
         objects: store.service.clone(),
-        pace: Pace::new(rate),
+        turns,
         progress: Arc::default(),
         stop: store.stop.clone(),
     })
+}
+
+/// Turns that nobody gets before it is opened.
+#[derive(Clone)]
+struct Gate {
+    waiting: Arc<Notify>,
+    open: Arc<Semaphore>,
+}
+
+#[async_trait::async_trait]
+impl Turns for Gate {
+    async fn next(&self, _: u64, _: &(dyn Fn() -> bool + Send + Sync)) {
+        self.waiting.notify_one();
+        // An error says that it is open.
+        let _open = self.open.acquire().await;
+    }
 }
 
 fn away(store: &Fixture, away: bool) {
@@ -170,32 +192,37 @@ async fn no_corrupt_block_gets_into_a_new_shard() {
 async fn a_write_without_the_slot_makes_the_comparison_void() {
     let (store, _) = owing().await;
     away(&store, false);
-    let job = job(&store, 1 << 20);
+    // The job stands before its first write, so that the failure is the
+    // client's.
+    let gate = Gate {
+        waiting: Arc::default(),
+        open: Arc::new(Semaphore::new(0)),
+    };
+    let job = job_of(&store, Box::new(gate.clone()));
     let filling = tokio::spawn({
         let job = Arc::clone(&job);
         async move { job.pass().await }
     });
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    gate.waiting.notified().await;
     assert!(job.progress.now().is_some_and(|now| now.contains("slot")));
     let error = StoreError::Unreachable { why: "test".into() };
     store.pool.disk(AWAY).fail_next(Call::Put, 1, error);
-    store.put("meanwhile", &bytes(200 * KIB, 7)).await.unwrap();
+    // Long enough to lie on every disk of the group.
+    let meanwhile = [("meanwhile".to_owned(), bytes(400 * KIB, 7))];
+    store.put("meanwhile", &meanwhile[0].1).await.unwrap();
+    let lacking = on_disk(&store, &meanwhile).await;
+    let has = || {
+        let finished = store.pool.disk(AWAY).finished();
+        lacking.iter().all(|(_, key)| finished.contains(key))
+    };
+    assert!(!has(), "the client's write lacks the slot");
     store.pool.revive();
+    gate.open.close();
     filling.await.unwrap().unwrap();
     assert_eq!(owed(&store).await, 1, "it lacks what came meanwhile");
-    // A pass leaves alone what a late call may still write; a later one comes.
-    for _ in 0..10 {
-        job.pass().await.unwrap();
-        if owed(&store).await == 0 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        store.pool.revive();
-    }
+    job.pass().await.unwrap();
     assert_eq!(owed(&store).await, 0);
-    let lacking = on_disk(&store, &[("meanwhile".into(), bytes(200 * KIB, 7))]).await;
-    let finished = store.pool.disk(AWAY).finished();
-    assert!(lacking.iter().all(|(_, key)| finished.contains(key)));
+    assert!(has());
 }
 
 /// A deletion's purge waits for the shard that is being made, and takes it.
