@@ -89,6 +89,8 @@ pub struct Writer {
     predecessor: Option<SegmentId>,
     /// The segments before the open one, the oldest first.
     closed: Vec<Closed>,
+    /// Up to here no record is needed any more.
+    trimmed: CommitNumber,
     ended: Option<JournalError>,
 }
 
@@ -105,6 +107,7 @@ impl Writer {
             acknowledged: recovered.proven,
             predecessor: recovered.predecessor,
             closed: recovered.journal.clone(),
+            trimmed: CommitNumber(0),
             ended: None,
         }
     }
@@ -164,6 +167,38 @@ impl Writer {
         closed + self.open.as_ref().map_or(0, |open| open.most)
     }
 
+    /// Bytes of the segments with records behind a commit; of the open one,
+    /// what was written of it.
+    pub fn length_behind(&self, commit: CommitNumber) -> u64 {
+        let behind = |of: &&Closed| of.last.number > commit;
+        let closed = self.closed.iter().filter(behind);
+        let closed: u64 = closed.map(|of| of.file_bytes).sum();
+        let open = self.open.as_ref();
+        let open = open.filter(|_| self.acknowledged.number > commit);
+        closed + open.map_or(0, |open| open.end)
+    }
+
+    /// Bytes of the segments that [`Self::trim`] would take out.
+    pub fn length_up_to(&self, commit: CommitNumber) -> u64 {
+        let trimmed = self.closed[..self.needless(commit)].iter();
+        trimmed.map(|of| of.file_bytes).sum()
+    }
+
+    /// How many of the oldest segments have no record behind a commit.
+    fn needless(&self, commit: CommitNumber) -> usize {
+        let named = self.closed().len();
+        let needed = |of: &Closed| of.last.number > commit;
+        let first = self.closed[..named].iter().position(needed);
+        first.unwrap_or(named)
+    }
+
+    /// Whether a segment that a disk holds is older than all that are needed
+    /// since [`Self::trim`]: its disk was away when it was taken out.
+    pub fn is_trimmed(&self, segment: SegmentId) -> bool {
+        let oldest = self.closed.first();
+        oldest.is_some_and(|of| segment < of.segment && of.base.number <= self.trimmed)
+    }
+
     /// The pool map's journal disks that it writes to.
     pub fn map(&self) -> &JournalMap {
         &self.map
@@ -173,10 +208,8 @@ impl Writer {
     /// are all in the older checkpoint, at commit `checkpoint`. The caller
     /// removes their files.
     pub fn trim(&mut self, checkpoint: CommitNumber) -> Vec<Closed> {
-        let named = self.closed().len();
-        let needed = |of: &Closed| of.last.number > checkpoint;
-        let old = self.closed[..named].iter().position(needed);
-        self.closed.drain(..old.unwrap_or(named)).collect()
+        self.trimmed = self.trimmed.max(checkpoint);
+        self.closed.drain(..self.needless(checkpoint)).collect()
     }
 
     /// Roots of the checkpoints that the next segments name.

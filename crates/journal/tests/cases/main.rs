@@ -8,3 +8,4 @@ mod late;
 mod losses;
 mod pool;
 mod rules;
+mod trimming;
