@@ -30,6 +30,7 @@ pub(crate) mod space {
     pub(crate) const CLASS: u8 = 0x32;
     pub(crate) const INSTANCE: u8 = 0x33;
     // 0x34 identities and 0x35 jobs are reserved.
+    pub(crate) const CHECKPOINT_FILE: u8 = 0x36;
 }
 
 /// Ends an escaped string.
@@ -258,6 +259,14 @@ pub(crate) fn instance(epoch: u64) -> Bytes {
     key(space::INSTANCE, 8, |k| k.put_u64(epoch))
 }
 
+/// `checkpoint-file/(content hash, BlobId)`.
+pub(crate) fn checkpoint_file(hash: &[u8; 32], blob: BlobId) -> Bytes {
+    key(space::CHECKPOINT_FILE, 48, |k| {
+        k.put_slice(hash);
+        k.put_u128(blob.0);
+    })
+}
+
 fn fixed<const N: usize>(bytes: &[u8], what: &'static str) -> Result<[u8; N], Damaged> {
     bytes.try_into().map_err(|_| Damaged {
         what,
@@ -320,6 +329,13 @@ pub(crate) fn decode_condemned(key: &[u8]) -> Result<(CommitNumber, u32), Damage
         CommitNumber::from_be_bytes(fixed(commit, WHAT)?),
         u32::from_be_bytes(fixed(index, WHAT)?),
     ))
+}
+
+/// The content hash in a checkpoint file's key.
+pub(crate) fn decode_checkpoint_file(key: &[u8]) -> Result<[u8; 32], Damaged> {
+    const WHAT: &str = "checkpoint file key";
+    let bytes: [u8; 48] = fixed(body(key, 1, WHAT)?, WHAT)?;
+    fixed(&bytes[..32], WHAT)
 }
 
 /// Group and slot in an owed row's key.

@@ -8,6 +8,7 @@
 mod bucket_cache;
 mod buckets;
 mod catalog;
+pub mod checkpoint;
 mod cluster;
 mod collect;
 mod complete;

@@ -237,6 +237,43 @@ pub enum BlobState {
     Owned(BlobRow),
     /// It was condemned before it was ever published, and never will be.
     NeverPublished,
+    /// It holds a file of a checkpoint, or is going to.
+    Checkpoint(CheckpointBlob),
+}
+
+impl BlobState {
+    /// How a blob is cut and how long it is, if all its slots are to have
+    /// their shards by now or be owed.
+    pub fn extent(&self) -> Option<(BlobLayout, u64)> {
+        match self {
+            Self::Owned(row) => Some((row.layout, row.len)),
+            Self::Checkpoint(row) if row.stored => Some((row.layout, row.len)),
+            Self::Checkpoint(_) | Self::NeverPublished => None,
+        }
+    }
+}
+
+/// What is known of a blob that holds a checkpoint file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointBlob {
+    /// Hash of the file's content.
+    pub file: [u8; 32],
+    /// How it is cut.
+    pub layout: BlobLayout,
+    /// Its length, bytes.
+    pub len: u64,
+    /// Whether all its shards are durable. Until then it is being sent, or
+    /// was given up.
+    pub stored: bool,
+}
+
+/// A file of a checkpoint: the row under `checkpoint-file/(hash, BlobId)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointFileRow {
+    /// Its blob.
+    pub blob: BlobRef,
+    /// As in [`CheckpointBlob`].
+    pub stored: bool,
 }
 
 /// What a blob belongs to.
@@ -267,6 +304,8 @@ pub enum CondemnReason {
     UploadEnded,
     /// Its write failed, or its client left, before it was published.
     NeverPublished,
+    /// It held a file that no kept checkpoint needs.
+    CheckpointDropped,
 }
 
 /// A blob that waits to be purged, in commit order.

@@ -9,8 +9,9 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::model::{
-    BlobState, BucketRow, ClassRow, ClusterRow, CompletedRow, CondemnedRow, DetailRow, DiskRow,
-    GroupRow, InstanceRow, OwedRow, PartRow, UploadPartRow, UploadRow, VersionRow,
+    BlobState, BucketRow, CheckpointFileRow, ClassRow, ClusterRow, CompletedRow, CondemnedRow,
+    DetailRow, DiskRow, GroupRow, InstanceRow, OwedRow, PartRow, UploadPartRow, UploadRow,
+    VersionRow,
 };
 
 /// Bytes of the catalog that are not what they should be.
@@ -48,6 +49,7 @@ rows! {
     UploadPartRow = "upload part row",
     CompletedRow = "completed row",
     BlobState = "blob row",
+    CheckpointFileRow = "checkpoint file row",
     CondemnedRow = "condemned row",
     OwedRow = "owed row",
     GroupRow = "group row",

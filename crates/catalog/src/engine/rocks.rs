@@ -5,6 +5,7 @@
 //! visible no sooner than it is durable. Reads that the block cache cannot
 //! answer run on blocking threads, a bounded number at a time.
 
+mod checkpoint;
 mod committer;
 mod options;
 #[cfg(feature = "bench")]

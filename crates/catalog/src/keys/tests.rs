@@ -77,6 +77,7 @@ proptest! {
         let _ = decode_blob(&bytes);
         let _ = decode_condemned(&bytes);
         let _ = decode_owed(&bytes);
+        let _ = decode_checkpoint_file(&bytes);
     }
 }
 
@@ -86,6 +87,9 @@ fn numbered_keys_come_back_and_others_are_damaged() {
     assert_eq!(decode_condemned(&key), Ok((CommitNumber(258), 7)));
     assert!(decode_condemned(&key[..12]).is_err());
     assert_eq!(decode_owed(&owed(GroupId(3), 5)), Ok((GroupId(3), 5)));
+    let key = checkpoint_file(&[9; 32], BlobId(1));
+    assert_eq!(decode_checkpoint_file(&key), Ok([9; 32]));
+    assert!(decode_checkpoint_file(&key[..48]).is_err());
     let key = blob(GroupId(3), BlobId(1 << 100));
     assert_eq!(decode_blob(&key), Ok(BlobId(1 << 100)));
     assert!(decode_blob(&key[..24]).is_err());

@@ -10,8 +10,8 @@ use shardgate_wire::{
 
 use super::*;
 use crate::model::{
-    BlobRef, BlobRow, BucketState, ChecksumAlgorithm, ChecksumKind, CondemnReason, Content,
-    DiskState, ETag, GroupState, StoredChecksum,
+    BlobRef, BlobRow, BucketState, CheckpointBlob, ChecksumAlgorithm, ChecksumKind, CondemnReason,
+    Content, DiskState, ETag, GroupState, StoredChecksum,
 };
 
 fn same<R: Row + PartialEq + Debug>(row: R, stored: &str) {
@@ -167,11 +167,34 @@ fn rows_of_blobs() {
     };
     same(BlobState::Owned(owner), "01000e05612f6b65790f10080411");
     same(BlobState::NeverPublished, "0101");
+    let of_checkpoint = CheckpointBlob {
+        file: [0x66; 32],
+        layout: blob().layout,
+        len: 22,
+        stored: true,
+    };
+    same(
+        BlobState::Checkpoint(of_checkpoint),
+        concat!(
+            "0102",
+            "6666666666666666666666666666666666666666666666666666666666666666",
+            "08041601"
+        ),
+    );
+    let file = CheckpointFileRow {
+        blob: blob(),
+        stored: false,
+    };
+    same(
+        file,
+        "01ac02808080808080808080deb7de9af1d9a2a3020804808080801400",
+    );
     let reasons = [
         (CondemnReason::Deleted, "011213080400"),
         (CondemnReason::Overwritten, "011213080401"),
         (CondemnReason::UploadEnded, "011213080402"),
         (CondemnReason::NeverPublished, "011213080403"),
+        (CondemnReason::CheckpointDropped, "011213080404"),
     ];
     for (reason, stored) in reasons {
         let row = CondemnedRow {

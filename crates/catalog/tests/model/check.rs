@@ -55,6 +55,7 @@ pub async fn check(catalog: &Catalog) -> Found {
                 owned.insert(blob, (row.incarnation, row.key, row.uid, row.part));
             }
             BlobState::NeverPublished => assert!(found.condemned.contains(&blob)),
+            BlobState::Checkpoint(_) => panic!("{blob}: no checkpoint is taken here"),
         }
     }
     assert_eq!(owned, found.named, "blob rows and what names blobs");

@@ -5,6 +5,8 @@
 
 mod build;
 mod check;
+#[cfg(feature = "rocksdb")]
+mod checkpoints;
 mod concurrent;
 mod interleaved;
 #[cfg(feature = "rocksdb")]
