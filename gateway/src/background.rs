@@ -20,6 +20,12 @@ pub use owed::FillProgress;
 
 use crate::object::ObjectService;
 use crate::object::ports::Disks;
+use crate::object::rebuild::Turns;
+
+/// A speed limit of its own for work that moves so many bytes per second.
+pub fn paced(bytes_per_second: u64) -> Box<dyn Turns> {
+    Box::new(pace::Pace::new(bytes_per_second))
+}
 
 /// What the jobs need.
 pub struct JobParts {

@@ -24,6 +24,7 @@ pub mod get;
 mod hedge;
 mod in_flight;
 mod intake;
+pub mod keep;
 mod lane;
 pub mod metrics;
 pub mod multipart;

@@ -11,6 +11,7 @@ mod changes;
 mod classes;
 mod disks;
 mod groups;
+mod keeping;
 mod latency;
 mod media;
 mod members;

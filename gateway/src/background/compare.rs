@@ -32,14 +32,14 @@ pub(super) fn missing(
     let there: HashSet<ShardKey> = finished.map(|shard| shard.key).collect();
     let mut missing = Vec::new();
     for (id, state) in page {
-        let BlobState::Owned(row) = state else {
+        let Some((layout, len)) = state.extent() else {
             continue;
         };
         let blob = BlobRef {
             group: group.row.id,
             blob: *id,
-            layout: row.layout,
-            len: row.len,
+            layout,
+            len,
         };
         // A record that is damaged is said to be so by the next read.
         let shards = layout_of(&blob).map_or(0, |layout| layout.shards());
@@ -52,7 +52,7 @@ pub(super) fn missing(
 
 #[cfg(test)]
 mod tests {
-    use shardgate_catalog::model::{BlobRow, GroupRow, GroupState};
+    use shardgate_catalog::model::{BlobRow, CheckpointBlob, GroupRow, GroupState};
     use shardgate_wire::{
         BlobLayout, BucketIncarnation, DiskId, Generation, GroupId, Medium, VersionUid,
     };
@@ -91,12 +91,23 @@ mod tests {
         (BlobId(blob), BlobState::Owned(row))
     }
 
+    fn of_checkpoint(stored: bool) -> BlobState {
+        BlobState::Checkpoint(CheckpointBlob {
+            file: [1; 32],
+            layout: BlobLayout { data: 4, parity: 2 },
+            len: 1000,
+            stored,
+        })
+    }
+
     #[test]
     fn every_shard_of_the_slot_that_is_not_finished_there() {
         let group = group();
         let page: Vec<_> = (1..=50)
             .map(|blob| owned(blob, if blob % 2 == 0 { 4 } else { 1 }))
             .chain([(BlobId(51), BlobState::NeverPublished)])
+            .chain([(BlobId(52), of_checkpoint(true))])
+            .chain([(BlobId(53), of_checkpoint(false))])
             .collect();
         let mut total = 0;
         for slot in 0..6 {
@@ -116,7 +127,8 @@ mod tests {
             let few = &listed(true)[1..];
             assert_eq!(missing(&group, slot, &page, few), all[..1]);
         }
-        // 25 blobs of six shards, 25 of three.
-        assert_eq!(total, 25 * 6 + 25 * 3);
+        // 25 blobs of six shards, 25 of three, and a checkpoint's file of six;
+        // one that is being sent lacks nothing yet.
+        assert_eq!(total, 25 * 6 + 25 * 3 + 6);
     }
 }

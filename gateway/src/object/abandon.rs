@@ -29,6 +29,8 @@ pub(super) struct Abandoned {
     /// The memory of what they have.
     pub memory: Vec<Permit>,
     pub in_flight: Option<InFlightBlob>,
+    /// Whether the blob is to be condemned here: the catalog does not know it.
+    pub condemn: bool,
 }
 
 impl Abandoned {
@@ -56,7 +58,7 @@ impl Abandoned {
             // An idle handle ends by itself if this does not reach the disk.
             let _ended = core.calls.abort(target, *handle).await;
         }
-        if core.calls.is_fenced() {
+        if core.calls.is_fenced() || !self.condemn {
             return;
         }
         let row = CondemnedRow {

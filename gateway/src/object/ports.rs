@@ -152,6 +152,10 @@ pub trait Disks: Send + Sync + 'static {
         prefer: Option<GroupId>,
     ) -> Result<Arc<GroupView>, ObjectError>;
 
+    /// A group for a blob of this length that is to be as safe as any, all of
+    /// whose disks live; a narrow one if it must.
+    async fn group_for_keeping(&self, len: u64) -> Result<Arc<GroupView>, ObjectError>;
+
     /// The group of a stored blob.
     async fn group(&self, id: GroupId) -> Result<Arc<GroupView>, ObjectError>;
 

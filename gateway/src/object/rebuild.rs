@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shardgate_catalog::model::{BlobRef, BlobState};
+use shardgate_catalog::model::BlobRef;
 use shardgate_erasure::full_block;
 use shardgate_wire::checksum::block_crcs;
 use shardgate_wire::store::{ListedShard, MAX_BATCH, MAX_PUT_BYTES, ShardEnd, SmallShard};
@@ -106,7 +106,7 @@ impl ObjectService {
         let _open = core.open_reads.open(|| core.catalog.committed());
         let found = core.catalog.blob(blob.group, blob.blob).await;
         match found.map_err(ObjectError::from)? {
-            Some(BlobState::Owned(row)) if (row.layout, row.len) == (blob.layout, blob.len) => {}
+            Some(state) if state.extent() == Some((blob.layout, blob.len)) => {}
             _ => return Ok(Rebuilt::NotNeeded),
         }
         let group = core.disks.group(blob.group).await?;

@@ -198,7 +198,7 @@ fn geometry(layout: Layout, len: u64) -> Result<Geometry, ObjectError> {
 
 /// Codes bytes and hands out the blocks, waiting for room as needed.
 /// `gathered`: what the caller holds of the body under the same permit.
-async fn feed(
+pub(super) async fn feed(
     writer: &mut BlobWriter,
     coder: &mut StripeCoder,
     (permit, gathered): (&mut Permit, u64),

@@ -3,6 +3,7 @@
 
 mod durable;
 pub(crate) mod fixture;
+mod keep;
 mod memory;
 mod multipart;
 mod purge;

@@ -74,6 +74,18 @@ pub(super) struct BlobWriter {
     /// The memory of what late calls still have.
     memory: Vec<Permit>,
     published: bool,
+    manner: Manner,
+}
+
+/// On whose behalf a blob is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// A client waits: no disk that is late is waited for, and what is not
+    /// published is condemned.
+    Client,
+    /// Nobody waits, and every shard is needed; the catalog knows the blob
+    /// already, and whoever registered it sees to its end.
+    Registered,
 }
 
 impl BlobWriter {
@@ -98,6 +110,21 @@ impl BlobWriter {
             },
             len: len.unwrap_or(0),
         };
+        Self::begin_as(core, group, blob, (layout, len), object, Manner::Client)
+    }
+
+    /// As [`Self::begin`], for a blob that has its id already.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub fn begin_as(
+        core: &Arc<Core>,
+        group: Arc<GroupView>,
+        blob: BlobRef,
+        (layout, len): (Layout, Option<u64>),
+        object: ObjectRef,
+        manner: Manner,
+    ) -> Result<Self, ObjectError> {
         let slots: Vec<u8> = (0..layout.shards())
             .map(|shard| group.slot(&blob, shard))
             .collect();
@@ -135,6 +162,7 @@ impl BlobWriter {
             in_flight: Some(in_flight),
             memory: Vec::new(),
             published: false,
+            manner,
             group,
         };
         for (shard, slot) in slots.into_iter().enumerate() {
@@ -223,7 +251,7 @@ impl BlobWriter {
     /// others waiting for too long.
     async fn progress_or_give_up(&mut self) {
         let idle: Vec<bool> = self.lanes.iter().map(Lane::is_idle).collect();
-        if !self.tally.would_do(&idle) {
+        if self.manner == Manner::Registered || !self.tally.would_do(&idle) {
             self.idle_since = None;
             return self.event().await;
         }
@@ -247,12 +275,7 @@ impl BlobWriter {
     /// # Errors
     /// The quorum was not reached.
     pub async fn finish(&mut self, end: ShardEnd) -> Result<(), ObjectError> {
-        let begun = Instant::now();
-        self.end = Some((end, begun));
-        self.blob.len = end.blob_len;
-        for shard in 0..self.lanes.len() {
-            self.proceed(shard);
-        }
+        let begun = self.end_shards(end);
         loop {
             match self.tally.verdict(begun.elapsed()) {
                 Verdict::Commit => break,
@@ -278,6 +301,32 @@ impl BlobWriter {
             }
         }
         Ok(())
+    }
+
+    /// Ends all shards and waits for all of them, however long their disks
+    /// take within the limits of their calls.
+    ///
+    /// # Errors
+    /// One of them is not durable.
+    pub async fn finish_all(&mut self, end: ShardEnd) -> Result<(), ObjectError> {
+        self.end_shards(end);
+        while !self.calls.is_empty() {
+            self.event().await;
+        }
+        match self.tally.missing().next() {
+            None => Ok(()),
+            Some(_) => Err(self.lost()),
+        }
+    }
+
+    fn end_shards(&mut self, end: ShardEnd) -> Instant {
+        let begun = Instant::now();
+        self.end = Some((end, begun));
+        self.blob.len = end.blob_len;
+        for shard in 0..self.lanes.len() {
+            self.proceed(shard);
+        }
+        begun
     }
 
     /// Keeps the memory of a write that was answered by its quorum for as long
@@ -354,7 +403,14 @@ impl BlobWriter {
         }
     }
 
-    fn lost(&self) -> ObjectError {
+    /// Whether a shard will not be durable.
+    pub fn has_failed(&self) -> bool {
+        let mut shards = 0..self.lanes.len();
+        shards.any(|shard| self.tally.state(shard) == ShardState::Failed)
+    }
+
+    /// Why the write is given up.
+    pub fn lost(&self) -> ObjectError {
         self.core.metrics.quorums_lost.one();
         let (acked, needed) = self.tally.counts();
         match (self.core.calls.is_fenced(), self.no_space) {
@@ -511,6 +567,7 @@ impl Drop for BlobWriter {
             calls: std::mem::take(&mut self.calls),
             memory: std::mem::take(&mut self.memory),
             in_flight: self.in_flight.take(),
+            condemn: self.manner == Manner::Client,
         };
         abandoned.clear_away(&self.core);
     }

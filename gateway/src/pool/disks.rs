@@ -92,6 +92,10 @@ impl Disks for Pool {
         Ok(Pool::group_for_write(self, class, len, prefer).await?)
     }
 
+    async fn group_for_keeping(&self, len: u64) -> Result<Arc<GroupView>, ObjectError> {
+        Ok(Pool::group_for_keeping(self, len).await?)
+    }
+
     async fn group(&self, id: GroupId) -> Result<Arc<GroupView>, ObjectError> {
         Ok(Pool::group(self, id).await?)
     }

@@ -139,7 +139,12 @@ impl Pool {
         Ok(())
     }
 
-    fn choose(&self, view: &PoolView, wanted: &Wanted, fitness: Fitness) -> Option<Arc<Entry>> {
+    pub(super) fn choose(
+        &self,
+        view: &PoolView,
+        wanted: &Wanted,
+        fitness: Fitness,
+    ) -> Option<Arc<Entry>> {
         self.inner
             .open
             .choose(view, wanted, fitness, &mut rand::rng())
@@ -199,7 +204,7 @@ impl Pool {
         self.open_narrow(wanted).await
     }
 
-    async fn open_narrow(&self, wanted: &Wanted) -> Result<Arc<Entry>, PlaceError> {
+    pub(super) async fn open_narrow(&self, wanted: &Wanted) -> Result<Arc<Entry>, PlaceError> {
         let view = &self.snapshot().view;
         let mut best: Option<Wanted> = None;
         for medium in self.media_for(wanted.medium, view) {
@@ -238,7 +243,11 @@ impl Pool {
     /// Opens a resting group with all its disks, or makes one.
     ///
     /// `spare`: only if that needs no other group to rest.
-    async fn open_whole(&self, wanted: &Wanted, spare: bool) -> Result<Arc<Entry>, PlaceError> {
+    pub(super) async fn open_whole(
+        &self,
+        wanted: &Wanted,
+        spare: bool,
+    ) -> Result<Arc<Entry>, PlaceError> {
         for _ in 0..ATTEMPTS {
             let snapshot = self.snapshot();
             let view = &snapshot.view;
@@ -393,7 +402,7 @@ impl Pool {
 
     /// Notes what the write will add, and seals the group when it is full.
     /// Neither may fail the write.
-    async fn account(&self, entry: &Entry, slot_bytes: u64) {
+    pub(super) async fn account(&self, entry: &Entry, slot_bytes: u64) {
         let (given, state) = match entry.used(slot_bytes, self.now_ms()) {
             Due::Nothing => return,
             Due::Note(given) => (given, GroupState::Open),
@@ -438,7 +447,7 @@ impl Pool {
 }
 
 /// Bytes that a slot takes of a blob, the largest share of any.
-fn slot_bytes(scheme: Scheme, medium: Option<Medium>, len: Option<u64>) -> u64 {
+pub(super) fn slot_bytes(scheme: Scheme, medium: Option<Medium>, len: Option<u64>) -> u64 {
     let Some(len) = len else { return 0 };
     let target = medium_profile(medium.unwrap_or(Medium::Flash)).shard_target_bytes;
     let layout = Layout::choose(scheme, Some(len), target);

@@ -270,12 +270,16 @@ pub(crate) struct TestPool {
 
 impl TestPool {
     pub(crate) async fn new(servers: &[usize]) -> Self {
+        Self::over(Catalog::in_memory(), servers).await
+    }
+
+    /// With a catalog of the test's own.
+    pub(crate) async fn over(catalog: Catalog, servers: &[usize]) -> Self {
         let places: Vec<_> = servers
             .iter()
             .enumerate()
             .map(|(n, disks)| MemoryPlace::new(&format!("s{n}"), *disks))
             .collect();
-        let catalog = Catalog::in_memory();
         let clock = SetClock::at(1_000_000);
         let pool = start_over(&catalog, &clock, &places)
             .await

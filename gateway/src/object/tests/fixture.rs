@@ -258,6 +258,17 @@ impl Disks for TestPool {
         Ok(self.new_group(scheme, slots, scheme != class.scheme).await)
     }
 
+    async fn group_for_keeping(&self, len: u64) -> Result<Arc<GroupView>, ObjectError> {
+        let class = self.class(None).await?;
+        let group = self.group_for_write(&class, Some(len), None).await?;
+        match group.row.slots.iter().all(|disk| self.is_living(*disk)) {
+            true => Ok(group),
+            false => Err(ObjectError::Unavailable {
+                why: "no group all of whose disks live".into(),
+            }),
+        }
+    }
+
     async fn group(&self, id: GroupId) -> Result<Arc<GroupView>, ObjectError> {
         let group = self.groups.lock().get(&id).cloned();
         group.ok_or(ObjectError::Damaged {
