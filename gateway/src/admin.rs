@@ -10,6 +10,7 @@ mod token;
 mod words;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -23,6 +24,7 @@ pub use words::words;
 
 use crate::auth::{Action, Context, Decision, Principal, Resource, authorise};
 use crate::background::Jobs;
+use crate::checkpoint::{CheckpointStatus, Checkpoints};
 use crate::journal::{JournalStatus, Keeper};
 use crate::object::CatalogRoom;
 use crate::pool::{Pool, PoolStatus};
@@ -35,7 +37,12 @@ pub const REPLACE: &str = "/admin/disk/replace";
 /// Path of `disk lost`.
 pub const LOST: &str = "/admin/disk/lost";
 
-/// The state of pool and journal.
+/// Path of `catalog checkpoint`.
+pub const CHECKPOINT: &str = "/admin/catalog/checkpoint";
+/// How long an answer waits for a checkpoint.
+const CHECKPOINT_WAIT: Duration = Duration::from_secs(25);
+
+/// The state of pool, journal and checkpoints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// The pool.
@@ -43,6 +50,8 @@ pub struct Status {
     pub pool: PoolStatus,
     /// The journal.
     pub journal: JournalStatus,
+    /// The checkpoints.
+    pub checkpoint: CheckpointStatus,
 }
 
 /// The routes.
@@ -51,6 +60,7 @@ pub struct Routes {
     keeper: Keeper,
     room: CatalogRoom,
     jobs: Jobs,
+    checkpoints: Checkpoints,
     operator: Principal,
 }
 
@@ -73,6 +83,7 @@ impl Routes {
         keeper: Keeper,
         room: CatalogRoom,
         jobs: Jobs,
+        checkpoints: Checkpoints,
         root_access_key: &str,
     ) -> Arc<Self> {
         let operator = Principal::Root {
@@ -83,6 +94,7 @@ impl Routes {
             keeper,
             room,
             jobs,
+            checkpoints,
             operator,
         })
     }
@@ -103,13 +115,32 @@ impl Routes {
             let full = "the file system of catalog.path is full: writes are refused, deletes go on";
             status.warnings.push(full.to_owned());
         }
+        let checkpoint = self.checkpoints.status();
+        if checkpoint.writes_wait {
+            let full = "the journal is near its bound: writes wait for a checkpoint, deletes go on";
+            status.warnings.push(full.to_owned());
+        }
+        if let Some(problem) = &checkpoint.problem {
+            let why = format!("no checkpoint of the catalog could be taken: {problem}");
+            status.warnings.push(why);
+        }
         let status = Status {
             pool: status,
             journal: self.keeper.status(),
+            checkpoint,
         };
         match serde_json::to_vec(&status) {
             Ok(json) => answer(StatusCode::OK, "application/json", json),
             Err(error) => refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        }
+    }
+
+    async fn checkpoint(&self) -> OperatorAnswer {
+        let taken = tokio::time::timeout(CHECKPOINT_WAIT, self.checkpoints.take_now());
+        match taken.await {
+            Ok(Ok(number)) => said(format!("checkpoint at commit {} is kept\n", number.0)),
+            Ok(Err(why)) => refused(StatusCode::CONFLICT, format!("no checkpoint: {why}")),
+            Err(_) => said("a checkpoint is being taken: `status` shows how far it is\n".into()),
         }
     }
 
@@ -145,6 +176,7 @@ impl OperatorRoutes for Routes {
         let action = match (&request.method, request.path.as_str()) {
             (&Method::GET, STATUS) => Action::AdminStatus,
             (&Method::POST, REPLACE | LOST) => Action::AdminDisks,
+            (&Method::POST, CHECKPOINT) => Action::AdminCatalog,
             _ => return None,
         };
         if !self.may(action) {
@@ -152,6 +184,7 @@ impl OperatorRoutes for Routes {
         }
         Some(match request.path.as_str() {
             STATUS => self.status().await,
+            CHECKPOINT => self.checkpoint().await,
             REPLACE => self.replace(&request.body).await,
             _ => self.lost(&request.body).await,
         })

@@ -8,11 +8,13 @@
 
 mod folder;
 mod reserve;
+mod restore;
 mod start;
 
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::Arc;
 
+pub use restore::restore;
 use shardgate_catalog::Catalog;
 use shardgate_disk_store::{DirectoryMemory, DiskOptions};
 use shardgate_journal::contact::May;
@@ -27,7 +29,9 @@ use crate::admin;
 use crate::agents::place::AgentFolders;
 use crate::agents::{AgentClient, AgentSettings};
 use crate::auth::RootCredentials;
-use crate::background::{JobParts, Jobs};
+use crate::background::{JobParts, Jobs, paced};
+use crate::checkpoint::due::Wished;
+use crate::checkpoint::{CheckpointParts, Checkpoints};
 use crate::config::values::{AgentUrl, LogFormat};
 use crate::config::{SchemeChoice, Settings};
 use crate::journal::Gate;
@@ -46,6 +50,8 @@ pub struct StartWishes {
     pub lost: Vec<DiskId>,
     /// Takes over from a gateway that may still live.
     pub take_over: bool,
+    /// The command that restores this gateway's catalog, for messages.
+    pub restore: String,
 }
 
 /// Serves until the process is told to stop.
@@ -153,6 +159,8 @@ async fn run(
         pool,
         journal,
         keeper,
+        engine,
+        roots,
         answer_from,
     } = started;
     pool.spawn_probes(&tracker, stop.clone());
@@ -163,7 +171,7 @@ async fn run(
     }
     keeper.ask_now().await;
     let room = CatalogRoom::default();
-    reserve::watch(path, room.clone(), &tracker, stop.clone());
+    reserve::watch(path.clone(), room.clone(), &tracker, stop.clone());
     let objects = object_service(&settings, &catalog, &room, &pool, &clock, &tracker, &stop);
     let jobs = Jobs::start(JobParts {
         catalog: catalog.clone(),
@@ -173,6 +181,24 @@ async fn run(
         tracker: tracker.clone(),
         stop: stop.clone(),
     });
+
+    let checkpoints = Checkpoints::start(
+        CheckpointParts {
+            engine,
+            catalog: catalog.clone(),
+            objects: objects.clone(),
+            pool: pool.clone(),
+            keeper: keeper.clone(),
+            room: room.clone(),
+            clock: Arc::clone(&clock),
+            own: path,
+            roots,
+            wished: checkpoint_wishes(&settings),
+            turns: paced(settings.limits.background_rate.0),
+        },
+        &tracker,
+        stop.clone(),
+    );
 
     let parts = ServerParts {
         front: build_s3(
@@ -185,12 +211,13 @@ async fn run(
                 contact: Arc::new(InContact(keeper.gate())),
             },
         ),
-        readings: admin::readings(&pool, &keeper, &objects, &jobs),
+        readings: admin::readings(&pool, &keeper, &objects, &jobs, &checkpoints),
         routes: admin::Routes::new(
             pool.clone(),
             keeper.clone(),
             room.clone(),
             jobs,
+            checkpoints,
             root.access_key(),
         ),
     };
@@ -342,6 +369,15 @@ fn object_service(
         tracker: tracker.clone(),
         stop: stop.clone(),
     })
+}
+
+fn checkpoint_wishes(settings: &Settings) -> Wished {
+    let catalog = &settings.catalog;
+    Wished {
+        every_bytes: catalog.checkpoint_bytes.map(|bytes| bytes.0),
+        every: catalog.checkpoint_interval.0,
+        bound_bytes: catalog.journal_bound.map(|bytes| bytes.0),
+    }
 }
 
 fn s3_settings(settings: &Settings) -> S3Settings {

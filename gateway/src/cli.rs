@@ -4,6 +4,7 @@
 //! ends with a sentence that says what went wrong and status 1, or 0.
 
 pub mod args;
+mod catalog;
 pub mod demo;
 pub mod operator;
 pub mod presign;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Args, Command};
+use args::{Args, CatalogCommand, Command};
 
 use crate::app::StartWishes;
 
@@ -22,9 +23,14 @@ pub fn run() -> ExitCode {
     let args = Args::parse();
     let outcome = match args.command {
         Command::Serve(serve) => {
+            let from = serve
+                .config
+                .as_ref()
+                .map_or_else(String::new, |path| format!(" --config {}", path.display()));
             let wishes = StartWishes {
                 lost: serve.lost.clone(),
                 take_over: serve.take_over,
+                restore: format!("shardgate catalog restore{from}"),
             };
             serve
                 .settings()
@@ -33,6 +39,10 @@ pub fn run() -> ExitCode {
         Command::Demo(demo) => demo::run(demo),
         Command::Status(status) => operator::status(&status),
         Command::Disk(disk) => operator::disk(&disk),
+        Command::Catalog(catalog) => match catalog.command {
+            CatalogCommand::Checkpoint(gateway) => operator::checkpoint(&gateway),
+            CatalogCommand::Restore(args) => catalog::run(args),
+        },
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,15 +8,19 @@
 //! whether anything may be answered, replaces journal disks and copies
 //! segments. The protocol itself is `crates/journal`.
 
+mod checkpoints;
 mod contact;
 mod find;
 mod keeper;
 mod log;
+pub mod looked;
 pub mod own;
+mod refused;
 mod replay;
 mod report;
 pub mod start;
 
+pub use checkpoints::{JournalDisks, JournalLength, newest_roots, read_roots};
 pub use contact::Gate;
 pub use keeper::{Keeper, KeeperParts};
 pub use log::{Journal, JournalLog};

@@ -1,6 +1,7 @@
 //! What the data path and the pool know, as numbers for Prometheus.
 
 use crate::background::Jobs;
+use crate::checkpoint::{CheckpointStatus, Checkpoints};
 use crate::journal::Keeper;
 use crate::object::ObjectService;
 use crate::pool::Pool;
@@ -12,7 +13,9 @@ pub fn readings(
     keeper: &Keeper,
     objects: &ObjectService,
     jobs: &Jobs,
+    checkpoints: &Checkpoints,
 ) -> Vec<ReadingSource> {
+    let checkpoints = checkpoints.clone();
     let (pool, keeper) = (pool.clone(), keeper.clone());
     let (objects, jobs) = (objects.clone(), jobs.clone());
     vec![
@@ -20,6 +23,7 @@ pub fn readings(
         Box::new(move || background(&jobs)),
         Box::new(move || disks(&pool)),
         Box::new(move || journal(&keeper)),
+        Box::new(move || checkpoint(&checkpoints.status())),
     ]
 }
 
@@ -157,4 +161,64 @@ fn journal(keeper: &Keeper) -> Vec<Reading> {
             status.not_fully_stored.len() as f64,
         ),
     ]
+}
+
+fn checkpoint(status: &CheckpointStatus) -> Vec<Reading> {
+    let newest = status.kept.first();
+    let mut numbers = vec![
+        plain(
+            "checkpoints_kept",
+            "Checkpoints of the catalog that are kept in the pool",
+            status.kept.len() as f64,
+        ),
+        plain(
+            "checkpoint_commit",
+            "The last commit in the newest checkpoint; 0 before the first",
+            newest.map_or(0.0, |of| of.commit as f64),
+        ),
+        plain(
+            "checkpoint_running",
+            "Whether a checkpoint is being taken",
+            f64::from(u8::from(status.progress.is_some())),
+        ),
+        plain(
+            "journal_behind_checkpoint_bytes",
+            "Bytes of journal behind the newest checkpoint",
+            status.journal_since_bytes as f64,
+        ),
+        plain(
+            "journal_length_bytes",
+            "Bytes of the journal, which its bound is compared with",
+            status.journal_bytes as f64,
+        ),
+        plain(
+            "journal_bound_bytes",
+            "Bytes that the journal may take: near it writes wait",
+            status.journal_bound_bytes as f64,
+        ),
+        plain(
+            "journal_full",
+            "Whether writes wait because the journal is near its bound",
+            f64::from(u8::from(status.writes_wait)),
+        ),
+    ];
+    if let Some(newest) = newest {
+        numbers.push(plain(
+            "checkpoint_age_seconds",
+            "Since the newest checkpoint was taken",
+            newest.age_seconds as f64,
+        ));
+    }
+    let counted = [
+        ("taken", status.taken),
+        ("failed", status.failed),
+        ("sent_bytes", status.sent_bytes),
+    ];
+    numbers.extend(counted.map(|(name, value)| Reading {
+        name: "checkpoint_events",
+        help: "What checkpoints counted since the start",
+        labels: vec![("event", name.to_owned())],
+        value: value as f64,
+    }));
+    numbers
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::Status;
+use crate::checkpoint::CheckpointStatus;
 use crate::config::ByteSize;
 use crate::journal::JournalStatus;
 use crate::pool::report::DiskStatus;
@@ -60,7 +61,39 @@ pub fn words(whole: &Status) -> String {
         line(&mut text, format_args!("Background: {filling}"));
     }
     journal_lines(&mut text, &whole.journal);
+    checkpoint_lines(&mut text, &whole.checkpoint);
     text
+}
+
+fn checkpoint_lines(text: &mut String, status: &CheckpointStatus) {
+    line(
+        text,
+        format_args!(
+            "Checkpoints: {} kept; {} of journal since the newest, the next at {}; journal {} of at \
+             most {}",
+            status.kept.len(),
+            ByteSize(status.journal_since_bytes),
+            ByteSize(status.journal_every_bytes),
+            ByteSize(status.journal_bytes),
+            ByteSize(status.journal_bound_bytes)
+        ),
+    );
+    for kept in &status.kept {
+        let what = match (kept.files, kept.bytes) {
+            (Some(files), Some(bytes)) => format!("{files} files, {}", ByteSize(bytes)),
+            _ => "! its manifest cannot be read".to_owned(),
+        };
+        line(
+            text,
+            format_args!(
+                "  commit {}, {} s ago, {what}",
+                kept.commit, kept.age_seconds
+            ),
+        );
+    }
+    if let Some(progress) = &status.progress {
+        line(text, format_args!("  being taken: {progress}"));
+    }
 }
 
 fn journal_lines(text: &mut String, journal: &JournalStatus) {

@@ -6,10 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardgate_catalog::engine::RocksStopped;
-use shardgate_catalog::{Catalog, CatalogOptions};
+use shardgate_catalog::Catalog;
+use shardgate_catalog::checkpoint::Roots;
+use shardgate_catalog::engine::{Engine, RocksEngine, RocksStopped};
 use tokio::time::{Instant, timeout};
 
+use super::restore::options;
 use super::{StartWishes, chain, classes};
 use crate::config::Settings;
 use crate::journal::start::{JournalStart, release, start_journal};
@@ -17,6 +19,7 @@ use crate::journal::{Journal, Keeper, KeeperParts};
 use crate::pool::place::Place;
 use crate::pool::start::{Start, start_at};
 use crate::pool::{Pool, PoolSettings};
+use crate::restore::DATABASE;
 use crate::seam::Clock;
 
 /// How long a stop waits for the journal's last batch.
@@ -30,6 +33,10 @@ pub(super) struct Started {
     pub(super) pool: Pool,
     pub(super) journal: Journal,
     pub(super) keeper: Keeper,
+    /// Under the catalog, for checkpoints.
+    pub(super) engine: Arc<RocksEngine>,
+    /// The checkpoints that disks name.
+    pub(super) roots: Roots,
     /// Nothing is answered before.
     pub(super) answer_from: Option<Instant>,
 }
@@ -46,7 +53,7 @@ pub(super) async fn start(
         classes: classes(settings),
         ..PoolSettings::default()
     };
-    let engine = open_engine(settings, own).await?;
+    let engine = open_engine(settings, own, &wishes.restore).await?;
     let request = JournalStart {
         places: places.clone(),
         settings: pool_settings.clone(),
@@ -55,11 +62,18 @@ pub(super) async fn start(
         take_over: wishes.take_over,
     };
     let started = start_journal(request, engine).await;
-    let started = started.map_err(|error| error.to_string())?;
+    let started = started.map_err(|error| match error.is_for_restore() {
+        true => {
+            let place = own.join(DATABASE).display().to_string();
+            format!("{error}; {}", way_out(&place, &wishes.restore))
+        }
+        false => error.to_string(),
+    })?;
     let journal = Journal::new(started.writer);
     let engine = started.engine.start(journal.log());
     let engine = engine.map_err(|error| format!("start the catalog: {error}"))?;
-    let catalog = Catalog::new(Arc::new(engine));
+    let engine = Arc::new(engine);
+    let catalog = Catalog::new(Arc::clone(&engine) as Arc<dyn Engine>);
     let start = Start {
         catalog: catalog.clone(),
         places,
@@ -93,26 +107,34 @@ pub(super) async fn start(
         pool,
         journal,
         keeper,
+        engine,
+        roots: started.roots,
         answer_from: started.answer_from,
     })
 }
 
-async fn open_engine(settings: &Settings, own: &Path) -> Result<RocksStopped, String> {
-    let options = CatalogOptions {
-        block_cache_bytes: settings.catalog.cache.0 as usize,
-        ..CatalogOptions::default()
-    };
-    let path = own.join("rocksdb");
+async fn open_engine(
+    settings: &Settings,
+    own: &Path,
+    restore: &str,
+) -> Result<RocksStopped, String> {
+    let options = options(settings);
+    let path = own.join(DATABASE);
     let place = path.display().to_string();
     let open = move || RocksStopped::open(&path, &options);
     let opened = tokio::task::spawn_blocking(open).await;
     let opened = opened.map_err(|error| format!("open the catalog in {place}: {error}"))?;
     opened.map_err(|error| {
         format!(
-            "open the catalog in {place}: {error}; if its files are damaged, restore it with \
-             `shardgate catalog restore`"
+            "open the catalog in {place}: {error}; if its files are damaged, {}",
+            way_out(&place, restore)
         )
     })
+}
+
+/// What the operator does about a catalog that cannot be continued.
+fn way_out(place: &str, restore: &str) -> String {
+    format!("move {place} away and restore the catalog: `{restore}`")
 }
 
 /// Ends the journal so that the next start has nothing to watch or replay,

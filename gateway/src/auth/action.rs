@@ -45,6 +45,8 @@ pub enum Action {
     AdminStatus,
     /// Replacing disks and declaring them lost.
     AdminDisks,
+    /// Taking checkpoints of the catalog.
+    AdminCatalog,
 }
 
 /// What an action is about.

@@ -28,6 +28,8 @@ pub enum Command {
     Status(Operator),
     /// Tell the pool about a disk.
     Disk(Disk),
+    /// Take a checkpoint of the catalog, or restore it from the pool.
+    Catalog(Catalog),
 }
 
 /// Where settings come from.
@@ -132,6 +134,47 @@ pub enum DiskCommand {
         #[command(flatten)]
         operator: Operator,
     },
+}
+
+/// Commands about the catalog.
+#[derive(Debug, Arguments)]
+pub struct Catalog {
+    /// What about it.
+    #[command(subcommand)]
+    pub command: CatalogCommand,
+}
+
+/// What is done with the catalog.
+#[derive(Debug, Subcommand)]
+pub enum CatalogCommand {
+    /// Take a checkpoint now, without waiting until one is due.
+    Checkpoint(Operator),
+    /// Make the catalog anew from the newest checkpoint in the pool and the
+    /// journal, on this machine. No gateway may run on the pool.
+    Restore(RestoreArgs),
+}
+
+/// Which pool the catalog of is restored, and how.
+#[derive(Debug, Arguments)]
+pub struct RestoreArgs {
+    /// The configuration file of the gateway.
+    #[arg(long, env = "SHARDGATE_CONFIG", conflicts_with = "data")]
+    pub config: Option<PathBuf>,
+    /// The folder of a demo pool, of which the folders disk-* are left.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Sets any value of the configuration file.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// A disk that is lost for good; it is never taken back.
+    #[arg(long = "lost", value_name = "ID")]
+    pub lost: Vec<DiskId>,
+    /// Take over from a gateway that may still run; it then stops by itself.
+    #[arg(long)]
+    pub take_over: bool,
+    /// Do not ask.
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// The environment of this process, as far as it is text.

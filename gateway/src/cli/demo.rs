@@ -43,6 +43,7 @@ pub fn run(demo: Demo) -> Result<(), String> {
     let wishes = StartWishes {
         lost: demo.lost,
         take_over: demo.take_over,
+        restore: format!("shardgate catalog restore --data {}", data.display()),
     };
     crate::app::serve_with(settings, wishes, move || println!("{banner}"))
 }

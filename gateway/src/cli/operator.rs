@@ -97,6 +97,18 @@ pub fn disk(disk: &Disk) -> Result<(), String> {
     Ok(())
 }
 
+/// Has a checkpoint of the catalog taken.
+pub fn checkpoint(operator: &Operator) -> Result<(), String> {
+    let answer = ask(
+        &operator.target()?,
+        "POST",
+        admin::CHECKPOINT,
+        String::new(),
+    )?;
+    println!("{answer}");
+    Ok(())
+}
+
 fn ask(target: &Target, method: &str, path: &str, body: String) -> Result<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -8,6 +8,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use thiserror::Error;
@@ -16,6 +17,7 @@ use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 
 use super::place;
 use super::settings::Settings;
+use super::values::ByteSize;
 use crate::auth::{RootCredentials, SecretText, UnfitCredentials};
 
 /// Prefix of the environment variables.
@@ -24,6 +26,9 @@ const PREFIX: &str = "SHARDGATE_";
 const MAX_INLINE: u64 = 16 * 1024;
 /// Slower than this, a pool would not be repaired within anybody's patience.
 const MIN_BACKGROUND_RATE: u64 = 64 << 10;
+/// Less journal than this is not worth a checkpoint.
+const MIN_CHECKPOINT: u64 = 64 << 10;
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// Least memory with which the widest scheme can still decode and encode.
 const MIN_BUDGET: u64 = 32 << 20;
 
@@ -41,6 +46,9 @@ const KEYS: &[&str] = &[
     "catalog.path",
     "catalog.cache",
     "catalog.inline_max",
+    "catalog.checkpoint_bytes",
+    "catalog.checkpoint_interval",
+    "catalog.journal_bound",
     "pool.disks",
     "pool.server",
     "pool.site",
@@ -278,6 +286,7 @@ fn check(settings: &Settings) -> Result<(), Wrong> {
     if settings.catalog.inline_max.0 > MAX_INLINE {
         return wrong("catalog.inline_max", "allowed is 0 to 16KiB");
     }
+    check_checkpoints(settings)?;
     if settings.limits.memory_budget.0 < MIN_BUDGET {
         return wrong("limits.memory_budget", "allowed is 32MiB and more");
     }
@@ -311,6 +320,28 @@ fn check(settings: &Settings) -> Result<(), Wrong> {
         );
     }
     check_names(settings)
+}
+
+/// How often checkpoints are taken, beside the journal's bound.
+fn check_checkpoints(settings: &Settings) -> Result<(), Wrong> {
+    let catalog = &settings.catalog;
+    let bytes = |size: Option<ByteSize>| size.map(|size| size.0);
+    let every = bytes(catalog.checkpoint_bytes);
+    let bound = bytes(catalog.journal_bound);
+    if every.is_some_and(|every| every < MIN_CHECKPOINT) {
+        return wrong("catalog.checkpoint_bytes", "allowed is 64KiB and more");
+    }
+    if catalog.checkpoint_interval.0 < MIN_INTERVAL {
+        return wrong("catalog.checkpoint_interval", "allowed is 1s and more");
+    }
+    // Two checkpoints are kept, and the journal back to the older.
+    if bound.is_some_and(|bound| bound < 2 * every.unwrap_or(MIN_CHECKPOINT)) {
+        return wrong(
+            "catalog.journal_bound",
+            "allowed is twice catalog.checkpoint_bytes and more",
+        );
+    }
+    Ok(())
 }
 
 /// Whether a text says which lines are logged. A word alone must be a level:

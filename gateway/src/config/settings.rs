@@ -73,6 +73,14 @@ pub struct CatalogSettings {
     pub cache: ByteSize,
     /// Largest object whose bytes lie in the catalog.
     pub inline_max: ByteSize,
+    /// Bytes of journal after which a checkpoint is taken; by the pool if not
+    /// set.
+    pub checkpoint_bytes: Option<ByteSize>,
+    /// Time after which one is taken if anything was committed.
+    pub checkpoint_interval: Period,
+    /// Bytes that the journal may take; near it writes wait. By the pool if
+    /// not set.
+    pub journal_bound: Option<ByteSize>,
 }
 
 /// Disks and agents.
@@ -203,6 +211,9 @@ impl Default for CatalogSettings {
             path: None,
             cache: ByteSize(64 << 20),
             inline_max: ByteSize(1024),
+            checkpoint_bytes: None,
+            checkpoint_interval: seconds(6 * 3600),
+            journal_bound: None,
         }
     }
 }

@@ -21,9 +21,9 @@ use shardgate_journal::contact::{May, SharedContact};
 use shardgate_journal::copies::{copy, list_segments, not_fully_stored, plan_copies};
 use shardgate_journal::disks::Lost;
 use shardgate_journal::map::{MapDisk, MapDiskState, PoolMap, write_map};
-use shardgate_journal::{JournalError, Member};
+use shardgate_journal::{JournalError, Member, SegmentId};
 use shardgate_wire::journal::JournalDisk;
-use shardgate_wire::{CommitNumber, DiskId, StoreError};
+use shardgate_wire::{DiskId, StoreError};
 use tokio::time::{Instant, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -69,14 +69,14 @@ pub struct KeeperParts {
 /// Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct Keeper {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    journal: Journal,
-    pool: Pool,
+pub(super) struct Inner {
+    pub(super) journal: Journal,
+    pub(super) pool: Pool,
     gate: Gate,
-    map: RwLock<PoolMap>,
+    pub(super) map: RwLock<PoolMap>,
     status: RwLock<JournalStatus>,
     /// Since when disks are not living.
     out: Mutex<BTreeMap<DiskId, Instant>>,
@@ -131,27 +131,6 @@ impl Keeper {
                 () = stop.cancelled() => {}
             }
         });
-    }
-
-    /// Removes the segments whose records are all in a checkpoint at this
-    /// commit; without a checkpoint nothing may go. How many there were.
-    ///
-    /// # Errors
-    /// The journal is closed. Files that a disk does not remove now are void
-    /// for the next start.
-    pub async fn trim(&self, checkpoint: CommitNumber) -> Result<usize, JournalError> {
-        let trimmed = {
-            let mut held = self.inner.journal.hold().await;
-            held.writer()?.trim(checkpoint)
-        };
-        let ctx = self.inner.journal.context();
-        for (disk, file) in trimmed.iter().flat_map(|of| &of.holders) {
-            let way = self.inner.pool.inner.ways.get(*disk);
-            if let Err(error) = way.remove(&ctx, &[*file]).await {
-                tracing::warn!(%disk, %error, "a segment that is not needed stays");
-            }
-        }
-        Ok(trimmed.len())
     }
 
     /// Asks every journal disk now, and waits for their answers.
@@ -418,7 +397,8 @@ impl Keeper {
         Ok(())
     }
 
-    /// Removes segments that this gateway began and gave up.
+    /// Removes segments that this gateway began and gave up, and those that no
+    /// checkpoint needs, of which a disk that was away did not hear.
     async fn sweep(&self) -> Result<(), JournalError> {
         let inner = &self.inner;
         for disk in inner.pool.inner.ways.open() {
@@ -429,9 +409,8 @@ impl Keeper {
             let void: Vec<_> = {
                 let mut held = inner.journal.hold().await;
                 let writer = held.writer()?;
-                let void = listed
-                    .iter()
-                    .filter(|(segment, _)| writer.is_void(*segment));
+                let is_over = |of: SegmentId| writer.is_void(of) || writer.is_trimmed(of);
+                let void = listed.iter().filter(|(segment, _)| is_over(*segment));
                 void.map(|(_, file)| *file).collect()
             };
             if !void.is_empty() {

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use shardgate_catalog::engine::{EngineError, RocksStopped};
+use shardgate_catalog::checkpoint::Roots;
+use shardgate_catalog::engine::RocksStopped;
 use shardgate_journal::contact::SharedContact;
 use shardgate_journal::disks::{
     Candidate, JournalMap, Lost, MapStep, check_quorum, choose_journal,
@@ -22,26 +23,27 @@ use shardgate_journal::disks::{
 use shardgate_journal::map::{MapDiskState, PoolMap, follow, read_maps, write_map};
 use shardgate_journal::recover::{Recovered, Request};
 use shardgate_journal::start::{Before, First, WATCH, Watch, Watched, first};
-use shardgate_journal::{JournalError, Member, Position, Refusal, Writer, WriterOptions, recover};
+use shardgate_journal::{JournalError, Member, Position, Writer, WriterOptions, recover};
 use shardgate_wire::journal::{JournalDisk, JournalStanding};
 use shardgate_wire::{CallContext, ClusterId, CommitNumber, DiskId, Epoch, InstanceId, LineageId};
-use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::checkpoints::{newest_roots, read_roots};
 use super::find::{Found, candidate};
 use super::own::OwnRecord;
+pub use super::refused::JournalStartError;
+use super::refused::refused;
 use super::replay::replay_into;
 use crate::placement::PoolView;
 use crate::placement::scheme::class_scheme;
 use crate::pool::PoolSettings;
 use crate::pool::place::Place;
-use crate::pool::start::plan::PlanError;
 use crate::pool::ways::{DiskWays, JournalWays};
 
 /// Between two looks while too few disks answer.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// How long one disk may take for one call of a recovery.
-const ANSWER: Duration = Duration::from_secs(20);
+pub(super) const ANSWER: Duration = Duration::from_secs(20);
 /// Between two questions while another gateway may live.
 const ASK: Duration = Duration::from_secs(1);
 /// How often a start begins anew because the map had changed meanwhile.
@@ -79,110 +81,8 @@ pub struct JournalStarted {
     pub lost: Lost,
     /// Nothing is answered before: another gateway may still do so.
     pub answer_from: Option<Instant>,
-}
-
-/// Why the journal does not start.
-#[derive(Debug, Error)]
-pub enum JournalStartError {
-    /// What was found does not allow it.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// The gateway's own folder.
-    #[error("the gateway's own folder: {0}")]
-    Own(#[source] std::io::Error),
-    /// The catalog is of another cluster than the folder says.
-    #[error("the catalog is of cluster {catalog}, its folder of {own}")]
-    OtherCluster {
-        /// What the catalog says.
-        catalog: ClusterId,
-        /// What the folder says.
-        own: ClusterId,
-    },
-    /// A disk of a cluster that has no pool map yet holds data.
-    #[error(
-        "{folder} holds data, no disk has a pool map and the catalog is empty: restore the catalog \
-         with `shardgate catalog restore`"
-    )]
-    HoldsData {
-        /// Which.
-        folder: String,
-    },
-    /// A blank folder did not become a disk.
-    #[error("format {folder}: {why}")]
-    Format {
-        /// Which.
-        folder: String,
-        /// Why.
-        why: String,
-    },
-    /// Too few disks of a pool that has no map yet.
-    #[error("{found} of {of} disks are found, and more than half must be: {}", silent.join("; "))]
-    TooFewDisks {
-        /// So many.
-        found: usize,
-        /// Of so many.
-        of: usize,
-        /// Places that do not answer.
-        silent: Vec<String>,
-    },
-    /// Too few journal disks answer.
-    #[error(
-        "{refusal}{}; a disk that is gone for good is named with --lost ID",
-        places(silent)
-    )]
-    NoMajority {
-        /// Which.
-        refusal: Box<Refusal>,
-        /// Places that do not answer.
-        silent: Vec<String>,
-    },
-    /// Another gateway lives.
-    #[error(
-        "another gateway runs on these disks (epoch {}, instance {}): stop it, or start with \
-         --take-over", .0.number, .0.instance
-    )]
-    Alive(Epoch),
-    /// The local catalog cannot be continued.
-    #[error("{0}; restore the catalog with `shardgate catalog restore`")]
-    Restore(Box<Refusal>),
-    /// The journal's.
-    #[error(transparent)]
-    Journal(Box<JournalError>),
-    /// The catalog's.
-    #[error("catalog: {0}")]
-    Engine(#[from] EngineError),
-    /// The pool map changed again and again.
-    #[error("the pool map changed while this gateway started: another one starts too")]
-    Unsettled,
-}
-
-fn places(silent: &[String]) -> String {
-    match silent {
-        [] => String::new(),
-        silent => format!("; no answer from {}", silent.join(", ")),
-    }
-}
-
-impl From<JournalError> for JournalStartError {
-    fn from(error: JournalError) -> Self {
-        match error {
-            JournalError::Refused(refusal) => refused(refusal),
-            error => Self::Journal(Box::new(error)),
-        }
-    }
-}
-
-fn refused(refusal: Refusal) -> JournalStartError {
-    match &refusal {
-        Refusal::NoMajority { .. } => JournalStartError::NoMajority {
-            refusal: Box::new(refusal),
-            silent: Vec::new(),
-        },
-        Refusal::NotOnChain(_) | Refusal::MissingSegment { .. } => {
-            JournalStartError::Restore(Box::new(refusal))
-        }
-        _ => JournalStartError::Journal(Box::new(refusal.into())),
-    }
+    /// The checkpoints that disks name.
+    pub roots: Roots,
 }
 
 /// Starts the journal and brings the catalog up to it.
@@ -196,15 +96,11 @@ pub async fn start_journal(
 ) -> Result<JournalStarted, JournalStartError> {
     let own = OwnRecord::read(&start.own).map_err(JournalStartError::Own)?;
     let cluster = known_cluster(own.as_ref(), &engine)?;
-    let starting = Starting {
-        found: Found::new(cluster.unwrap_or_else(ClusterId::random)),
-        begun: cluster,
-        own,
-        start,
-        engine,
-        answer_from: None,
-    };
-    starting.run().await
+    let found = Found::new(cluster.unwrap_or_else(ClusterId::random));
+    let mut starting = Starting::new(found, cluster, own, start);
+    starting.engine = Some(engine);
+    let newest = starting.first_look().await?;
+    starting.run_from(newest).await
 }
 
 fn known_cluster(
@@ -220,25 +116,50 @@ fn known_cluster(
     }
 }
 
-struct Starting {
-    start: JournalStart,
-    found: Found,
+pub(super) struct Starting {
+    pub(super) start: JournalStart,
+    pub(super) found: Found,
     /// The cluster, where it is not a new one.
     begun: Option<ClusterId>,
     own: Option<OwnRecord>,
-    engine: RocksStopped,
+    /// There from when the start begins.
+    pub(super) engine: Option<RocksStopped>,
     answer_from: Option<Instant>,
 }
 
 /// The newest map, and whether it is known to count.
-struct Newest {
-    map: PoolMap,
+pub(super) struct Newest {
+    pub(super) map: PoolMap,
     counts: bool,
 }
 
 impl Starting {
-    async fn run(mut self) -> Result<JournalStarted, JournalStartError> {
-        let mut newest = self.first_look().await?;
+    pub(super) fn new(
+        found: Found,
+        begun: Option<ClusterId>,
+        own: Option<OwnRecord>,
+        start: JournalStart,
+    ) -> Self {
+        Self {
+            start,
+            found,
+            begun,
+            own,
+            engine: None,
+            answer_from: None,
+        }
+    }
+
+    fn engine(&self) -> &RocksStopped {
+        self.engine
+            .as_ref()
+            .expect("a start begins with a database")
+    }
+
+    pub(super) async fn run_from(
+        mut self,
+        mut newest: Newest,
+    ) -> Result<JournalStarted, JournalStartError> {
         for _ in 0..ROUNDS {
             let lost = self.lost(&newest.map);
             let instance = self.be_free(&newest.map, &lost).await?;
@@ -292,19 +213,24 @@ impl Starting {
         let Some(newest) = self.newest().await else {
             return self.first_map().await;
         };
-        let lost = self.lost(&newest.map);
-        let answered = self.found.journals(&lost);
-        let answered: Vec<DiskId> = answered.iter().map(|disk| disk.disk()).collect();
-        let enough = check_quorum(&newest.map.journal_map(), &answered, &lost);
-        enough.map_err(|refusal| JournalStartError::NoMajority {
-            refusal: Box::new(refusal),
-            silent: self.found.silent(),
-        })?;
+        self.has_quorum(&newest.map)?;
         Ok(newest)
     }
 
+    /// Whether enough journal disks answer.
+    pub(super) fn has_quorum(&self, map: &PoolMap) -> Result<(), JournalStartError> {
+        let lost = self.lost(map);
+        let answered = self.found.journals(&lost);
+        let answered: Vec<DiskId> = answered.iter().map(|disk| disk.disk()).collect();
+        let enough = check_quorum(&map.journal_map(), &answered, &lost);
+        enough.map_err(|refusal| JournalStartError::NoMajority {
+            refusal: Box::new(refusal),
+            silent: self.found.silent(),
+        })
+    }
+
     /// The newest map of the disks that are open.
-    async fn newest(&self) -> Option<Newest> {
+    pub(super) async fn newest(&self) -> Option<Newest> {
         let within = self.start.settings.survey_timeout;
         let maps = read_maps(&self.found.journals(&self.start.lost), within).await;
         // Disks that were not found cannot be asked any better.
@@ -321,9 +247,9 @@ impl Starting {
     /// The first map: of a new cluster, or of one from before there was a
     /// journal.
     async fn first_map(&mut self) -> Result<Newest, JournalStartError> {
-        let lineage = match self.engine.cluster()? {
+        let lineage = match self.engine().cluster()? {
             Some(row) => {
-                let members = self.engine.member_disks()?;
+                let members = self.engine().member_disks()?;
                 let found = members
                     .iter()
                     .filter(|id| self.found.disks.contains_key(id));
@@ -412,7 +338,10 @@ impl Starting {
         Ok(instance)
     }
 
-    async fn standings(&self, map: &JournalMap) -> Vec<(DiskId, JournalStanding, Instant)> {
+    pub(super) async fn standings(
+        &self,
+        map: &JournalMap,
+    ) -> Vec<(DiskId, JournalStanding, Instant)> {
         let within = self.start.settings.probe_timeout;
         let asked = map.all().into_iter().map(|disk| async move {
             let sent = Instant::now();
@@ -462,7 +391,7 @@ impl Starting {
         instance: InstanceId,
         lost: &[DiskId],
     ) -> Result<Recovered, JournalStartError> {
-        let applied = self.engine.applied();
+        let applied = self.engine().applied();
         let request = Request {
             ctx: CallContext {
                 cluster: self.found.cluster,
@@ -532,16 +461,21 @@ impl Starting {
         lost: Vec<DiskId>,
     ) -> Result<JournalStarted, JournalStartError> {
         let contact = SharedContact::default();
+        let disks = self.found.journals(&lost);
         let lost = Lost::new(lost);
         let members = self.members(&map).await;
+        // Since the epoch was raised nobody else can name a newer one.
+        let roots = read_roots(&disks, map.cluster, map.lineage, ANSWER).await;
+        let roots = newest_roots(&roots);
         let options = WriterOptions {
             parity: self.parity(),
             lost: lost.clone(),
             contact: contact.clone(),
-            checkpoints: Vec::new(),
+            checkpoints: roots.encode_each(),
         };
         let (mut writer, mut replay) = recovered.settle(members, options).await?;
-        self.engine = replay_into(&mut replay, self.engine).await?;
+        let engine = self.engine.take().expect("a start begins with a database");
+        let engine = replay_into(&mut replay, engine).await?;
         let void = replay.remove_void().await;
         if void > 0 {
             tracing::info!(void, "files that are no part of the journal were removed");
@@ -558,7 +492,7 @@ impl Starting {
         }
         let opened = self.found.disks.into_iter();
         Ok(JournalStarted {
-            engine: self.engine,
+            engine,
             writer,
             map,
             opened: opened.map(|(disk, found)| (disk, found.ways)).collect(),
@@ -566,6 +500,7 @@ impl Starting {
             contact,
             lost,
             answer_from: self.answer_from,
+            roots,
         })
     }
 
