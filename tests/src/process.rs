@@ -251,6 +251,8 @@ pub struct TestPool {
     /// The gateway's operator address.
     pub operator: SocketAddr,
     kind: Kind,
+    /// More flags for the gateway, and for a restore of its catalog.
+    pub flags: Vec<String>,
     /// The running gateway.
     pub gateway: Option<Process>,
     /// The running agents; `None` where one was killed.
@@ -290,6 +292,14 @@ impl TestPool {
         pool
     }
 
+    /// As [`Self::embedded`], with more flags.
+    pub fn embedded_with(disks: usize, flags: &[&str]) -> Self {
+        let mut pool = Self::empty(Kind::Embedded { disks });
+        pool.flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        pool.start();
+        pool
+    }
+
     /// `agents` agent processes with `disks_each` disks, and a gateway over
     /// them. `class` is the scheme of STANDARD where it is not `auto`.
     pub fn with_agents(agents: usize, disks_each: usize, class: Option<&str>) -> Self {
@@ -313,6 +323,7 @@ impl TestPool {
             addr: free_addr(),
             operator: free_addr(),
             kind,
+            flags: Vec::new(),
             gateway: None,
             agents: Vec::new(),
             _temp: Some(temp),
@@ -367,24 +378,16 @@ impl TestPool {
             Kind::Embedded { disks } => {
                 let (dir, disks) = (self.dir.display().to_string(), disks.to_string());
                 let addr = self.addr.to_string();
-                let args = [
-                    "demo",
-                    "--data",
-                    &dir,
-                    "--disks",
-                    &disks,
-                    "--listen",
-                    &addr,
-                    "--operator-listen",
-                    &operator,
-                    "--host-name",
-                    "s3.localhost",
-                ];
+                let mut args = vec!["demo", "--data", &dir, "--disks", &disks];
+                args.extend(["--listen", &addr, "--operator-listen", &operator]);
+                args.extend(["--host-name", "s3.localhost"]);
+                args.extend(self.flags.iter().map(String::as_str));
                 Process::start("shardgate", &args, &env, &log)
             }
             Kind::Agents { .. } => {
                 let config = self.write_gateway_config();
-                let args = ["serve", "--config", config.to_str().expect("UTF-8 path")];
+                let mut args = vec!["serve", "--config", config.to_str().expect("UTF-8 path")];
+                args.extend(self.flags.iter().map(String::as_str));
                 Process::start("shardgate", &args, &env, &log)
             }
         }
@@ -426,6 +429,81 @@ impl TestPool {
             addr,
             operator,
         }
+    }
+
+    /// Which pool a command is for, as its flags say it.
+    fn which(&self) -> Vec<String> {
+        match &self.kind {
+            Kind::Embedded { .. } => vec!["--data".to_owned(), self.dir.display().to_string()],
+            Kind::Agents { .. } => {
+                let config = self.write_gateway_config();
+                vec!["--config".to_owned(), config.display().to_string()]
+            }
+        }
+    }
+
+    /// A `shardgate` command about this pool, to its end; whether it went
+    /// well, and what it said.
+    pub fn command(&self, words: &[&str]) -> (bool, String) {
+        let done = Command::new(binary("shardgate"))
+            .args(words)
+            .args(self.which())
+            .stdin(Stdio::null())
+            .output()
+            .expect("run shardgate");
+        let said = [done.stdout, done.stderr].map(|of| String::from_utf8_lossy(&of).into_owned());
+        (done.status.success(), said.concat())
+    }
+
+    /// Has a checkpoint of the catalog taken.
+    ///
+    /// # Panics
+    /// If it is not.
+    pub fn checkpoint(&self) -> String {
+        let (done, said) = self.command(&["catalog", "checkpoint"]);
+        assert!(done && said.contains("is kept"), "{said}");
+        said
+    }
+
+    /// Restores the catalog without asking, with more flags; whether it was,
+    /// and what was said.
+    pub fn restore(&self, flags: &[&str]) -> (bool, String) {
+        let mut words = vec!["catalog", "restore", "--yes"];
+        words.extend(flags);
+        self.command(&words)
+    }
+
+    /// As [`Self::command`], without waiting for its end.
+    pub fn spawn_command(&self, words: &[&str]) -> Process {
+        let which = self.which();
+        let words = words.iter().copied();
+        let args: Vec<&str> = words.chain(which.iter().map(String::as_str)).collect();
+        Process::start("shardgate", &args, &[], &self.dir.join("command.log"))
+    }
+
+    /// The gateway's metrics.
+    pub fn metrics(&self) -> String {
+        let token = fs::read_to_string(self.dir.join("catalog/operator-token"));
+        let token = token.expect("the gateway has started");
+        let mut stream = TcpStream::connect(self.operator).expect("the gateway listens");
+        let addr = self.operator;
+        write!(
+            stream,
+            "GET /metrics HTTP/1.1\r\nHost: {addr}\r\nAuthorization: Bearer {}\r\n\
+             Connection: close\r\n\r\n",
+            token.trim()
+        )
+        .expect("ask for metrics");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    }
+
+    /// The status of the gateway, as JSON.
+    pub fn status(&self) -> String {
+        let (done, said) = self.command(&["status", "--json"]);
+        assert!(done, "{said}");
+        said
     }
 
     fn write_gateway_config(&self) -> PathBuf {
