@@ -38,7 +38,7 @@ help:
 	@echo "make check   formatting, clippy, licences and sources, documentation, tidy"
 	@echo "make test    every test, with the real S3 clients"
 	@echo "make bench   costs of the data path, memory and slow clients, into bench-results/"
-	@echo "make bench-catalog  commits per second, listings of ten million keys"
+	@echo "make bench-catalog  commits per second, listings of ten million keys, checkpoints"
 	@echo "make bench-disk  the disk store beside a file per record, RocksDB and fio"
 	@echo "make fmt     formats the code"
 	@echo "make clean   removes build output (the RocksDB library and the tools stay in $(CACHE))"
@@ -83,6 +83,7 @@ bench: build
 bench-catalog: rocksdb
 	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- commits
 	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- listing
+	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- checkpoint
 
 # An hour on a slow disk, and 50 GB of it for its 10 million records.
 bench-disk: rocksdb

@@ -6,7 +6,7 @@
 //! Rows are made by commits of many, in an order that has nothing to do with
 //! that of the keys, as clients make them.
 
-mod fill;
+pub(crate) mod fill;
 
 use std::fmt::Write as _;
 use std::io::{Error, Result};

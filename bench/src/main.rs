@@ -4,6 +4,7 @@
 //! next to nothing, and writes a JSON file and a readable table. Figures of
 //! one run are comparable with each other; those of two runs are not.
 
+mod checkpoint;
 mod commits;
 mod data_path;
 mod disk_store;
@@ -39,6 +40,8 @@ enum What {
     DiskStoreChild(disk_store::Child),
     /// Durable commits of the catalog beside RocksDB by itself.
     Commits(commits::Args),
+    /// What a checkpoint of the catalog sends after 1 % of it changed.
+    Checkpoint(checkpoint::Args),
     /// Listings of buckets of ten thousand keys and of ten million.
     Listing(listing::Args),
     /// Many slow clients, and a fast one beside them.
@@ -60,6 +63,7 @@ fn main() -> std::io::Result<()> {
         What::DiskStore(what) => runtime.block_on(disk_store::run(what, &args.output)),
         What::DiskStoreChild(what) => runtime.block_on(disk_store::run_child(what)),
         What::Commits(what) => runtime.block_on(commits::run(what, &args.output)),
+        What::Checkpoint(what) => runtime.block_on(checkpoint::run(what, &args.output)),
         What::Listing(what) => runtime.block_on(listing::run(what, &args.output)),
         What::Slow(what) => runtime.block_on(slow::run(what, &args.output)),
         What::SlowLoad(what) => runtime.block_on(slow::run_load(what)),

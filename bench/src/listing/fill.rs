@@ -35,16 +35,16 @@ const SHUFFLE: u128 = 2_654_435_761;
 
 /// The keys of a bucket, by their place in its order.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Names {
+pub(crate) struct Names {
     /// How many entries a listing has.
-    pub(super) count: u64,
+    pub(crate) count: u64,
     /// Keys below each common prefix; 0 where there are none.
     below_each: u64,
 }
 
 impl Names {
     /// Keys without a delimiter.
-    pub(super) fn flat(count: u64) -> Self {
+    pub(crate) fn flat(count: u64) -> Self {
         Self {
             count,
             below_each: 0,
@@ -52,7 +52,7 @@ impl Names {
     }
 
     /// Common prefixes with two keys below each.
-    pub(super) fn folders(count: u64) -> Self {
+    pub(crate) fn folders(count: u64) -> Self {
         Self {
             count,
             below_each: 2,
@@ -60,7 +60,7 @@ impl Names {
     }
 
     /// The first key of entry `at`.
-    pub(super) fn key(&self, at: u64) -> String {
+    pub(crate) fn key(&self, at: u64) -> String {
         self.below(at, 0)
     }
 
@@ -130,7 +130,7 @@ impl Pattern {
 }
 
 /// Commits rows; what it was told to do is done when [`Self::finish`] returns.
-pub(super) struct Filler {
+pub(crate) struct Filler {
     engine: Arc<dyn Engine>,
     pattern: Arc<Pattern>,
     lanes: Mutex<Vec<JoinHandle<Result<()>>>>,
@@ -178,7 +178,7 @@ fn pattern_object(bucket: &BucketRef, key: &str) -> Publish {
 
 impl Filler {
     /// Publishes the pattern, in a bucket of its own if it is the first.
-    pub(super) async fn new(engine: Arc<dyn Engine>, catalog: &Catalog) -> Result<Self> {
+    pub(crate) async fn new(engine: Arc<dyn Engine>, catalog: &Catalog) -> Result<Self> {
         const NAME: &str = "pattern";
         let key = Names::flat(1).key(0);
         let row = match catalog.create_bucket(NAME, "bench", 0).await {
@@ -236,24 +236,36 @@ impl Filler {
     }
 
     /// Makes all objects of a bucket.
-    pub(super) fn fill(&self, incarnation: BucketIncarnation, names: &Names) {
+    pub(crate) fn fill(&self, incarnation: BucketIncarnation, names: &Names) {
+        self.fill_some(incarnation, names, 0, names.count);
+    }
+
+    /// Makes `count` objects of a bucket, or makes them anew, in the order in
+    /// which [`Self::fill`] does, from number `first` on.
+    pub(crate) fn fill_some(
+        &self,
+        incarnation: BucketIncarnation,
+        names: &Names,
+        first: u64,
+        count: u64,
+    ) {
         let (pattern, names) = (Arc::clone(&self.pattern), *names);
-        self.commit_all(names.count, move |n| {
-            let keys = names.keys_of(names.shuffled(n));
+        self.commit_all(count, move |n| {
+            let keys = names.keys_of(names.shuffled(first + n));
             keys.flat_map(|key| pattern.ops(incarnation, &key))
                 .collect()
         });
     }
 
     /// Makes one object.
-    pub(super) fn put(&self, incarnation: BucketIncarnation, key: &str) {
+    pub(crate) fn put(&self, incarnation: BucketIncarnation, key: &str) {
         let key = format!("{key:z<width$}", width = self.pattern.key.len());
         let pattern = Arc::clone(&self.pattern);
         self.commit_all(1, move |_| pattern.ops(incarnation, &key).to_vec());
     }
 
     /// Deletes the first `count` entries of a bucket, in their order.
-    pub(super) fn delete_first(&self, incarnation: BucketIncarnation, names: &Names, count: u64) {
+    pub(crate) fn delete_first(&self, incarnation: BucketIncarnation, names: &Names, count: u64) {
         let names = *names;
         self.commit_all(count, move |n| {
             let keys = names.keys_of(n);
@@ -263,7 +275,7 @@ impl Filler {
     }
 
     /// Waits for everything.
-    pub(super) async fn finish(&self) -> Result<()> {
+    pub(crate) async fn finish(&self) -> Result<()> {
         let mut lanes: FuturesUnordered<_> = self.lanes.lock().drain(..).collect();
         while let Some(ended) = lanes.next().await {
             ended.expect("a lane does not panic")?;
