@@ -3,13 +3,14 @@
 //!
 //! All in one run, so that the figures are comparable. What concerns a
 //! process (memory, syncs, a kill) is measured on a child process, which is
-//! this program again.
+//! this program again. `--volume-max` compares extents with files instead.
 
 mod child;
 mod fio;
 mod large;
 mod load;
 mod stores;
+mod volume_max;
 mod writes;
 
 use std::fmt::Write as _;
@@ -17,6 +18,8 @@ use std::io::{Error, Result};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use shardgate_disk_store::medium_of;
+use shardgate_wire::Medium;
 
 pub(crate) use child::{Child, run as run_child};
 
@@ -42,6 +45,22 @@ pub(crate) struct Args {
     /// Length of each of these, bytes.
     #[arg(long, default_value_t = 4096)]
     record_len: usize,
+    /// Compares shards in volumes with shards in files of their own instead,
+    /// by length: for `volume_max` of this medium.
+    #[arg(long)]
+    volume_max: bool,
+    /// Figures of which medium that uses: flash or rotating; by default what
+    /// the kernel says of the folder.
+    #[arg(long, value_parser = parse_medium)]
+    medium: Option<Medium>,
+}
+
+fn parse_medium(text: &str) -> std::result::Result<Medium, String> {
+    match text {
+        "flash" => Ok(Medium::Flash),
+        "rotating" => Ok(Medium::Rotating),
+        other => Err(format!("{other:?}: allowed are flash and rotating")),
+    }
 }
 
 #[derive(Serialize)]
@@ -55,6 +74,9 @@ struct Figures {
 
 /// Measures everything.
 pub(crate) async fn run(args: Args, output: &Path) -> Result<()> {
+    if args.volume_max {
+        return compare_ways(args, output).await;
+    }
     fio::check()?;
     let folder = tempfile::Builder::new()
         .prefix("disk-store-bench-")
@@ -85,6 +107,34 @@ pub(crate) async fn run(args: Args, output: &Path) -> Result<()> {
     };
     let text = table(&figures).map_err(Error::other)?;
     report::write(output, "disk-store", &figures, &text)
+}
+
+#[derive(Serialize)]
+struct Ways {
+    load_average_before: String,
+    load_average_after: String,
+    medium: Medium,
+    rows: Vec<volume_max::Row>,
+}
+
+async fn compare_ways(args: Args, output: &Path) -> Result<()> {
+    let medium = args.medium.or_else(|| medium_of(&args.folder));
+    let medium = medium.unwrap_or(Medium::Flash);
+    let folder = tempfile::Builder::new()
+        .prefix("volume-max-bench-")
+        .tempdir_in(&args.folder)?;
+    let load_average_before = report::load_average();
+    let rows = volume_max::measure(folder.path(), medium, args.seconds, args.rounds).await?;
+    let text = volume_max::table(&rows).map_err(Error::other)?;
+    let ways = Ways {
+        load_average_before,
+        load_average_after: report::load_average(),
+        medium,
+        rows,
+    };
+    let (before, after) = (&ways.load_average_before, &ways.load_average_after);
+    let text = format!("load average before {before}, after {after}, {medium:?}\n\n{text}");
+    report::write(output, "volume-max", &ways, &text)
 }
 
 fn table(figures: &Figures) -> std::result::Result<String, std::fmt::Error> {

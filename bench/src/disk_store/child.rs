@@ -97,7 +97,7 @@ async fn put(shards: &Shards, writers: usize, first: u64, count: u64) -> Result<
 }
 
 /// Lets the page cache forget the files of a folder.
-fn forget(folder: &Path) -> Result<()> {
+pub(super) fn forget(folder: &Path) -> Result<()> {
     for path in fio::files(folder, 1)? {
         let file = std::fs::File::open(path)?;
         rustix::fs::fadvise(&file, 0, None, Advice::DontNeed)?;

@@ -104,14 +104,27 @@ pub(super) fn files(folder: &Path, least: u64) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Random reads of `len` bytes per second from files whose pages are dropped
-/// first: from all of them, else what was read once is soon in memory.
-pub(super) fn random_reads(
-    files: &[PathBuf],
-    len: usize,
-    readers: usize,
-    seconds: u64,
-) -> Result<f64> {
+/// How it reads.
+#[derive(Clone, Copy)]
+pub(super) struct RandomReads {
+    pub(super) len: usize,
+    /// Reads begin at multiples of this.
+    pub(super) align: usize,
+    /// Processes with one read in the kernel each.
+    pub(super) readers: usize,
+    pub(super) seconds: u64,
+}
+
+/// Random reads per second from files whose pages are dropped first: from all
+/// of them, else what was read once is soon in memory. As the store does it:
+/// through the page cache, told that nothing is to be read ahead.
+pub(super) fn random_reads(files: &[PathBuf], reads: RandomReads) -> Result<f64> {
+    let RandomReads {
+        len,
+        align,
+        readers,
+        seconds,
+    } = reads;
     // fio takes 4,096 characters of names.
     let links = tempfile::tempdir()?;
     let mut names = Vec::new();
@@ -123,8 +136,8 @@ pub(super) fn random_reads(
     }
     let job = tempfile::NamedTempFile::new()?;
     let text = format!(
-        "[reads]\nfilename={}\nrw=randread\nioengine=psync\nbs={len}\ndirect=0\n\
-         invalidate=1\nrandrepeat=0\nnorandommap\nnumjobs={readers}\ngroup_reporting\n\
+        "[reads]\nfilename={}\nrw=randread\nioengine=psync\nbs={len}\nblockalign={align}\n\
+         direct=0\nfadvise_hint=random\ninvalidate=1\nrandrepeat=0\nnorandommap\nnumjobs={readers}\ngroup_reporting\n\
          time_based\nruntime={seconds}\n",
         names.join(":")
     );

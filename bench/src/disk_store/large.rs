@@ -2,11 +2,14 @@
 
 use std::fmt::Write as _;
 use std::io::{Error, Result};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use shardgate_disk_store::MediumFigures;
+use shardgate_wire::Medium;
 
 use super::child::{self, Put, READERS, Read};
+use super::fio::RandomReads;
 use super::load::{Rate, median};
 use super::{Args, fio};
 
@@ -35,9 +38,50 @@ struct Reads {
     readers: usize,
     /// In the middle of the rounds.
     store: Rate,
+    /// Pages of the records' length, one for each reader in the kernel.
     fio_per_s: f64,
-    /// The store's part of fio's rate, in each round.
+    /// The store's part of that, in each round.
     shares: Vec<f64>,
+    /// The pages that a record touches, and at most as many in the kernel at
+    /// once as the store has threads for reads.
+    fio_alike_per_s: f64,
+    alike_shares: Vec<f64>,
+}
+
+/// What fio reads beside a load of the store.
+#[derive(Clone, Copy)]
+struct Beside {
+    per_s: f64,
+    alike_per_s: f64,
+}
+
+/// Bytes of the whole pages that a record of so many bytes touches, mostly:
+/// head and header come before it, and it begins anywhere in a page.
+fn touched(record_len: usize) -> usize {
+    const HEADS: usize = 400;
+    (record_len + HEADS).next_multiple_of(PAGE)
+}
+
+const PAGE: usize = 4096;
+
+fn beside(files: &[PathBuf], args: &Args, readers: usize) -> Result<Beside> {
+    let threads = MediumFigures::of(Medium::Flash).readers;
+    let page = RandomReads {
+        len: args.record_len,
+        align: args.record_len,
+        readers,
+        seconds: args.seconds,
+    };
+    let alike = RandomReads {
+        len: touched(args.record_len),
+        align: PAGE,
+        readers: readers.min(threads),
+        ..page
+    };
+    Ok(Beside {
+        per_s: fio::random_reads(files, page)?,
+        alike_per_s: fio::random_reads(files, alike)?,
+    })
 }
 
 pub(super) fn measure(parent: &Path, args: &Args) -> Result<Figures> {
@@ -55,9 +99,12 @@ pub(super) fn measure(parent: &Path, args: &Args) -> Result<Figures> {
         eprintln!("opened after a clean stop: {seen:?}");
         let mut round = Vec::new();
         for readers in READERS {
-            let per_s = fio::random_reads(&files, args.record_len, readers, args.seconds)?;
-            eprintln!("fio, {readers} readers: {per_s:.0} per s");
-            round.push(per_s);
+            let beside = beside(&files, args, readers)?;
+            eprintln!(
+                "fio, {readers} readers: {:.0} per s, as the store reads {:.0}",
+                beside.per_s, beside.alike_per_s
+            );
+            round.push(beside);
         }
         clean.push(seen);
         fio.push(round);
@@ -65,13 +112,17 @@ pub(super) fn measure(parent: &Path, args: &Args) -> Result<Figures> {
     let reads = READERS.iter().enumerate().map(|(at, readers)| {
         let store: Vec<_> = clean.iter().map(|read| read.reads[at].1.clone()).collect();
         let fio: Vec<_> = fio.iter().map(|round| round[at]).collect();
-        let pairs = store.iter().zip(&fio);
-        let shares = pairs.map(|(store, fio)| store.per_s / fio).collect();
+        let shares = |of: &dyn Fn(&Beside) -> f64| -> Vec<f64> {
+            let pairs = store.iter().zip(&fio);
+            pairs.map(|(store, fio)| store.per_s / of(fio)).collect()
+        };
         Some(Reads {
             readers: *readers,
+            shares: shares(&|fio| fio.per_s),
+            alike_shares: shares(&|fio| fio.alike_per_s),
             store: Rate::median(store)?,
-            fio_per_s: median(fio),
-            shares,
+            fio_per_s: median(fio.iter().map(|fio| fio.per_s).collect()),
+            fio_alike_per_s: median(fio.iter().map(|fio| fio.alike_per_s).collect()),
         })
     });
     let reads = reads.collect::<Option<Vec<_>>>();
@@ -112,13 +163,16 @@ impl Figures {
         }
         for reads in &self.reads {
             let share = median(reads.shares.clone()) * 100.0;
+            let alike = median(reads.alike_shares.clone()) * 100.0;
             writeln!(
                 text,
                 "random reads with a cold cache, {} readers: store {}, fio {:.0} per s: \
-                 {share:.0} % in the middle of the rounds",
+                 {share:.0} % in the middle of the rounds; of the pages that a record touches, \
+                 with as many at once as the store has threads, {:.0}: {alike:.0} %",
                 reads.readers,
                 reads.store.cell(),
                 reads.fio_per_s,
+                reads.fio_alike_per_s,
             )?;
         }
         Ok(text)

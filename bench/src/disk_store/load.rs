@@ -1,6 +1,6 @@
 //! Many writers or readers for a time; how often, and how long each took.
 
-use std::io::Result;
+use std::io::{ErrorKind, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -62,6 +62,20 @@ where
     F: Fn(u64) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = Result<()>> + Send,
 {
+    tasks_until_eof(at_once, seconds, next, op).await
+}
+
+/// As [`tasks`]; one that says that there is no more ends without an error.
+pub(crate) async fn tasks_until_eof<F, Fut>(
+    at_once: usize,
+    seconds: u64,
+    next: &Arc<AtomicU64>,
+    op: F,
+) -> Result<Rate>
+where
+    F: Fn(u64) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = Result<()>> + Send,
+{
     let begun = Instant::now();
     let end = begun + Duration::from_secs(seconds);
     let mut running = JoinSet::new();
@@ -71,7 +85,10 @@ where
             let mut times = Vec::new();
             while Instant::now() < end {
                 let start = Instant::now();
-                op(next.fetch_add(1, Ordering::Relaxed)).await?;
+                match op(next.fetch_add(1, Ordering::Relaxed)).await {
+                    Err(error) if error.kind() == ErrorKind::UnexpectedEof => break,
+                    done => done?,
+                }
                 times.push(start.elapsed());
             }
             Result::Ok(times)

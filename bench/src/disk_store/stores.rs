@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Error, Result, Write};
+use std::ops::RangeInclusive;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,9 +10,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use shardgate_catalog::engine::{Commit, Engine, Op, RocksEngine, RocksOptions};
 use shardgate_disk_store::{DiskOptions, Expected, LocalDisk, NewDisk};
-use shardgate_wire::checksum::block_crcs;
+use shardgate_wire::checksum::{CHECK_BLOCK, block_crcs};
 use shardgate_wire::conformance::sample;
-use shardgate_wire::store::SmallShard;
+use shardgate_wire::store::{MAX_APPEND_BYTES, ShardEnd, SmallShard};
 use shardgate_wire::{Medium, ShardStore};
 
 /// Folders of files, so that none gets too long.
@@ -101,6 +102,14 @@ pub(super) struct Shards {
 impl Shards {
     /// Makes a disk in an empty folder.
     pub(super) async fn create(folder: &Path, bytes: Bytes) -> Result<Self> {
+        Self::create_with(folder, bytes, DiskOptions::default()).await
+    }
+
+    pub(super) async fn create_with(
+        folder: &Path,
+        bytes: Bytes,
+        options: DiskOptions,
+    ) -> Result<Self> {
         let new = NewDisk {
             cluster: sample::CLUSTER,
             disk: sample::identity().disk,
@@ -108,7 +117,7 @@ impl Shards {
             create_folder: false,
         };
         LocalDisk::format(folder, &new).map_err(Error::other)?;
-        let shards = Self::open(folder, bytes)?;
+        let shards = Self::open_with(folder, bytes, options)?;
         let (ctx, slots) = (sample::context(1), [sample::slot()]);
         let assigned = shards.disk.assign(&ctx, &slots).await;
         assigned.map_err(Error::other)?;
@@ -116,11 +125,15 @@ impl Shards {
     }
 
     pub(super) fn open(folder: &Path, bytes: Bytes) -> Result<Self> {
+        Self::open_with(folder, bytes, DiskOptions::default())
+    }
+
+    fn open_with(folder: &Path, bytes: Bytes, options: DiskOptions) -> Result<Self> {
         let expected = Expected {
             cluster: sample::CLUSTER,
             disk: Some(sample::identity().disk),
         };
-        let disk = LocalDisk::open(folder, &expected, DiskOptions::default());
+        let disk = LocalDisk::open(folder, &expected, options);
         Ok(Self {
             disk: Arc::new(disk.map_err(Error::other)?),
             crcs: block_crcs(&bytes),
@@ -143,6 +156,36 @@ impl Shards {
         let read = self.disk.read(sample::key(number.into()), 0, len).await;
         let read = read.map_err(Error::other)?;
         assert_eq!(read.bytes.len(), len as usize, "a record is read whole");
+        Ok(())
+    }
+
+    /// A shard that comes in appends, its length known.
+    pub(super) async fn stream(&self, number: u64) -> Result<()> {
+        let (ctx, len) = (sample::context(1), self.bytes.len());
+        let header = sample::header(&ctx, number.into());
+        let opened = self.disk.open(&ctx, header, Some(len as u64)).await;
+        let handle = opened.map_err(Error::other)?;
+        for from in (0..len).step_by(MAX_APPEND_BYTES) {
+            let to = len.min(from + MAX_APPEND_BYTES);
+            let crcs = &self.crcs[from / CHECK_BLOCK..to.div_ceil(CHECK_BLOCK)];
+            let bytes = self.bytes.slice(from..to);
+            let appended = self.disk.append(&ctx, handle, from as u64, bytes, crcs);
+            appended.await.map_err(Error::other)?;
+        }
+        let end = ShardEnd {
+            shard_len: len as u64,
+            blob_len: len as u64 * 4,
+        };
+        let finished = self.disk.finish(&ctx, handle, end).await;
+        finished.map_err(Error::other)
+    }
+
+    pub(super) async fn delete(&self, numbers: RangeInclusive<u64>) -> Result<()> {
+        let ctx = sample::context(1);
+        let keys: Vec<_> = numbers.map(|number| sample::key(number.into())).collect();
+        for some in keys.chunks(64) {
+            self.disk.delete(&ctx, some).await.map_err(Error::other)?;
+        }
         Ok(())
     }
 
