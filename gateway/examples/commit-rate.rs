@@ -33,6 +33,7 @@ async fn journaled(folder: &Path) -> (Arc<dyn Engine>, Journal) {
     let disks = (1..=3).map(|n| LocalFolder {
         path: make(folder.join(format!("disk-{n}"))),
         medium: None,
+        index_dir: None,
     });
     let place = LocalFolders::new(
         disks.collect(),

@@ -293,6 +293,7 @@ fn places(
         let folders = pool.disks.iter().map(|folder| LocalFolder {
             path: folder.path.clone(),
             medium: folder.medium,
+            index_dir: folder.index_dir.clone().or_else(|| pool.index_dir.clone()),
         });
         places.push(Arc::new(LocalFolders::new(
             folders.collect(),

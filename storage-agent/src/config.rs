@@ -32,6 +32,8 @@ pub struct DiskConfig {
     pub path: PathBuf,
     /// Its medium, where the kernel is not to be asked.
     pub medium: Option<Medium>,
+    /// A folder on a faster disk for copies of its directories.
+    pub index_dir: Option<PathBuf>,
 }
 
 /// Everything an agent is told.
@@ -88,6 +90,7 @@ struct File {
     secret_file: Option<Spanned<String>>,
     state_dir: Option<Spanned<String>>,
     cluster: Option<Spanned<String>>,
+    index_dir: Option<Spanned<String>>,
     #[serde(default)]
     disks: Vec<Spanned<DiskTable>>,
     log: Option<Spanned<String>>,
@@ -109,6 +112,7 @@ enum OneOrMore {
 struct DiskTable {
     path: String,
     medium: Option<Medium>,
+    index_dir: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -273,6 +277,8 @@ fn build(
         at: sources.path.clone(),
         what: "state_dir is missing: a folder for the agent's own id".to_owned(),
     })?;
+    let index_dir = sources.pick("index_dir", flags.index_dir, file.index_dir);
+    let index_dir = index_dir.map(absolute_index_dir).transpose()?;
     let check = sources.number("check_secs", flags.check_secs, file.check_secs, 5, 1..=3600)?;
     let log_format = sources.pick("log_format", flags.log_format, file.log_format);
     Ok(Config {
@@ -288,7 +294,7 @@ fn build(
         cluster: cluster
             .map(|said| parse("cluster", &said, "an id of 32 hex digits"))
             .transpose()?,
-        disks: disks(sources, flags.disks, file.disks)?,
+        disks: disks(sources, flags.disks, file.disks, index_dir)?,
         limits,
         check_every: Duration::from_secs(check),
         log: sources
@@ -429,15 +435,26 @@ fn read_secret(named: &Said<String>) -> Result<String, ConfigError> {
     std::fs::read_to_string(path).map_err(refuse)
 }
 
+fn absolute_index_dir(said: Said<String>) -> Result<PathBuf, ConfigError> {
+    let path = PathBuf::from(&said.value);
+    match path.is_absolute() {
+        true => Ok(path),
+        false => Err(said.refuse("the path of index_dir is absolute")),
+    }
+}
+
+/// The disks; one without an index folder of its own has that of all.
 fn disks(
     sources: &Sources<'_>,
     flag: Vec<String>,
     file: Vec<Spanned<DiskTable>>,
+    index_dir: Option<PathBuf>,
 ) -> Result<Vec<DiskConfig>, ConfigError> {
     let said: Vec<Said<DiskConfig>> = if flag.is_empty() {
         let table = |table: DiskTable| DiskConfig {
             path: table.path.into(),
             medium: table.medium,
+            index_dir: table.index_dir.map(PathBuf::from),
         };
         let said = file.into_iter().map(|disk| sources.in_file(disk));
         said.map(|said| Said {
@@ -453,9 +470,14 @@ fn disks(
         flag.into_iter().map(disk).collect()
     };
     let mut disks: Vec<DiskConfig> = Vec::new();
-    for said in said {
+    for mut said in said {
         if !said.value.path.is_absolute() {
             return Err(said.refuse("the path of a disk is absolute"));
+        }
+        let own = &mut said.value.index_dir;
+        *own = own.take().or_else(|| index_dir.clone());
+        if own.as_ref().is_some_and(|path| !path.is_absolute()) {
+            return Err(said.refuse("the path of index_dir is absolute"));
         }
         if disks.iter().any(|disk| disk.path == said.value.path) {
             return Err(said.refuse("a disk is there twice"));
@@ -478,6 +500,7 @@ fn disk_flag(text: &str) -> DiskConfig {
     DiskConfig {
         path: path.into(),
         medium,
+        index_dir: None,
     }
 }
 

@@ -47,6 +47,9 @@ pub struct Flags {
     /// The only cluster whose disks are opened
     #[arg(long, env = "SHARDGATE_AGENT_CLUSTER", value_name = "ID")]
     pub cluster: Option<String>,
+    /// Folder on a faster disk for copies of the directories of packed shards
+    #[arg(long, env = "SHARDGATE_AGENT_INDEX_DIR", value_name = "FOLDER")]
+    pub index_dir: Option<String>,
     /// Folder of a disk, with its medium if given (FOLDER=flash); several with
     /// commas
     #[arg(

@@ -60,7 +60,7 @@ struct Folder {
 #[derive(Clone)]
 enum Shown {
     Open(Arc<LocalDisk>),
-    Closed(FolderState),
+    Closed(Box<FolderState>),
 }
 
 impl Folders {
@@ -73,10 +73,13 @@ impl Folders {
     ) -> Arc<Self> {
         let folder = |config: &DiskConfig| {
             let why = "not opened yet".to_owned();
-            let identity = None;
+            let state = FolderState::Failed {
+                identity: None,
+                why,
+            };
             Arc::new(Folder {
                 config: config.clone(),
-                shown: Mutex::new(Shown::Closed(FolderState::Failed { identity, why })),
+                shown: Mutex::new(Shown::Closed(Box::new(state))),
                 opening: Mutex::new(None),
                 medium: Mutex::new(None),
                 changing: tokio::sync::Mutex::new(()),
@@ -166,6 +169,7 @@ impl Folder {
         *self.opening.lock() = Some(Arc::clone(&progress));
         let options = DiskOptions {
             medium: config.medium,
+            index_dir: config.index_dir.clone(),
             progress,
             ..shared.options.clone()
         };
@@ -181,7 +185,7 @@ impl Folder {
         match opened {
             Ok(disk) => self.opened(disk, shared),
             Err(Unopened(state)) => {
-                let changed = !matches!(&*self.shown.lock(), Shown::Closed(was) if *was == state);
+                let changed = !matches!(&*self.shown.lock(), Shown::Closed(was) if **was == state);
                 if changed {
                     tracing::warn!(folder = %self.config.path.display(), ?state, "folder is not open");
                 }
@@ -209,7 +213,7 @@ impl Folder {
     }
 
     fn show(&self, state: FolderState) {
-        *self.shown.lock() = Shown::Closed(state);
+        *self.shown.lock() = Shown::Closed(Box::new(state));
     }
 
     async fn format(&self, head: FormatHead, shared: &Shared) -> Result<DiskHealth, StoreError> {
@@ -270,7 +274,7 @@ impl Folder {
     async fn report(&self) -> FolderReport {
         let shown = self.shown.lock().clone();
         let (written, state) = match shown {
-            Shown::Closed(state) => (None, self.opening_state().unwrap_or(state)),
+            Shown::Closed(state) => (None, self.opening_state().unwrap_or(*state)),
             Shown::Open(disk) => (Some(disk.identity().medium), health_of(&disk).await),
         };
         let medium = self.config.medium.or(written).or(*self.medium.lock());

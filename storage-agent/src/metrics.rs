@@ -16,7 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use shardgate_wire::message::Call;
-use shardgate_wire::{DiskHealth, DiskId};
+use shardgate_wire::{DiskHealth, DiskId, DiskRoom, Purpose};
 
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
 struct DiskLabel(DiskId);
@@ -46,6 +46,12 @@ struct LatencyLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RoomLabels {
+    disk: DiskLabel,
+    purpose: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RefusalLabels {
     status: u16,
 }
@@ -64,6 +70,7 @@ pub struct Metrics {
     bytes_out: Family<DiskLabels, Counter>,
     capacity: Family<DiskLabels, Gauge<i64>>,
     free: Family<DiskLabels, Gauge<i64>>,
+    room: Family<RoomLabels, Gauge<i64>>,
     queued: Family<DiskLabels, Gauge<i64>>,
     errors: Family<DiskLabels, Gauge<i64>>,
     fenced: Family<DiskLabels, Gauge<i64>>,
@@ -85,6 +92,7 @@ impl Default for Metrics {
             bytes_out: Family::default(),
             capacity: Family::default(),
             free: Family::default(),
+            room: Family::default(),
             queued: Family::default(),
             errors: Family::default(),
             fenced: Family::default(),
@@ -132,9 +140,15 @@ impl Metrics {
         );
         r.register_with_unit(
             "disk_free",
-            "Bytes that shards may still take",
+            "Bytes that shards of clients may still take",
             Unit::Bytes,
             self.free.clone(),
+        );
+        r.register_with_unit(
+            "disk_room",
+            "Bytes that may still be taken by whom: client, background, checkpoint, journal",
+            Unit::Bytes,
+            self.room.clone(),
         );
         r.register(
             "disk_queued",
@@ -211,6 +225,10 @@ impl Metrics {
         }
         self.fenced.remove(&labels);
         self.up.remove(&labels);
+        for (purpose, _) in rooms(&DiskRoom::default()) {
+            let disk = labels.disk;
+            self.room.remove(&RoomLabels { disk, purpose });
+        }
     }
 
     /// Notes what a disk says of itself; `None` if it does not answer.
@@ -226,6 +244,11 @@ impl Metrics {
         if let Some(health) = health {
             set(&self.capacity, health.capacity_bytes);
             set(&self.free, health.free_bytes);
+            for (purpose, bytes) in rooms(&health.room) {
+                let disk = labels.disk;
+                let room = self.room.get_or_create(&RoomLabels { disk, purpose });
+                room.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            }
             set(&self.queued, u64::from(health.queued));
             set(&self.errors, health.errors);
             set(&self.fenced, u64::from(health.fenced.is_some()));
@@ -243,6 +266,12 @@ impl Metrics {
         encode(&mut text, &self.registry.lock()).expect("writing into a string does not fail");
         text
     }
+}
+
+/// What each may still take, by its word.
+fn rooms(room: &DiskRoom) -> impl Iterator<Item = (&'static str, u64)> {
+    let shards = Purpose::ALL.map(|purpose| (purpose.name(), room.of(purpose)));
+    shards.into_iter().chain([("journal", room.journal_bytes)])
 }
 
 struct CallMetrics {
@@ -271,7 +300,32 @@ impl LaneMetrics {
 
 #[cfg(test)]
 mod tests {
+    use shardgate_wire::conformance::sample;
+
     use super::*;
+
+    fn health() -> DiskHealth {
+        DiskHealth {
+            identity: sample::identity(),
+            epoch: Default::default(),
+            told: Default::default(),
+            capacity_bytes: 1000,
+            free_bytes: 100,
+            room: DiskRoom {
+                client_bytes: 100,
+                background_bytes: 200,
+                checkpoint_bytes: 300,
+                journal_bytes: 400,
+                journal_kept_bytes: 50,
+            },
+            device: 1,
+            queued: 0,
+            p50_us: 0,
+            p99_us: 0,
+            errors: 0,
+            fenced: None,
+        }
+    }
 
     #[test]
     fn a_call_is_counted_under_its_own_name() {
@@ -283,6 +337,7 @@ mod tests {
         lane.observe(Call::Append, Duration::from_millis(1), true, 4096, 0);
         lane.observe(Call::Append, Duration::from_millis(1), false, 0, 0);
         metrics.refused(401);
+        metrics.observe_health(DiskId(0xab), Some(&health()));
         let text = metrics.text();
         let disk = DiskId(0xab);
         for line in [
@@ -294,8 +349,15 @@ mod tests {
             ),
             format!("shardgate_agent_disk_received_bytes_total{{disk=\"{disk}\"}} 4096"),
             "shardgate_agent_refusals_total{status=\"401\"} 1".to_owned(),
+            format!("shardgate_agent_disk_free_bytes{{disk=\"{disk}\"}} 100"),
+            format!(
+                "shardgate_agent_disk_room_bytes{{disk=\"{disk}\",purpose=\"background\"}} 200"
+            ),
+            format!("shardgate_agent_disk_room_bytes{{disk=\"{disk}\",purpose=\"journal\"}} 400"),
         ] {
             assert!(text.contains(&line), "{line} is not in\n{text}");
         }
+        metrics.forget(disk);
+        assert!(!metrics.text().contains("disk_room_bytes{"));
     }
 }

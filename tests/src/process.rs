@@ -303,6 +303,18 @@ impl TestPool {
     /// `agents` agent processes with `disks_each` disks, and a gateway over
     /// them. `class` is the scheme of STANDARD where it is not `auto`.
     pub fn with_agents(agents: usize, disks_each: usize, class: Option<&str>) -> Self {
+        Self::with_agents_in(agents, disks_each, class, |_| {})
+    }
+
+    /// The same, after `prepare` was told the folder that all of it will lie
+    /// in: agent N has its disks in `agent-N/disk-1` and so on, made unless
+    /// that is done.
+    pub fn with_agents_in(
+        agents: usize,
+        disks_each: usize,
+        class: Option<&str>,
+        prepare: impl FnOnce(&Path),
+    ) -> Self {
         let addrs = (0..agents).map(|_| free_addr()).collect();
         let class = class.map(str::to_owned);
         let mut pool = Self::empty(Kind::Agents {
@@ -310,6 +322,7 @@ impl TestPool {
             disks_each,
             class,
         });
+        prepare(&pool.dir);
         pool.agents = (0..agents).map(|_| None).collect();
         (0..agents).for_each(|index| pool.start_agent(index));
         pool.start();
@@ -348,14 +361,27 @@ impl TestPool {
         self.gateway = Some(gateway);
     }
 
-    /// How many disks keep the journal, by the `status` of an embedded pool.
-    pub fn journal_disks(&self) -> usize {
-        let data = self.dir.display().to_string();
-        let status = Command::new(binary("shardgate"))
-            .args(["status", "--data", &data])
+    /// What `shardgate status` says.
+    pub fn status_words(&self) -> String {
+        let mut status = Command::new(binary("shardgate"));
+        match &self.kind {
+            Kind::Embedded { .. } => status.args(["status", "--data"]).arg(&self.dir),
+            Kind::Agents { .. } => status
+                .args(["status", "--config"])
+                .arg(self.write_gateway_config()),
+        };
+        let keys = root_keys();
+        let output = status
+            .env("SHARDGATE_ROOT_ACCESS_KEY", keys.access)
+            .env("SHARDGATE_ROOT_SECRET_KEY", keys.secret)
             .output()
             .expect("run status");
-        let text = String::from_utf8_lossy(&status.stdout).into_owned();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// How many disks keep the journal, by the `status` of the pool.
+    pub fn journal_disks(&self) -> usize {
+        let text = self.status_words();
         let lines = text
             .lines()
             .skip_while(|line| !line.starts_with("Journal:"));

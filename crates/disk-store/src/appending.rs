@@ -17,6 +17,7 @@ use crate::folders::Folder;
 use crate::lanes::Lane;
 use crate::names::{self, FolderName};
 use crate::shard_file::{self, Found, WRITING_MODE};
+use crate::space::Taker;
 use crate::volume::OwnExtent;
 use crate::writer::{Phase, Writing, file_len};
 
@@ -48,8 +49,10 @@ impl Core {
             Found::Finished { .. } | Found::Damaged(_) => return Err(StoreError::Exists),
         }
         let needed = file_len(HEAD_BYTES, announced.unwrap_or(0));
-        let free = self.space.reserve(&self.condition, needed)?;
-        self.volumes.may_take_ahead(free - needed);
+        let taker = Taker::Shards(ctx.purpose);
+        // Until the space is taken, below.
+        let promised = self.space.take(&self.condition, taker, needed)?;
+        self.volumes.may_take_ahead(promised.ahead);
         if let Some(len) = announced
             && let Some(extent) = OwnExtent::reserve(&self.volumes, &header, len)?
         {
@@ -128,9 +131,11 @@ impl Core {
             return Ok(());
         }
         let step = writing.space_needed(bytes.len());
-        if step > 0 {
-            self.space.reserve(&self.condition, step)?;
-        }
+        let taker = Taker::Shards(ctx.purpose);
+        let _promised = match step {
+            0 => None,
+            step => Some(self.space.take(&self.condition, taker, step)?),
+        };
         if !writing.is_extent() {
             self.reopen(&mut writing)?;
         }

@@ -3,7 +3,6 @@
 //! The calls themselves are in `appending`, `putting`, `reading`, `removing`
 //! and `listing`; each runs on one of the disk's threads from start to end.
 
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use shardgate_wire::{CallContext, DiskIdentity, StoreError};
 
 use crate::cache::Cache;
 use crate::condition::Condition;
+use crate::folder_lock::LockedFolder;
 use crate::folders::Folders;
 use crate::handles::Handles;
 use crate::journal::JournalQueue;
@@ -32,7 +32,7 @@ pub(crate) struct Core {
     pub(crate) identity: DiskIdentity,
     pub(crate) path: PathBuf,
     /// The disk's folder, locked.
-    pub(crate) folder: OwnedFd,
+    pub(crate) folder: LockedFolder,
     /// The identity record as it was read.
     pub(crate) identity_record: Vec<u8>,
     pub(crate) device: u64,

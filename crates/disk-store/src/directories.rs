@@ -62,11 +62,16 @@ impl<V: Clone> Lately<V> {
     }
 
     fn get(&mut self, key: Place) -> Option<V> {
+        let half = self.by_use.len() as u64 / 2;
         let kept = self.by_key.get_mut(&key)?;
-        self.by_use.remove(&kept.used);
-        self.uses += 1;
-        kept.used = self.uses;
-        self.by_use.insert(self.uses, key);
+        // What is among the later half stays where it is: it is far from
+        // making way, and most of what is asked for is there.
+        if self.uses - kept.used >= half.max(1) {
+            self.by_use.remove(&kept.used);
+            self.uses += 1;
+            kept.used = self.uses;
+            self.by_use.insert(self.uses, key);
+        }
         Some(kept.value.clone())
     }
 

@@ -49,13 +49,16 @@ pub struct DirEntry {
     pub len: u64,
 }
 
-/// Space of the file system, in bytes.
+/// Space of the file system: bytes, and files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpaceOf {
     /// All of it.
     pub total: u64,
     /// What this process may still take.
     pub free: u64,
+    /// Files that may still be made, where the file system counts them; else
+    /// `u64::MAX`.
+    pub files: u64,
 }
 
 /// One file system folder as the store sees it. Paths are relative to the
@@ -92,8 +95,8 @@ pub trait DiskFile: Send + Sync + Debug {
     /// Like [`Self::read_at`], but what the device has: after a failed sync
     /// the page cache shows what the disk does not have.
     fn read_past_cache(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Takes space that holds nothing yet: it reads as zeroes, and a write
-    /// within it is not refused for want of space. The first sync behind such
+    /// Takes space that holds nothing yet, also behind the file's end, which
+    /// stays where it is: it reads as zeroes, and a write within it is not refused for want of space. The first sync behind such
     /// a write makes metadata durable as well, which takes longer.
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
     /// Takes space and writes zeroes into it, so that no old bytes show and a

@@ -74,6 +74,7 @@ impl Core {
             return;
         };
         let mut store = Store::default();
+        store.look(self);
         while let Ok(run) = inbox.recv() {
             run(self, &mut store);
         }

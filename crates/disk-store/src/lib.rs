@@ -21,9 +21,11 @@ mod core;
 mod directories;
 mod error;
 mod files;
+mod folder_lock;
 mod folders;
 mod format;
 mod handles;
+mod index_folder;
 pub mod io;
 mod journal;
 mod key_locks;
@@ -60,6 +62,7 @@ pub use open_files::raise_open_files;
 pub use opening::{Expected, NewDisk};
 pub use options::DiskOptions;
 pub use progress::OpenProgress;
+pub use space::{KeptSpace, SharedDevices};
 pub use volume::{
     DiskCheck, Finding, VolumeFigures, Window, WindowCursor, WindowRecord, WindowShard,
 };

@@ -9,15 +9,14 @@ use std::time::Instant;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rustix::fs::FlockOperation;
 use shardgate_wire::ids::{BlobId, DiskId, GroupId};
 use shardgate_wire::note::{BlobNote, NoteCursor, NotePage};
 use shardgate_wire::store::{
     ListedShard, ShardBytes, ShardEnd, ShardHandle, ShardStat, SmallShard,
 };
 use shardgate_wire::{
-    CallContext, DiskHealth, DiskIdentity, ShardHeader, ShardKey, ShardStore, SlotAssignment,
-    StoreError, bounds,
+    CallContext, DiskHealth, DiskIdentity, Purpose, ShardHeader, ShardKey, ShardStore,
+    SlotAssignment, StoreError, bounds,
 };
 use tokio::sync::oneshot;
 
@@ -126,7 +125,7 @@ impl LocalDisk {
             // reads what was open.
             let _ = core.volumes.close();
             let _ = core.rules.save_told(&core.condition);
-            let _ = rustix::fs::flock(&core.folder, FlockOperation::Unlock);
+            core.folder.unlock();
             drop(core);
             let _ = done.send(());
         });
@@ -210,6 +209,14 @@ impl Drop for LocalDisk {
     }
 }
 
+/// Copies that nobody waits for go behind those that somebody does.
+fn lane_of(ctx: &CallContext) -> Lane {
+    match ctx.purpose {
+        Purpose::Background => Lane::Background,
+        Purpose::Client | Purpose::Checkpoint => Lane::Foreground,
+    }
+}
+
 /// A call that panicked.
 fn unanswered() -> StoreError {
     StoreError::Io {
@@ -249,7 +256,7 @@ impl ShardStore for LocalDisk {
         shard_len: Option<u64>,
     ) -> Result<ShardHandle, StoreError> {
         let ctx = *ctx;
-        self.call(Lane::Foreground, 0, move |core, buffer| {
+        self.call(lane_of(&ctx), 0, move |core, buffer| {
             core.open_shard(&ctx, header, shard_len, buffer)
         })
         .await
@@ -264,7 +271,7 @@ impl ShardStore for LocalDisk {
         crcs: &[u32],
     ) -> Result<(), StoreError> {
         let (ctx, crcs) = (*ctx, crcs.to_vec());
-        self.call(Lane::Foreground, bytes.len(), move |core, buffer| {
+        self.call(lane_of(&ctx), bytes.len(), move |core, buffer| {
             core.append_shard(&ctx, handle, offset, &bytes, &crcs, buffer)
         })
         .await
@@ -279,7 +286,7 @@ impl ShardStore for LocalDisk {
         let ctx = *ctx;
         let finish =
             move |core: &Arc<Core>, _: &mut AlignedBuffer| core.finish_shard(&ctx, handle, end);
-        self.call(Lane::Foreground, 0, finish).await
+        self.call(lane_of(&ctx), 0, finish).await
     }
 
     async fn abort(&self, ctx: &CallContext, handle: ShardHandle) -> Result<(), StoreError> {
@@ -377,7 +384,8 @@ impl ShardStore for LocalDisk {
             epoch: core.rules.epoch(),
             told: core.rules.told(),
             capacity_bytes: space.capacity,
-            free_bytes: space.free,
+            free_bytes: space.room.client_bytes,
+            room: space.room,
             device: core.device,
             queued: u32::try_from(core.lanes.queued()).unwrap_or(u32::MAX),
             p50_us,

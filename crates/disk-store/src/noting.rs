@@ -10,6 +10,7 @@ use shardgate_wire::{CallContext, ShardKey, StoreError, bounds};
 
 use crate::aligned::AlignedBuffer;
 use crate::core::Core;
+use crate::space::Taker;
 use crate::volume::{Note, Op};
 
 impl Core {
@@ -50,6 +51,11 @@ impl Core {
             let answers = self.volumes.commit(&ops);
             answers.into_iter().collect::<Result<(), _>>()?;
         }
+        let bytes = open.iter().map(note_space).sum();
+        let _promised = match bytes {
+            0 => None,
+            bytes => Some(self.space.take(&self.condition, Taker::Notes, bytes)?),
+        };
         self.notes.append(&open)
     }
 
@@ -141,6 +147,16 @@ fn before(group: GroupId, blob: BlobId) -> Option<ShardKey> {
         (None, None) => return None,
     };
     Some(ShardKey { group, blob, index })
+}
+
+/// Bytes that a note in the files takes at most; one of a deleted blob is in
+/// the log, whose space nobody else takes.
+fn note_space(note: &BlobNote) -> u64 {
+    const HEADS: u64 = 1024;
+    match &note.state {
+        NoteState::Published(payload) => HEADS + payload.len() as u64,
+        NoteState::Deleted => 0,
+    }
 }
 
 fn deleted(order: NoteOrder) -> Note {

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 use shardgate_wire::ids::{ClusterId, DiskId, Epoch};
 use shardgate_wire::slots::SlotTable;
@@ -21,12 +21,14 @@ use crate::condition::Condition;
 use crate::core::Core;
 use crate::error::OpenError;
 use crate::files;
+use crate::folder_lock::LockedFolder;
 use crate::folders::Folders;
 use crate::format::{
     Root, Slots, decode_identity, decode_root, decode_slots, encode_identity, encode_root,
     encode_slots,
 };
 use crate::handles::Handles;
+use crate::index_folder;
 use crate::io::{DiskIo, RealIo};
 use crate::journal::JournalQueue;
 use crate::key_locks::KeyLocks;
@@ -37,7 +39,7 @@ use crate::medium::{self, MediumFigures};
 use crate::notes::NoteBook;
 use crate::options::DiskOptions;
 use crate::rules::Rules;
-use crate::space::Space;
+use crate::space::{Plan, Space};
 use crate::twin::{Loaded, Twin};
 use crate::volume::{Engine, Opening};
 use crate::writer::Direct;
@@ -93,8 +95,8 @@ impl At<'_> {
         }
     }
 
-    fn lock(&self, folder: &OwnedFd) -> Result<(), OpenError> {
-        match rustix::fs::flock(folder, FlockOperation::NonBlockingLockExclusive) {
+    fn lock(&self, folder: OwnedFd) -> Result<LockedFolder, OpenError> {
+        match LockedFolder::lock(folder) {
             Err(Errno::WOULDBLOCK) => Err(OpenError::InUse {
                 path: self.0.to_owned(),
             }),
@@ -184,8 +186,7 @@ pub(crate) fn format(path: &Path, new: &NewDisk) -> Result<DiskIdentity, OpenErr
     if new.create_folder {
         create_folder(path).map_err(at.io("make folder"))?;
     }
-    let folder = at.folder()?;
-    at.lock(&folder)?;
+    let folder = at.lock(at.folder()?)?;
     if !at.is_blank(&folder)? {
         let path = path.to_owned();
         return Err(match at.identity(&folder) {
@@ -265,7 +266,7 @@ pub(crate) fn open(
     let folder = at.folder()?;
     let (identity_record, identity) = at.identity(&folder)?;
     check_expected(path, expected, identity)?;
-    at.lock(&folder)?;
+    let folder = at.lock(folder)?;
     let (root_twin, root) = at.twin(&folder, ROOTS, decode_root, |root: &Root| root.sequence)?;
     let (slots_twin, slots) =
         at.twin(&folder, SLOTS, decode_slots, |slots: &Slots| slots.sequence)?;
@@ -287,8 +288,14 @@ pub(crate) fn open(
         let _ = condition.fence("the file system is read-only".into());
     }
     let volumes = open_volumes(&at, own()?, identity, &condition, &figures, &options)?;
-    let notes: Arc<dyn DiskIo> = Arc::new(RealIo::new(own()?, figures.direct_from));
-    let notes = NoteBook::open(notes, identity.disk, Arc::clone(&condition));
+    let io: Arc<dyn DiskIo> = Arc::new(RealIo::new(own()?, figures.direct_from));
+    let notes = NoteBook::open(Arc::clone(&io), identity.disk, Arc::clone(&condition));
+    let plan = Plan {
+        set: options.kept,
+        segment_bytes: options.journal_segment_bytes,
+        volume_bytes: options.volumes.unwrap_or(figures.volumes).volume_bytes,
+    };
+    let space = Space::new(io, (&options.devices, device), plan);
     let core = Core {
         identity,
         notes: notes.map_err(|error| at.damaged(format!("notes: {error}")))?,
@@ -304,7 +311,7 @@ pub(crate) fn open(
         handles: Handles::new(first_handle, options.max_handles, options.max_handle_files),
         cache: Cache::new(options.max_cached_files, options.max_cached_bytes),
         cursor: Mutex::new(None),
-        space: Space::new(own()?, options.reserve_bytes),
+        space,
         direct: Direct::new(figures.direct_from),
         latency: Latency::new(),
         journal: JournalQueue::new(),
@@ -326,8 +333,10 @@ fn open_volumes(
     figures: &MediumFigures,
     options: &DiskOptions,
 ) -> Result<Engine, OpenError> {
+    let index = options.index_dir.as_deref();
     let opened = Engine::open(Opening {
         io: Arc::new(RealIo::new(folder, figures.direct_from)),
+        index: index.and_then(|index| index_folder::open(index, &identity)),
         identity,
         condition: Arc::clone(condition),
         figures: options.volumes.unwrap_or(figures.volumes),

@@ -1,5 +1,6 @@
 //! What can be set for a disk.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use shardgate_wire::Medium;
 
 use crate::directories::DirectoryMemory;
 use crate::progress::OpenProgress;
+use crate::space::{KeptSpace, SharedDevices};
 use crate::volume::VolumeFigures;
 
 /// Settings of one disk; the defaults suit a server of a few disks.
@@ -15,9 +17,12 @@ pub struct DiskOptions {
     /// Overrides the medium of the identity record for the figures that
     /// depend on it.
     pub medium: Option<Medium>,
-    /// Bytes of the file system that shards may not take; by default 1 %, at
-    /// least 64 MiB.
-    pub reserve_bytes: Option<u64>,
+    /// What is kept of the file system for whom, instead of the table by its
+    /// size.
+    pub kept: Option<KeptSpace>,
+    /// What the disks of a file system have promised: one for all disks of a
+    /// process, as clones of these options share it.
+    pub devices: Arc<SharedDevices>,
     /// Handles at once, finished ones that wait for a repeat included.
     pub max_handles: usize,
     /// Files that handles hold open at once.
@@ -37,6 +42,10 @@ pub struct DiskOptions {
     /// Memory for directories of volumes: one for all disks of a process, as
     /// clones of these options share it.
     pub directories: Arc<DirectoryMemory>,
+    /// A folder on a faster disk for copies of the directories of volumes, in
+    /// a folder of this disk's own there. One that cannot be used, or is
+    /// another disk's, is let be.
+    pub index_dir: Option<PathBuf>,
     /// Overrides the medium's figures of volumes.
     pub volumes: Option<VolumeFigures>,
     /// Bytes that compaction copies in a second at most, while nobody waits.
@@ -54,7 +63,8 @@ impl Default for DiskOptions {
     fn default() -> Self {
         Self {
             medium: None,
-            reserve_bytes: None,
+            kept: None,
+            devices: Arc::default(),
             max_handles: 8192,
             max_handle_files: 128,
             handle_idle: Duration::from_secs(600),
@@ -64,6 +74,7 @@ impl Default for DiskOptions {
             max_cached_bytes: 4 * 1024 * 1024,
             progress: Arc::default(),
             directories: Arc::default(),
+            index_dir: None,
             volumes: None,
             compact_bytes_per_second: 32 * 1024 * 1024,
             check_every: Duration::from_secs(1),

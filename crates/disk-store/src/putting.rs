@@ -144,41 +144,43 @@ impl Core {
     }
 
     /// Stores admitted shards with one commit of the volumes, and answers.
-    fn store(&self, mut admitted: Vec<Admitted<'_>>) {
+    fn store(&self, admitted: Vec<Admitted<'_>>) {
         if admitted.is_empty() {
             return;
         }
-        // What does not fit is refused from the end on.
-        while let Some(last) = admitted.last() {
-            let room = self.room_for(&admitted);
-            let Err(error) = room else { break };
-            if error != StoreError::NoSpace {
-                for Admitted { put, .. } in admitted.drain(..) {
+        let wanted: Vec<_> = admitted
+            .iter()
+            .map(|admitted| (admitted.put.ctx.purpose, put_space(&admitted.put.shard)))
+            .collect();
+        let promised = self.space.take_each(&self.condition, &wanted);
+        let (fits, _promised) = match promised {
+            Ok((fits, promised)) => {
+                self.volumes.may_take_ahead(promised.ahead);
+                (fits, promised)
+            }
+            Err(error) => {
+                for Admitted { put, .. } in admitted {
                     let _ = put.answer.send(Err(error.clone()));
                 }
                 return;
             }
-            debug_assert!(!last.put.shard.crcs.is_empty() || last.put.shard.bytes.is_empty());
-            if let Some(Admitted { put, .. }) = admitted.pop() {
-                let _ = put.answer.send(Err(error));
+        };
+        let mut fit = Vec::with_capacity(admitted.len());
+        for (admitted, fits) in admitted.into_iter().zip(fits) {
+            if fits {
+                fit.push(admitted);
+            } else {
+                let _ = admitted.put.answer.send(Err(StoreError::NoSpace));
             }
         }
-        let ops: Vec<_> = admitted
+        let ops: Vec<_> = fit
             .iter()
             .map(|admitted| Op::Put(&admitted.put.shard))
             .collect();
         let answers = self.volumes.commit(&ops);
-        for (Admitted { put, .. }, answer) in admitted.into_iter().zip(answers) {
+        for (Admitted { put, .. }, answer) in fit.into_iter().zip(answers) {
             let _ = put.answer.send(answer);
         }
-    }
-
-    fn room_for(&self, admitted: &[Admitted<'_>]) -> Result<(), StoreError> {
-        let bytes = |admitted: &Admitted<'_>| put_space(&admitted.put.shard);
-        let sum = admitted.iter().map(bytes).sum();
-        let free = self.space.reserve(&self.condition, sum)?;
-        self.volumes.may_take_ahead(free - sum);
-        Ok(())
     }
 }
 

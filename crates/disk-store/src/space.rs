@@ -1,71 +1,239 @@
-//! Whether the file system has room for more shards.
+//! Whether the file system has room for a write, by whose it is.
 //!
-//! Some of it is kept from shards, so that deletes, root records and what
-//! else must always be written can be (PROTOCOL.md 10).
+//! Owns what was promised to writes that have not taken it yet, and what each
+//! disk of a file system keeps. Invariant: what is promised at once fits
+//! beside what is kept. Writes that take what nobody else may (deletes, the
+//! log, directories, root records) do not ask.
 
-use std::os::fd::OwnedFd;
+mod kept;
 
-use parking_lot::Mutex;
-use shardgate_wire::StoreError;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+use rustix::io::Errno;
+use shardgate_wire::{DiskRoom, Purpose, StoreError};
 
 use crate::condition::{Condition, Doing};
+use crate::io::DiskIo;
+pub use kept::KeptSpace;
+pub(crate) use kept::Taker;
+use kept::{Claims, Free};
 
-/// What is kept unless the options say otherwise: 1 %, at least that much.
-const LEAST_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
-
-/// Bytes of a file system.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Bytes {
-    pub(crate) capacity: u64,
-    /// What shards may still take.
-    pub(crate) free: u64,
+/// Disks of one file system share its space: one for all disks of a process.
+#[derive(Debug, Default)]
+pub struct SharedDevices {
+    by_number: Mutex<HashMap<u64, Arc<Device>>>,
+    disks: AtomicU64,
 }
 
+impl SharedDevices {
+    fn device(&self, number: u64) -> Arc<Device> {
+        Arc::clone(self.by_number.lock().entry(number).or_default())
+    }
+}
+
+#[derive(Debug, Default)]
+struct Device {
+    // Held while the file system is asked, so that no two are promised the
+    // same bytes. One that hangs holds up its own disks alone.
+    books: Mutex<Books>,
+}
+
+#[derive(Debug, Default)]
+struct Books {
+    disks: BTreeMap<u64, Claims>,
+    promised: u64,
+}
+
+impl Books {
+    fn claims(&self, disk: u64) -> Claims {
+        self.disks.get(&disk).copied().unwrap_or_default()
+    }
+
+    fn others(&self, disk: u64) -> impl Iterator<Item = &Claims> {
+        let others = self.disks.iter().filter(move |(other, _)| **other != disk);
+        others.map(|(_, claims)| claims)
+    }
+}
+
+/// What was found out last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) capacity: u64,
+    pub(crate) room: DiskRoom,
+}
+
+/// The space of one disk.
 #[derive(Debug)]
 pub(crate) struct Space {
-    folder: OwnedFd,
-    reserve: Option<u64>,
-    last: Mutex<Bytes>,
+    io: Arc<dyn DiskIo>,
+    device: Arc<Device>,
+    /// This disk's number there.
+    disk: u64,
+    plan: Plan,
+    last: Mutex<Seen>,
+}
+
+/// By what is decided how much is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// Instead of the table.
+    pub(crate) set: Option<KeptSpace>,
+    pub(crate) segment_bytes: u64,
+    pub(crate) volume_bytes: u64,
+}
+
+/// Space for a write that is about to take it. Given back when it is dropped:
+/// by then the file system knows of what was taken.
+#[derive(Debug)]
+pub(crate) struct Promised {
+    device: Arc<Device>,
+    disk: u64,
+    bytes: u64,
+    compaction: u64,
+    /// What clients could take besides.
+    pub(crate) ahead: u64,
+}
+
+impl Promised {
+    /// So much of it was written by now.
+    pub(crate) fn used(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.device.books.lock().promised -= bytes;
+    }
+}
+
+impl Drop for Promised {
+    fn drop(&mut self) {
+        let mut books = self.device.books.lock();
+        books.promised -= self.bytes;
+        if let Some(claims) = books.disks.get_mut(&self.disk) {
+            claims.compacting = claims.compacting.saturating_sub(self.compaction);
+        }
+    }
 }
 
 impl Space {
-    pub(crate) fn new(folder: OwnedFd, reserve: Option<u64>) -> Self {
+    /// The space of a disk on the device of that number.
+    pub(crate) fn new(
+        io: Arc<dyn DiskIo>,
+        (devices, number): (&SharedDevices, u64),
+        plan: Plan,
+    ) -> Self {
+        let device = devices.device(number);
+        let disk = devices.disks.fetch_add(1, Ordering::Relaxed);
+        device.books.lock().disks.insert(disk, Claims::default());
         Self {
-            folder,
-            reserve,
-            last: Mutex::new(Bytes::default()),
+            io,
+            device,
+            disk,
+            plan,
+            last: Mutex::new(Seen::default()),
         }
     }
 
-    /// Asks the file system.
-    pub(crate) fn measure(&self, condition: &Condition) -> Result<Bytes, StoreError> {
-        let stat = rustix::fs::fstatvfs(&self.folder)
-            .map_err(|errno| condition.refused(Doing::Reading, "ask for free space", errno))?;
-        let capacity = stat.f_blocks.saturating_mul(stat.f_frsize);
-        let available = stat.f_bavail.saturating_mul(stat.f_frsize);
-        let least = LEAST_RESERVE_BYTES.max(capacity / 100);
-        // A file system without files left has no room, whatever its bytes.
-        let files_left = stat.f_files == 0 || stat.f_favail > 0;
-        let free = available.saturating_sub(self.reserve.unwrap_or(least));
-        let bytes = Bytes {
-            capacity,
-            free: if files_left { free } else { 0 },
+    /// Asks the file system, and holds the books as they then are.
+    fn ask(&self, condition: &Condition) -> Result<(MutexGuard<'_, Books>, Free), StoreError> {
+        let mut books = self.device.books.lock();
+        let space = self.io.space().map_err(|error| {
+            let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+            let errno = errno.unwrap_or(Errno::IO);
+            condition.refused(Doing::Reading, "ask for free space", errno)
+        })?;
+        let share = space.total / books.disks.len().max(1) as u64;
+        let plan = &self.plan;
+        let kept = plan
+            .set
+            .unwrap_or_else(|| KeptSpace::of(share, plan.segment_bytes, plan.volume_bytes));
+        let claims = books.disks.entry(self.disk).or_default();
+        claims.kept = kept;
+        let free = Free {
+            bytes: space.free.saturating_sub(books.promised),
+            files: space.files,
         };
-        *self.last.lock() = bytes;
-        Ok(bytes)
+        let own = books.claims(self.disk);
+        let others: Vec<Claims> = books.others(self.disk).copied().collect();
+        let room = kept::rooms(free, &own, &others);
+        *self.last.lock() = Seen {
+            capacity: space.total,
+            room,
+        };
+        Ok((books, free))
+    }
+
+    /// What each may take now.
+    pub(crate) fn measure(&self, condition: &Condition) -> Result<Seen, StoreError> {
+        drop(self.ask(condition)?);
+        Ok(self.last())
     }
 
     /// What was measured last; never waits for the disk.
-    pub(crate) fn last(&self) -> Bytes {
+    pub(crate) fn last(&self) -> Seen {
         *self.last.lock()
     }
 
-    /// Whether `bytes` more fit; gives what shards may take in all.
-    pub(crate) fn reserve(&self, condition: &Condition, bytes: u64) -> Result<u64, StoreError> {
-        let free = self.measure(condition)?.free;
-        if free < bytes {
+    /// Promises `bytes` to a write.
+    pub(crate) fn take(
+        &self,
+        condition: &Condition,
+        taker: Taker,
+        bytes: u64,
+    ) -> Result<Promised, StoreError> {
+        let (mut books, free) = self.ask(condition)?;
+        let own = books.claims(self.disk);
+        let room = kept::room(free, taker, &own, books.others(self.disk));
+        if room < bytes {
             return Err(StoreError::NoSpace);
         }
-        Ok(free)
+        let compaction = match taker {
+            Taker::Compaction => bytes,
+            _ => 0,
+        };
+        let claims = books.disks.entry(self.disk).or_default();
+        claims.compacting += compaction;
+        Ok(self.promise(books, bytes, compaction))
+    }
+
+    fn promise(&self, mut books: MutexGuard<'_, Books>, bytes: u64, compaction: u64) -> Promised {
+        books.promised += bytes;
+        let room = self.last().room;
+        Promised {
+            device: Arc::clone(&self.device),
+            disk: self.disk,
+            bytes,
+            compaction,
+            ahead: room.client_bytes.saturating_sub(bytes),
+        }
+    }
+
+    /// Promises space to those of several shards that may have it, and says
+    /// which they are.
+    pub(crate) fn take_each(
+        &self,
+        condition: &Condition,
+        wanted: &[(Purpose, u64)],
+    ) -> Result<(Vec<bool>, Promised), StoreError> {
+        let (books, _) = self.ask(condition)?;
+        let (fits, bytes) = kept::which_fit(&self.last().room, wanted);
+        Ok((fits, self.promise(books, bytes, 0)))
+    }
+
+    /// Takes note of what the journal's files take.
+    pub(crate) fn hold_journal(&self, bytes: u64) {
+        let mut books = self.device.books.lock();
+        let claims = books.disks.entry(self.disk).or_default();
+        claims.journal_held = bytes;
     }
 }
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        self.device.books.lock().disks.remove(&self.disk);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,8 @@ use shardgate_wire::store::{MAX_BATCH, MAX_READ_BYTES};
 
 use crate::aligned::AlignedBuffer;
 use crate::core::Core;
-use crate::volume::{DiskCheck, Finding};
+use crate::space::Taker;
+use crate::volume::{Choice, DiskCheck, Finding};
 
 /// How often the thread looks for something to do.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -29,11 +30,16 @@ impl Core {
             // A failure fences the disk, which is said there; one of space
             // is met again by a later look.
             while self.volumes.upkeep() == Ok(true) {}
+            if let Ok(Some(bytes)) = self.volumes.copy_directory()
+                && self.pace(bytes)
+            {
+                continue;
+            }
             if Instant::now() >= compacts_at
                 && self.condition.check_writable().is_ok()
                 && let Some(choice) = self.volumes.worst()
             {
-                let done = self.volumes.compact(&choice, &mut |bytes| self.pace(bytes));
+                let done = self.compact(&choice);
                 tracing::debug!(disk = %self.identity.disk, ?choice, ?done, "compacted");
                 if done == Ok(true) {
                     continue;
@@ -47,6 +53,16 @@ impl Core {
             drop(alone);
             self.rest(LOOK_EVERY);
         }
+    }
+
+    /// Compacts what was chosen, in space that is kept for it.
+    fn compact(&self, choice: &Choice) -> Result<bool, StoreError> {
+        let bytes = choice.bytes;
+        let mut promised = self.space.take(&self.condition, Taker::Compaction, bytes)?;
+        self.volumes.compact(choice, &mut |bytes| {
+            promised.used(bytes as u64);
+            self.pace(bytes)
+        })
     }
 
     /// Sleeps as long as the set speed and waiting callers ask for.

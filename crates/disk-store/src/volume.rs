@@ -16,6 +16,8 @@ mod files;
 mod format;
 mod fsck;
 mod hints;
+mod index_copies;
+mod key_ranges;
 mod listing;
 mod loading;
 mod locate;
@@ -50,11 +52,14 @@ mod model_tests;
 #[cfg(test)]
 mod motion_tests;
 #[cfg(test)]
+mod torn_tests;
+#[cfg(test)]
 mod unread_tests;
 #[cfg(test)]
 mod upkeep_tests;
 
 pub(crate) use commit::{Op, OwnedOp};
+pub(crate) use compact::Choice;
 pub use engine::VolumeFigures;
 pub(crate) use engine::{Engine, Note};
 pub(crate) use format::{DIRECTORY_PAGE, Entry};

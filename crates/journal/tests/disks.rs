@@ -5,13 +5,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shardgate_disk_store::{DiskOptions, Expected, LocalDisk, NewDisk};
+use shardgate_disk_store::{DiskOptions, Expected, KeptSpace, LocalDisk, NewDisk};
 use shardgate_journal::disks::{Candidate, JournalMap, choose_journal};
 use shardgate_journal::recover::Request;
 use shardgate_journal::{JournalError, Member, Position, Record, Writer, WriterOptions, recover};
 use shardgate_wire::journal::JournalDisk;
 use shardgate_wire::{
-    CallContext, ClusterId, CommitNumber, DiskId, Epoch, InstanceId, LineageId, Medium,
+    CallContext, ClusterId, CommitNumber, DiskId, Epoch, InstanceId, LineageId, Medium, Purpose,
 };
 use tempfile::TempDir;
 
@@ -27,7 +27,7 @@ struct Pool {
 
 fn options() -> DiskOptions {
     DiskOptions {
-        reserve_bytes: Some(0),
+        kept: Some(KeptSpace::NONE),
         journal_segment_bytes: SEGMENT_BYTES,
         ..DiskOptions::default()
     }
@@ -92,6 +92,7 @@ impl Pool {
                 },
                 lineage: LineageId(1),
                 committed: CommitNumber(0),
+                purpose: Purpose::Client,
             },
             map: Self::map(),
             lost: Vec::new(),

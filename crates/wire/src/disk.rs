@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ClusterId, CommitNumber, DiskId, Epoch, Generation, GroupId, LineageId};
+use crate::space::DiskRoom;
 
 /// What kind of device a disk is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -36,8 +37,10 @@ pub struct DiskHealth {
     pub told: (LineageId, CommitNumber),
     /// Size of its file system, bytes.
     pub capacity_bytes: u64,
-    /// Bytes that shards may still take (what is reserved is taken off).
+    /// Bytes that shards of clients may still take.
     pub free_bytes: u64,
+    /// What each may still take, clients too.
+    pub room: DiskRoom,
     /// `st_dev` of its folder: equal numbers on one server share `free_bytes`
     /// and a fate.
     pub device: u64,

@@ -16,6 +16,7 @@ use crate::journal::{
     DiskRoots, JOURNAL_PAGE, JournalDisk, JournalFile, MAX_CHECKPOINT_ROOT_BYTES,
     MAX_JOURNAL_READ_BYTES, MAX_POOL_MAP_BYTES,
 };
+use crate::space::Purpose;
 use crate::store::{CallContext, StoreError};
 
 /// A disk of the samples' cluster that is put through the suite; its segments
@@ -38,6 +39,7 @@ fn ctx(number: u64, instance: u128) -> CallContext {
         },
         lineage: LineageId(1),
         committed: CommitNumber(number),
+        purpose: Purpose::Client,
     }
 }
 

@@ -1,7 +1,8 @@
 //! What gateways and agents say to each other, and the words both use.
 //!
 //! Owns: ids ([`ids`]), the header that makes a shard self-describing
-//! ([`shard`]), the [`ShardStore`] trait that a local disk
+//! ([`shard`]), whose write may take which space of a disk ([`space`]), the
+//! [`ShardStore`] trait that a local disk
 //! and a disk behind an agent both implement, its errors, the bounds of its
 //! calls ([`bounds`]), the checksum of a block ([`checksum`]); the calls
 //! between gateways and agents ([`message`]), how those lie in bodies
@@ -30,6 +31,7 @@ pub mod message_notes;
 pub mod note;
 pub mod shard;
 pub mod slots;
+pub mod space;
 pub mod store;
 
 pub use disk::{DiskHealth, DiskIdentity, Medium, SlotAssignment};
@@ -39,4 +41,5 @@ pub use ids::{
 };
 pub use note::{BlobNote, NoteCursor, NoteOrder, NotePage, NoteState};
 pub use shard::{BlobLayout, ObjectRef, ShardHeader, ShardKey};
+pub use space::{DiskRoom, Purpose};
 pub use store::{CallContext, ShardStore, StoreError};

@@ -19,6 +19,7 @@ use crate::disk::{DiskHealth, DiskIdentity, SlotAssignment};
 use crate::ids::{BlobId, DiskId, GroupId};
 use crate::note::{BlobNote, NoteCursor, NotePage};
 use crate::shard::{ShardHeader, ShardKey};
+use crate::space::Purpose;
 use crate::store::{
     CallContext, ListedShard, ShardBytes, ShardEnd, ShardHandle, ShardStat, ShardStore, SmallShard,
     StoreError,
@@ -181,6 +182,12 @@ impl MemoryDisk {
         self.shared.state.lock().capacity = bytes;
     }
 
+    /// Keeps bytes of the capacity from a purpose, and from those that are
+    /// refused before it; nothing by default.
+    pub fn keep_from(&self, purpose: Purpose, bytes: u64) {
+        self.shared.state.lock().kept[purpose as usize] = bytes;
+    }
+
     /// Flips a bit of the stored byte at `offset` of a shard. False if there
     /// is no such shard or byte.
     pub fn flip(&self, key: ShardKey, offset: u64) -> bool {
@@ -244,7 +251,7 @@ impl ShardStore for MemoryStore {
         self.change(Call::Open, ctx, |disk, state| {
             bounds::check_header(disk, ctx, &header)?;
             bounds::check_open(shard_len)?;
-            state.open(header, shard_len)
+            state.open(ctx.purpose, header, shard_len)
         })
         .await
     }
@@ -258,7 +265,7 @@ impl ShardStore for MemoryStore {
         crcs: &[u32],
     ) -> Result<(), StoreError> {
         self.change(Call::Append, ctx, |_, state| {
-            state.append(handle, offset, &bytes, crcs)
+            state.append(ctx.purpose, handle, offset, &bytes, crcs)
         })
         .await
     }
@@ -285,7 +292,7 @@ impl ShardStore for MemoryStore {
         self.change(Call::Put, ctx, |disk, state| {
             bounds::check_header(disk, ctx, &shard.header)?;
             bounds::check_put(&shard)?;
-            state.put(shard)
+            state.put(ctx.purpose, shard)
         })
         .await
     }
@@ -418,6 +425,22 @@ mod tests {
         store.put(&ctx, small).await.unwrap();
         assert_eq!(handle.finished(), [key]);
 
+        // What clients may not take is there for those behind them.
+        handle.set_capacity(1_000_000);
+        handle.keep_from(Purpose::Background, 100_000);
+        handle.keep_from(Purpose::Client, 700_000);
+        let other = sample::small(&ctx, 8, 150_000);
+        let refused = store.put(&ctx, other.clone()).await;
+        assert_eq!(refused, Err(StoreError::NoSpace));
+        let background = ctx.for_purpose(Purpose::Background);
+        store.put(&background, other).await.unwrap();
+        let room = store.health().await.unwrap().room;
+        assert_eq!(room.client_bytes, 0);
+        assert_eq!(
+            (room.background_bytes, room.checkpoint_bytes),
+            (650_000, 750_000)
+        );
+
         handle.fail(Some(StoreError::Busy));
         assert_eq!(store.stat(key).await, Err(StoreError::Busy));
         handle.fail(None);
@@ -428,6 +451,6 @@ mod tests {
         assert!(handle.drop_shard(key));
         assert_eq!(store.stat(key).await, Err(StoreError::NotFound));
         assert_eq!(handle.calls(Call::Stat), 3);
-        assert_eq!(handle.calls(Call::Put), 2);
+        assert_eq!(handle.calls(Call::Put), 4);
     }
 }

@@ -17,6 +17,7 @@ use crate::disk::{DiskHealth, SlotAssignment};
 use crate::ids::{BlobId, ClusterId, CommitNumber, DiskId, Epoch, GroupId, LineageId};
 use crate::note::{BlobNote, NoteCursor, NotePage};
 use crate::shard::{ShardHeader, ShardKey};
+use crate::space::Purpose;
 
 /// Most bytes of one append: a stripe's block.
 pub const MAX_APPEND_BYTES: usize = 256 * 1024;
@@ -43,6 +44,16 @@ pub struct CallContext {
     pub lineage: LineageId,
     /// A commit number that is durable; disks remember the highest.
     pub committed: CommitNumber,
+    /// What shards are written for: which space they may take.
+    pub purpose: Purpose,
+}
+
+impl CallContext {
+    /// The same caller, who writes for another purpose.
+    #[must_use]
+    pub fn for_purpose(self, purpose: Purpose) -> Self {
+        Self { purpose, ..self }
+    }
 }
 
 /// An open shard that is being written. Unique in the life of the store.
@@ -143,7 +154,7 @@ pub enum StoreError {
         /// Why.
         why: String,
     },
-    /// No space for this shard.
+    /// No space for this shard, of the space that its purpose may take.
     #[error("no space")]
     NoSpace,
     /// The disk's queue is full; later it may take the call.

@@ -1,10 +1,12 @@
 //! What the data path and the pool know, as numbers for Prometheus.
 
+use shardgate_wire::Purpose;
+
 use crate::background::Jobs;
 use crate::checkpoint::{CheckpointStatus, Checkpoints};
 use crate::journal::Keeper;
 use crate::object::ObjectService;
-use crate::pool::Pool;
+use crate::pool::{DiskReading, Pool};
 use crate::server::{Reading, ReadingSource};
 
 /// Sources of the numbers beside those of requests.
@@ -85,7 +87,7 @@ fn background(jobs: &Jobs) -> Vec<Reading> {
 
 fn disks(pool: &Pool) -> Vec<Reading> {
     let disks = pool.disk_readings();
-    let of = |name, help, value: fn(&crate::pool::DiskReading) -> f64| {
+    let of = |name, help, value: fn(&DiskReading) -> f64| {
         disks.iter().map(move |disk| Reading {
             name,
             help,
@@ -101,9 +103,10 @@ fn disks(pool: &Pool) -> Vec<Reading> {
     })
     .chain(of(
         "disk_free_bytes",
-        "What shards may still take",
+        "What shards of clients may still take",
         |disk| disk.free_bytes as f64,
     ))
+    .chain(disks.iter().flat_map(rooms))
     .chain(of(
         "disk_capacity_bytes",
         "Size of the file system",
@@ -115,6 +118,26 @@ fn disks(pool: &Pool) -> Vec<Reading> {
         |disk| f64::from(disk.queued),
     ))
     .collect()
+}
+
+/// What each may still take of a disk.
+fn rooms(disk: &DiskReading) -> Vec<Reading> {
+    let Some(room) = disk.room else {
+        return Vec::new();
+    };
+    let shards = Purpose::ALL.map(|purpose| (purpose.name(), room.of(purpose)));
+    let all = shards.into_iter().chain([("journal", room.journal_bytes)]);
+    let reading = |(purpose, bytes): (&str, u64)| Reading {
+        name: "disk_room_bytes",
+        help: "What may still be taken, by whom",
+        labels: vec![
+            ("disk", disk.id.to_string()),
+            ("server", disk.server.clone()),
+            ("purpose", purpose.to_owned()),
+        ],
+        value: bytes as f64,
+    };
+    all.map(reading).collect()
 }
 
 fn journal(keeper: &Keeper) -> Vec<Reading> {

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use shardgate_wire::DiskRoom;
+
 use super::Status;
 use crate::checkpoint::CheckpointStatus;
 use crate::config::ByteSize;
@@ -146,8 +148,73 @@ fn disk_line(text: &mut String, disk: &DiskStatus) {
             disk.state,
         ),
     );
+    if let Some(room) = disk.room.filter(|room| room.refuses().is_some()) {
+        line(text, format_args!("    full: {}", room_words(&room)));
+    }
+}
+
+/// What each may still take of a disk.
+fn room_words(room: &DiskRoom) -> String {
+    format!(
+        "{} left for client writes, {} for background copies, {} for checkpoints, {} for the \
+         journal",
+        ByteSize(room.client_bytes),
+        ByteSize(room.background_bytes),
+        ByteSize(room.checkpoint_bytes),
+        ByteSize(room.journal_bytes)
+    )
 }
 
 fn line(text: &mut String, words: std::fmt::Arguments<'_>) {
     writeln!(text, "{words}").expect("writing to a string does not fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use shardgate_wire::Medium;
+
+    use super::*;
+
+    fn disk(room: Option<DiskRoom>) -> DiskStatus {
+        DiskStatus {
+            id: "d1".into(),
+            path: "/mnt/a".into(),
+            server: "one".into(),
+            medium: Medium::Flash,
+            capacity_bytes: 4 << 30,
+            free_bytes: room.map_or(0, |room| room.client_bytes),
+            room,
+            state: "living".into(),
+            why: None,
+            groups: 1,
+        }
+    }
+
+    #[test]
+    fn a_full_disk_says_what_is_left_for_whom() {
+        let said = |room| {
+            let mut text = String::new();
+            disk_line(&mut text, &disk(room));
+            text
+        };
+        let room = DiskRoom {
+            client_bytes: 0,
+            background_bytes: 1 << 30,
+            checkpoint_bytes: 2 << 30,
+            journal_bytes: 3 << 30,
+            journal_kept_bytes: 0,
+        };
+        let text = said(Some(room));
+        let left = "full: 0 B left for client writes, 1 GiB for background copies, 2 GiB for \
+                    checkpoints, 3 GiB for the journal\n";
+        assert!(text.ends_with(left), "{text}");
+        let client_bytes = 1 << 30;
+        let spacious = Some(DiskRoom {
+            client_bytes,
+            ..room
+        });
+        for room in [spacious, None] {
+            assert_eq!(said(room).lines().count(), 1);
+        }
+    }
 }

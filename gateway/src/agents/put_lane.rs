@@ -35,11 +35,13 @@ impl Waiting {
         FIXED_HEAD_BYTES + texts + 5 * self.shard.crcs.len()
     }
 
-    /// Whether both may go in one message: same caller, same catalog.
+    /// Whether both may go in one message: same caller, same catalog, same
+    /// space that they may take.
     fn goes_with(&self, ctx: &CallContext) -> bool {
         self.ctx.cluster == ctx.cluster
             && self.ctx.epoch == ctx.epoch
             && self.ctx.lineage == ctx.lineage
+            && self.ctx.purpose == ctx.purpose
     }
 }
 

@@ -50,6 +50,7 @@ const KEYS: &[&str] = &[
     "catalog.checkpoint_interval",
     "catalog.journal_bound",
     "pool.disks",
+    "pool.index_dir",
     "pool.server",
     "pool.site",
     "pool.agents",

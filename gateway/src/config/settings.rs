@@ -89,6 +89,8 @@ pub struct CatalogSettings {
 pub struct PoolSettings {
     /// Folders of the gateway's own disks.
     pub disks: Vec<Folder>,
+    /// Folder on a faster disk for copies of their directories.
+    pub index_dir: Option<PathBuf>,
     /// Name of the server that the gateway's own disks are in.
     pub server: String,
     /// Name of its site.
@@ -111,6 +113,8 @@ pub struct Folder {
     pub path: PathBuf,
     /// Its medium, where the kernel is wrong about it.
     pub medium: Option<Medium>,
+    /// Its own folder on a faster disk for copies of its directories.
+    pub index_dir: Option<PathBuf>,
 }
 
 /// A storage class.
@@ -170,15 +174,21 @@ enum FolderForm {
 struct FolderTable {
     path: PathBuf,
     medium: Option<Medium>,
+    index_dir: Option<PathBuf>,
 }
 
 impl From<FolderForm> for Folder {
     fn from(form: FolderForm) -> Self {
         match form {
-            FolderForm::Path(path) => Self { path, medium: None },
+            FolderForm::Path(path) => Self {
+                path,
+                medium: None,
+                index_dir: None,
+            },
             FolderForm::Table(table) => Self {
                 path: table.path,
                 medium: table.medium,
+                index_dir: table.index_dir,
             },
         }
     }
@@ -222,6 +232,7 @@ impl Default for PoolSettings {
     fn default() -> Self {
         Self {
             disks: Vec::new(),
+            index_dir: None,
             server: "gateway".to_owned(),
             site: "default".to_owned(),
             agents: Vec::new(),

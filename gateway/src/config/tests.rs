@@ -171,6 +171,7 @@ fn flags_win_over_the_environment_which_wins_over_the_file() {
             "gateway.listen=127.0.0.1:3".into(),
             "classes.COLD.scheme=8+4".into(),
             "limits.body_timeout=90s".into(),
+            "pool.index_dir=/ssd/index".into(),
         ],
     };
     let settings = load(&sources).expect("valid");
@@ -179,6 +180,8 @@ fn flags_win_over_the_environment_which_wins_over_the_file() {
     assert_eq!(settings.limits.requests, 7);
     assert_eq!(settings.limits.body_timeout.0, Duration::from_secs(90));
     assert_eq!(settings.pool.disks.len(), 2);
+    let index_dir = settings.pool.index_dir.as_deref();
+    assert_eq!(index_dir, Some(std::path::Path::new("/ssd/index")));
     assert!(settings.classes.contains_key("COLD"));
 }
 

@@ -14,6 +14,7 @@ use shardgate_journal::map::{MapDisk, MapDiskState};
 use shardgate_wire::journal::JournalDisk;
 use shardgate_wire::{
     CallContext, ClusterId, CommitNumber, DiskHealth, DiskId, DiskIdentity, Epoch, LineageId,
+    Purpose,
 };
 use tokio::time::timeout;
 
@@ -130,6 +131,7 @@ impl Found {
             medium: disk.identity.medium,
             capacity_bytes: disk.health.capacity_bytes,
             free_bytes: disk.health.free_bytes,
+            room: Some(disk.health.room),
             load: 0,
             p50_us: 0,
             errors: 0,
@@ -171,6 +173,7 @@ impl Found {
             },
             lineage: LineageId::default(),
             committed: CommitNumber(0),
+            purpose: Purpose::Client,
         };
         for (at, medium) in blank {
             let place = &start.places[at.place];

@@ -25,7 +25,9 @@ use shardgate_journal::recover::{Recovered, Request};
 use shardgate_journal::start::{Before, First, WATCH, Watch, Watched, first};
 use shardgate_journal::{JournalError, Member, Position, Writer, WriterOptions, recover};
 use shardgate_wire::journal::{JournalDisk, JournalStanding};
-use shardgate_wire::{CallContext, ClusterId, CommitNumber, DiskId, Epoch, InstanceId, LineageId};
+use shardgate_wire::{
+    CallContext, ClusterId, CommitNumber, DiskId, Epoch, InstanceId, LineageId, Purpose,
+};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::checkpoints::{newest_roots, read_roots};
@@ -401,6 +403,7 @@ impl Starting {
                 },
                 lineage: map.lineage,
                 committed: CommitNumber(0),
+                purpose: Purpose::Client,
             },
             map: map.journal_map(),
             lost: lost.to_vec(),

@@ -17,7 +17,9 @@ use parking_lot::RwLock;
 use shardgate_wire::store::{
     ListedShard, ShardBytes, ShardEnd, ShardHandle, ShardStat, SmallShard,
 };
-use shardgate_wire::{DiskId, GroupId, ShardHeader, ShardKey, ShardStore, StoreError};
+use shardgate_wire::{
+    CallContext, DiskId, GroupId, Purpose, ShardHeader, ShardKey, ShardStore, StoreError,
+};
 use tokio::time::Instant;
 use tracing::error;
 
@@ -46,6 +48,8 @@ pub struct Target {
     pub store: Arc<dyn ShardStore>,
     /// Whose slot it holds.
     pub group: GroupId,
+    /// What is written there for: which of its space may be taken.
+    pub purpose: Purpose,
 }
 
 /// Counts a call as long as it runs.
@@ -79,6 +83,10 @@ impl DiskCalls {
         loads
             .get(&disk)
             .map_or(0, |load| load.load(Ordering::Relaxed))
+    }
+
+    fn context(&self, to: &Target) -> CallContext {
+        self.disks.context().for_purpose(to.purpose)
     }
 
     fn running(&self, disk: DiskId) -> Running {
@@ -163,7 +171,7 @@ impl DiskCalls {
     ) -> Result<ShardHandle, StoreError> {
         let limit = self.settings.append_limit;
         self.insist(to.group, limit, || async {
-            let ctx = self.disks.context();
+            let ctx = self.context(to);
             let opened = to.store.open(&ctx, header.clone(), shard_len);
             self.call(to.disk, (CallKind::Write, 0), limit, opened)
                 .await
@@ -182,7 +190,7 @@ impl DiskCalls {
     ) -> Result<(), StoreError> {
         let limit = self.settings.append_limit;
         self.insist(to.group, limit, || async {
-            let ctx = self.disks.context();
+            let ctx = self.context(to);
             let appended = to.store.append(&ctx, handle, offset, bytes.clone(), crcs);
             self.call(to.disk, (CallKind::Write, bytes.len()), limit, appended)
                 .await
@@ -199,7 +207,7 @@ impl DiskCalls {
     ) -> Result<(), StoreError> {
         let limit = self.settings.sync_limit;
         self.insist(to.group, limit, || async {
-            let ctx = self.disks.context();
+            let ctx = self.context(to);
             let finished = to.store.finish(&ctx, handle, end);
             self.call(to.disk, (CallKind::Sync, 0), limit, finished)
                 .await
@@ -211,7 +219,7 @@ impl DiskCalls {
     pub async fn put(&self, to: &Target, shard: SmallShard) -> Result<(), StoreError> {
         let limit = self.settings.sync_limit;
         self.insist(to.group, limit, || async {
-            let ctx = self.disks.context();
+            let ctx = self.context(to);
             let put = to.store.put(&ctx, shard.clone());
             self.call(to.disk, (CallKind::Sync, shard.bytes.len()), limit, put)
                 .await
@@ -221,7 +229,7 @@ impl DiskCalls {
 
     /// [`ShardStore::abort`], once.
     pub async fn abort(&self, to: &Target, handle: ShardHandle) -> Result<(), StoreError> {
-        let ctx = self.disks.context();
+        let ctx = self.context(to);
         let aborted = to.store.abort(&ctx, handle);
         let limit = self.settings.append_limit;
         self.call(to.disk, (CallKind::Write, 0), limit, aborted)
@@ -271,7 +279,7 @@ impl DiskCalls {
 
     /// [`ShardStore::delete`].
     pub async fn delete(&self, to: &Target, keys: &[ShardKey]) -> Result<(), StoreError> {
-        let ctx = self.disks.context();
+        let ctx = self.context(to);
         let deleted = to.store.delete(&ctx, keys);
         let limit = self.settings.sync_limit;
         self.call(to.disk, (CallKind::Sync, 0), limit, deleted)

@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 use shardgate_catalog::Catalog;
 use shardgate_erasure::{Codec, Layout};
 use shardgate_wire::ids::IdSource;
-use shardgate_wire::{BlobId, VersionUid};
+use shardgate_wire::{BlobId, Purpose, VersionUid};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -101,13 +101,14 @@ impl Core {
         Ok(())
     }
 
-    /// A disk to call, if the pool has it.
+    /// A disk to call for a client, if the pool has it.
     pub fn target(&self, group: &GroupView, slot: u8) -> Option<Target> {
         let disk = group.row.slots[usize::from(slot)];
         self.disks.store(disk).map(|store| Target {
             disk,
             store,
             group: group.row.id,
+            purpose: Purpose::Client,
         })
     }
 

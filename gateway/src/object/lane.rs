@@ -169,10 +169,10 @@ impl Lane {
 
 #[cfg(test)]
 mod tests {
-    use shardgate_wire::DiskId;
     use shardgate_wire::disk::{DiskIdentity, Medium};
     use shardgate_wire::ids::{ClusterId, GroupId};
     use shardgate_wire::memory_store::MemoryStore;
+    use shardgate_wire::{DiskId, Purpose};
 
     use super::*;
 
@@ -184,8 +184,13 @@ mod tests {
             medium: Medium::Flash,
         };
         let store = Arc::new(MemoryStore::new(identity));
-        let group = GroupId(1);
-        Lane::new(0, Some(Target { disk, store, group }))
+        let target = Target {
+            disk,
+            store,
+            group: GroupId(1),
+            purpose: Purpose::Client,
+        };
+        Lane::new(0, Some(target))
     }
 
     fn block(block: u64) -> Queued {

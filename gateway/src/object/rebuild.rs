@@ -15,7 +15,7 @@ use shardgate_catalog::model::BlobRef;
 use shardgate_erasure::full_block;
 use shardgate_wire::checksum::block_crcs;
 use shardgate_wire::store::{ListedShard, MAX_BATCH, MAX_PUT_BYTES, ShardEnd, SmallShard};
-use shardgate_wire::{BlobId, ShardHeader, ShardKey, StoreError};
+use shardgate_wire::{BlobId, Purpose, ShardHeader, ShardKey, StoreError};
 use thiserror::Error;
 
 use super::calls::Target;
@@ -133,10 +133,14 @@ impl ObjectService {
 }
 
 impl Core {
-    /// The disk of a slot.
+    /// The disk of a slot, for what nobody waits for.
     fn slot_target(&self, group: &GroupView, slot: u8) -> Result<Target, StoreError> {
-        self.target(group, slot).ok_or_else(|| StoreError::Lost {
+        let target = self.target(group, slot).ok_or_else(|| StoreError::Lost {
             why: "the pool does not have it".into(),
+        })?;
+        Ok(Target {
+            purpose: Purpose::Background,
+            ..target
         })
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shardgate_wire::{DiskId, Medium};
+use shardgate_wire::{DiskId, DiskRoom, Medium};
 
 /// One disk.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,8 +23,10 @@ pub struct DiskView {
     pub medium: Medium,
     /// Size of its file system, bytes.
     pub capacity_bytes: u64,
-    /// What shards may still take of it, bytes.
+    /// What shards of clients may still take of it, bytes.
     pub free_bytes: u64,
+    /// What each may still take, where it was ever seen.
+    pub room: Option<DiskRoom>,
     /// Calls that wait for it or are in it.
     pub load: u32,
     /// Median latency of its recent calls, microseconds; 0 if not known.
@@ -189,6 +191,7 @@ pub(crate) mod samples {
             medium: Medium::Flash,
             capacity_bytes: TB,
             free_bytes: TB / 2,
+            room: None,
             load: 0,
             p50_us: 500,
             errors: 0,

@@ -182,6 +182,7 @@ impl Member {
             medium: live.row.medium,
             capacity_bytes: health.map_or(0, |health| health.capacity_bytes),
             free_bytes: health.map_or(0, |health| health.free_bytes),
+            room: health.map(|health| health.room),
             load: health.map_or(0, |health| health.queued),
             p50_us: health.map_or(0, |health| health.p50_us),
             errors: live.errors,

@@ -92,6 +92,8 @@ pub struct LocalFolder {
     pub path: PathBuf,
     /// The medium; found from the kernel if `None`.
     pub medium: Option<Medium>,
+    /// A folder on a faster disk for copies of its directories.
+    pub index_dir: Option<PathBuf>,
 }
 
 /// The folders of the gateway's own server.
@@ -255,6 +257,7 @@ impl Place for LocalFolders {
         };
         let options = DiskOptions {
             medium: folder.folder.medium,
+            index_dir: folder.folder.index_dir.clone(),
             progress: Arc::default(),
             ..self.options.clone()
         };
@@ -298,7 +301,11 @@ mod tests {
         let folders = ["one", "two"].map(|name| {
             let path = dir.path().join(name);
             std::fs::create_dir(&path).unwrap();
-            LocalFolder { path, medium: None }
+            LocalFolder {
+                path,
+                medium: None,
+                index_dir: None,
+            }
         });
         let (server, site) = ("server".into(), "site".into());
         let place = LocalFolders::new(folders.into(), server, site, DiskOptions::default());

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use shardgate_catalog::model::{DiskState, GroupRow, GroupState};
 use shardgate_erasure::Scheme;
-use shardgate_wire::{DiskId, Medium};
+use shardgate_wire::{DiskId, DiskRoom, Medium};
 
 use super::classes::SchemeSetting;
 use super::standing::Standing;
@@ -71,8 +71,11 @@ pub struct DiskStatus {
     pub medium: Medium,
     /// Size of its file system, bytes; 0 if never seen.
     pub capacity_bytes: u64,
-    /// What shards may still take, bytes.
+    /// What shards of clients may still take, bytes.
     pub free_bytes: u64,
+    /// What each may still take; `None` if never seen.
+    #[serde(default)]
+    pub room: Option<DiskRoom>,
     /// `living`, `late`, `failed`, `lost`, or `declared lost`.
     pub state: String,
     /// Why, if it is not living.
@@ -132,8 +135,10 @@ pub struct DiskReading {
     pub server: String,
     /// Whether it takes new writes.
     pub living: bool,
-    /// What shards may still take, bytes.
+    /// What shards of clients may still take, bytes.
     pub free_bytes: u64,
+    /// What each may still take, if it was ever seen.
+    pub room: Option<DiskRoom>,
     /// Size of its file system, bytes.
     pub capacity_bytes: u64,
     /// Calls that wait for it or are in it.
@@ -149,6 +154,7 @@ impl Pool {
             server: disk.server.clone(),
             living: disk.living,
             free_bytes: disk.free_bytes,
+            room: disk.room,
             capacity_bytes: disk.capacity_bytes,
             queued: disk.load,
         };
@@ -259,6 +265,7 @@ impl Pool {
                 medium: row.medium,
                 capacity_bytes: view.capacity_bytes,
                 free_bytes: view.free_bytes,
+                room: view.room,
                 state: if declared {
                     DECLARED_LOST
                 } else {
@@ -352,6 +359,14 @@ impl Pool {
                     row.path,
                     row.server,
                     member.standing().word()
+                ));
+            }
+            if row.state == DiskState::Member
+                && let Some(words) = member.view().room.and_then(|room| room.words())
+            {
+                warnings.push(format!(
+                    "disk {} ({} on {}) is {words}",
+                    row.id, row.path, row.server
                 ));
             }
         }

@@ -17,7 +17,7 @@ use futures::future::join_all;
 use shardgate_catalog::model::{ClusterRow, DiskRow, DiskState};
 use shardgate_catalog::{Catalog, CatalogError};
 use shardgate_journal::disks::Lost;
-use shardgate_wire::{CallContext, ClusterId, DiskHealth, DiskId, Epoch, LineageId};
+use shardgate_wire::{CallContext, ClusterId, DiskHealth, DiskId, Epoch, LineageId, Purpose};
 use thiserror::Error;
 
 use super::place::{FoundState, Place, Survey, health_of};
@@ -152,6 +152,7 @@ pub async fn start_at(start: Start) -> Result<Pool, StartError> {
         epoch,
         lineage: cluster.lineage,
         committed: catalog.committed(),
+        purpose: Purpose::Client,
     };
     opening.raise(&ctx).await?;
     opening.join(&plan, &ctx).await?;

@@ -13,7 +13,8 @@ use shardgate_catalog::{Catalog, CatalogError};
 use shardgate_erasure::Scheme;
 use shardgate_journal::disks::Lost;
 use shardgate_wire::{
-    CallContext, ClusterId, DiskId, Epoch, GroupId, LineageId, Medium, ShardStore, StoreError,
+    CallContext, ClusterId, DiskId, Epoch, GroupId, LineageId, Medium, Purpose, ShardStore,
+    StoreError,
 };
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
@@ -188,6 +189,7 @@ impl Pool {
             epoch: self.inner.epoch,
             lineage: self.inner.lineage,
             committed: self.inner.catalog.committed(),
+            purpose: Purpose::Client,
         }
     }
 

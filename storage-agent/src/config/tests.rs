@@ -20,6 +20,7 @@ cluster = "000000000000000000000000000000c1"
 log = "debug"
 log_format = "json"
 check_secs = 7
+index_dir = "/ssd/index"
 
 [[disks]]
 path = "/srv/disk-1"
@@ -27,6 +28,7 @@ path = "/srv/disk-1"
 [[disks]]
 path = "/srv/disk-2"
 medium = "rotating"
+index_dir = "/nvme/index"
 
 [limits]
 connections = 9
@@ -64,6 +66,9 @@ fn every_key_is_read() {
     assert_eq!(config.cluster, Some(ClusterId(0xc1)));
     assert_eq!(config.disks[1].medium, Some(Medium::Rotating));
     assert_eq!(config.disks[0].medium, None);
+    let index_dirs = [0, 1].map(|disk| config.disks[disk].index_dir.clone());
+    let wanted = ["/ssd/index", "/nvme/index"].map(|path| Some(PathBuf::from(path)));
+    assert_eq!(index_dirs, wanted);
     assert!(config.log_json);
     assert_eq!(config.check_every, Duration::from_secs(7));
     let secs = Duration::from_secs;
@@ -90,6 +95,8 @@ fn the_rest_has_defaults() {
     assert_eq!(config.site, "default");
     assert!(config.secret.is_none());
     assert!(config.disks.is_empty());
+    let disk = read(&format!("{LEAST}[[disks]]\npath = '/a'\n")).unwrap();
+    assert_eq!(disk.disks[0].index_dir, None);
 }
 
 #[test]
@@ -99,6 +106,7 @@ fn flags_go_before_the_file() {
         "--name=other",
         "--disk=/a=flash",
         "--disk=/b=c",
+        "--index-dir=/fast",
         "--connections=77",
     ]);
     let config = Config::from_parts("agent.toml", WHOLE, flags, None).unwrap();
@@ -109,6 +117,7 @@ fn flags_go_before_the_file() {
     assert_eq!(config.disks[0].path, path("/a"));
     assert_eq!(config.disks[0].medium, Some(Medium::Flash));
     assert_eq!(config.disks[1].path, path("/b=c"));
+    assert_eq!(config.disks[1].index_dir, Some(path("/fast")));
 }
 
 #[test]

@@ -19,6 +19,7 @@ impl Agent {
             .map(|path| DiskConfig {
                 path: path.to_path_buf(),
                 medium: None,
+                index_dir: None,
             })
             .collect();
         Self {

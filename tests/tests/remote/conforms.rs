@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use shardgate_disk_store::{DiskOptions, Expected, LocalDisk, NewDisk};
+use shardgate_disk_store::{DiskOptions, Expected, KeptSpace, LocalDisk, NewDisk};
 use shardgate_tests::places;
 use shardgate_wire::conformance::{self, Subject};
 use shardgate_wire::journal::JournalDisk;
@@ -95,7 +95,7 @@ impl OnDisk {
         };
         let options = DiskOptions {
             // The file system may be small where tests run.
-            reserve_bytes: Some(0),
+            kept: Some(KeptSpace::NONE),
             ..DiskOptions::default()
         };
         Arc::new(LocalDisk::open(folder.path(), &expected, options).unwrap())

@@ -80,7 +80,7 @@ fn names(io: &dyn DiskIo) {
     io.remove(folder).expect("an empty folder goes");
     io.sync_dir(Path::new("")).expect("synced");
     let space = io.space().expect("space");
-    assert!(space.total > 0 && space.free <= space.total);
+    assert!(space.total > 0 && space.free <= space.total && space.files > 0);
 }
 
 fn bytes(io: &dyn DiskIo) {

@@ -152,9 +152,15 @@ impl DiskIo for RealIo {
 
     fn space(&self) -> io::Result<SpaceOf> {
         let stat = rustix::fs::fstatvfs(&self.folder)?;
+        let counts_files = stat.f_files > 0;
         Ok(SpaceOf {
-            total: stat.f_blocks * stat.f_frsize,
-            free: stat.f_bavail * stat.f_frsize,
+            total: stat.f_blocks.saturating_mul(stat.f_frsize),
+            free: stat.f_bavail.saturating_mul(stat.f_frsize),
+            files: if counts_files {
+                stat.f_favail
+            } else {
+                u64::MAX
+            },
         })
     }
 }

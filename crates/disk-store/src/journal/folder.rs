@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{Advice, Dir, Mode, OFlags};
+use rustix::fs::{Advice, AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 use shardgate_wire::journal::JournalFile;
 
@@ -57,6 +57,22 @@ pub(super) fn list(folder: &OwnedFd) -> Result<Vec<JournalFile>, Errno> {
     }
     found.sort_unstable();
     Ok(found)
+}
+
+/// Bytes that the files take of the file system, all but one.
+pub(super) fn bytes_taken(folder: &OwnedFd, but: Option<JournalFile>) -> Result<u64, Errno> {
+    let mut bytes = 0;
+    for file in list(folder)? {
+        if but == Some(file) {
+            continue;
+        }
+        match rustix::fs::statat(folder, name(file), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512,
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(bytes)
 }
 
 /// Makes an empty file of a number that was never used.
@@ -126,6 +142,9 @@ mod tests {
         let stat = rustix::fs::fstat(&file).expect("known");
         assert_eq!(stat.st_size as u64, len);
         assert!((stat.st_blocks as u64) * 512 < len / 2, "{stat:?}");
+        let taken = bytes_taken(&disk, None).expect("known");
+        assert_eq!(taken, (stat.st_blocks as u64) * 512);
+        assert_eq!(bytes_taken(&disk, Some(JournalFile(1))), Ok(0));
         let read = files::read_at(&file, 0, len as usize).expect("read");
         assert!(read[..PAGE].iter().all(|byte| *byte == 7));
         assert!(read[PAGE..].iter().all(|byte| *byte == 0));

@@ -19,6 +19,7 @@ use crate::aligned::AlignedBuffer;
 use crate::condition::Doing;
 use crate::core::Core;
 use crate::files;
+use crate::space::Taker;
 
 /// Files that are open for appends: the segment that is written, and copies.
 const OPEN_FILES: usize = 4;
@@ -151,11 +152,41 @@ impl Store {
         {
             folder::give_back(&ended.file, ended.end, segment_bytes);
         }
-        let spare = self.number();
-        if let Some(folder) = &self.folder {
-            self.spare.make(folder, spare, segment_bytes);
-        }
+        self.make_spare(core);
+        self.say_held(core);
         Ok(number)
+    }
+
+    /// Begins to make the next spare, if there is none and it has room.
+    fn make_spare(&mut self, core: &Core) {
+        let segment_bytes = core.options.journal_segment_bytes;
+        let room = core
+            .space
+            .take(&core.condition, Taker::Journal, segment_bytes);
+        let number = self.number();
+        if let (Some(folder), Ok(_)) = (&self.folder, room) {
+            self.spare.make(folder, number, segment_bytes);
+        }
+    }
+
+    /// Tells the disk what the journal's files take, the spare included.
+    fn say_held(&self, core: &Core) {
+        let spare = self.spare.number();
+        let held = match &self.folder {
+            Some(folder) => folder::bytes_taken(folder, spare),
+            None => Ok(0),
+        };
+        let made = spare.map_or(0, |_| core.options.journal_segment_bytes);
+        // Where they cannot be asked, as much is kept as if they were not
+        // there.
+        core.space.hold_journal(held.unwrap_or(0) + made);
+    }
+
+    /// Before the first call: files of earlier runs take of what is kept.
+    pub(super) fn look(&self, core: &Core) {
+        let found = folder::find(&core.folder).ok().flatten();
+        let held = found.and_then(|folder| folder::bytes_taken(&folder, None).ok());
+        core.space.hold_journal(held.unwrap_or(0));
     }
 
     /// One write and one sync, in the spare if there is one.
@@ -168,6 +199,10 @@ impl Store {
             write(core, &spare.file, bytes, 0)?;
             return Ok((spare.number, spare.file));
         }
+        let segment_bytes = core.options.journal_segment_bytes;
+        let _promised = core
+            .space
+            .take(&core.condition, Taker::Journal, segment_bytes)?;
         let number = self.number();
         let folder = self.folder.as_ref().expect("the caller opened it");
         let refused = |errno| {
@@ -175,8 +210,8 @@ impl Store {
                 .refused(Doing::Writing, "begin segment", errno)
         };
         let file = folder::create(folder, number).map_err(refused)?;
-        let made = files::preallocate(&file, 0, core.options.journal_segment_bytes)
-            .and_then(|()| rustix::fs::ftruncate(&file, core.options.journal_segment_bytes));
+        let made = files::preallocate(&file, 0, segment_bytes)
+            .and_then(|()| rustix::fs::ftruncate(&file, segment_bytes));
         if let Err(errno) = made {
             let _ = rustix::fs::unlinkat(folder, folder::name(number), AtFlags::empty());
             return Err(refused(errno));
@@ -333,7 +368,13 @@ impl Store {
         rustix::fs::fsync(folder).map_err(|errno| {
             core.condition
                 .refused(Doing::Syncing, "sync journal", errno)
-        })
+        })?;
+        self.say_held(core);
+        // One that had no room may have it now.
+        if self.spare.number().is_none() && !self.open.is_empty() {
+            self.make_spare(core);
+        }
+        Ok(())
     }
 
     pub(super) fn close(&mut self, core: &Core) {

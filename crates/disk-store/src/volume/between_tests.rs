@@ -78,6 +78,7 @@ fn open_asking(disk: &SimDisk, salts: u64, hook: Arc<Hook>) -> Arc<Engine> {
             inner: disk.io(),
             hook,
         }),
+        index: None,
         identity: sample::identity(),
         condition: Arc::new(Condition::good(sample::identity().disk)),
         figures: figures(),

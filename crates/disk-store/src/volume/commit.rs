@@ -320,9 +320,12 @@ impl Engine {
         };
         if full(writer)
             && let Err(error) = self.renew_log(writer)
-            && writer.log.as_ref().is_none_or(|log| log.broken)
         {
-            return Err(error);
+            // The old one may have lost its name by then.
+            self.condition.check_writable()?;
+            if writer.log.as_ref().is_none_or(|log| log.broken) {
+                return Err(error);
+            }
         }
         let Some(log) = &mut writer.log else {
             return Err(StoreError::Fenced {

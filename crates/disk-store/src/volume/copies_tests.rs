@@ -113,6 +113,7 @@ fn compaction_leaves_one_record_of_a_shard() {
     let choice = super::compact::Choice {
         group: sample::GROUP,
         volumes,
+        bytes: 0,
     };
     assert_eq!(engine.compact(&choice, &mut |_| true), Ok(true));
     (0..10).for_each(|blob| delete(&engine, blob).unwrap());

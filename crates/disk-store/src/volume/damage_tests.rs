@@ -31,17 +31,21 @@ pub(super) fn figures() -> VolumeFigures {
     }
 }
 
-fn open(disk: &SimDisk) -> Engine {
-    let opened = Engine::open(Opening {
+pub(super) fn open(disk: &SimDisk) -> Engine {
+    try_open(disk).expect("it opens")
+}
+
+pub(super) fn try_open(disk: &SimDisk) -> Result<Engine, StoreError> {
+    Engine::open(Opening {
         io: disk.io(),
+        index: None,
         identity: sample::identity(),
         condition: Arc::new(Condition::good(sample::identity().disk)),
         figures: figures(),
         progress: Arc::default(),
         directories: Arc::default(),
         random: Box::new(|| 0x5a17),
-    });
-    opened.expect("it opens")
+    })
 }
 
 /// A disk with some shards, each synced alone, in one volume.

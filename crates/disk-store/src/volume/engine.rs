@@ -17,9 +17,11 @@ use shardgate_wire::{DiskIdentity, ShardKey, StoreError};
 use super::commit::Handed;
 use super::files::Files;
 use super::format::Entry;
+use super::index_copies::IndexCopies;
+use super::key_ranges::KeyRanges;
 use super::logbook::Logbook;
 use super::mending::Mend;
-use super::volume_state::Volume;
+use super::volume_state::{InGroup, Volume};
 use crate::aligned::AlignedBuffer;
 use crate::condition::{Condition, Doing};
 use crate::io::DiskIo;
@@ -67,6 +69,34 @@ pub(crate) struct Group {
     pub(crate) volumes: BTreeMap<u64, Volume>,
     /// The one that takes records.
     pub(crate) open: Option<u64>,
+    ranges: KeyRanges,
+}
+
+impl Group {
+    /// To be called after a volume came, went or got a directory.
+    pub(crate) fn arrange(&mut self) {
+        self.ranges = KeyRanges::of(&self.volumes);
+    }
+
+    /// Whether a volume of it may have had any key.
+    pub(crate) fn unknown(&self) -> bool {
+        self.ranges.unknown()
+    }
+
+    /// The volumes that may have a key, the newest first.
+    pub(crate) fn spanning(&self, key: InGroup) -> Vec<&Volume> {
+        let found = self.ranges.spanning(key).into_iter();
+        let volumes: Vec<&Volume> = found
+            .filter_map(|sequence| self.volumes.get(&sequence))
+            .filter(|volume| volume.spans(key))
+            .collect();
+        debug_assert_eq!(
+            volumes.len(),
+            self.volumes.values().filter(|v| v.spans(key)).count(),
+            "the ranges are not those of the volumes"
+        );
+        volumes
+    }
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +136,8 @@ pub(crate) struct Engine {
     pub(crate) state: RwLock<State>,
     pub(crate) writer: Mutex<Writer>,
     pub(crate) files: Files,
+    /// Copies of directories, where there is a faster disk for them.
+    pub(crate) index: Option<IndexCopies>,
     /// What waits for the next commit.
     pub(crate) handed: Mutex<Vec<Arc<Handed>>>,
     /// Bytes that may be zeroed ahead of what is written.

@@ -17,7 +17,7 @@ use crate::io::{DiskFile, DiskIo, OpenHow};
 
 /// The last `most` things that were used.
 #[derive(Debug)]
-struct Lately<K, V> {
+pub(crate) struct Lately<K, V> {
     by_key: HashMap<K, (u64, V)>,
     by_use: BTreeMap<u64, K>,
     uses: u64,
@@ -25,7 +25,7 @@ struct Lately<K, V> {
 }
 
 impl<K: Hash + Eq + Copy, V: Clone> Lately<K, V> {
-    fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self {
             by_key: HashMap::new(),
             by_use: BTreeMap::new(),
@@ -34,16 +34,21 @@ impl<K: Hash + Eq + Copy, V: Clone> Lately<K, V> {
         }
     }
 
-    fn get(&mut self, key: K) -> Option<V> {
+    pub(crate) fn get(&mut self, key: K) -> Option<V> {
+        let half = self.by_use.len() as u64 / 2;
         let (used, value) = self.by_key.get_mut(&key)?;
-        self.by_use.remove(used);
-        self.uses += 1;
-        *used = self.uses;
-        self.by_use.insert(self.uses, key);
+        // What is among the later half stays where it is: it is far from
+        // making way, and most of what is asked for is there.
+        if self.uses - *used >= half.max(1) {
+            self.by_use.remove(used);
+            self.uses += 1;
+            *used = self.uses;
+            self.by_use.insert(self.uses, key);
+        }
         Some(value.clone())
     }
 
-    fn insert(&mut self, key: K, value: V) {
+    pub(crate) fn insert(&mut self, key: K, value: V) {
         self.remove(key);
         self.uses += 1;
         self.by_use.insert(self.uses, key);
@@ -56,7 +61,7 @@ impl<K: Hash + Eq + Copy, V: Clone> Lately<K, V> {
         }
     }
 
-    fn remove(&mut self, key: K) {
+    pub(crate) fn remove(&mut self, key: K) {
         if let Some((used, _)) = self.by_key.remove(&key) {
             self.by_use.remove(&used);
         }
@@ -161,5 +166,19 @@ mod tests {
         lately.remove(1);
         assert_eq!(lately.get(1), None);
         assert_eq!(lately.by_use.len(), lately.by_key.len());
+    }
+
+    #[test]
+    fn what_was_used_since_half_of_the_others_came_is_kept() {
+        let mut lately = Lately::new(10);
+        (0..10).for_each(|key| lately.insert(key, ()));
+        for key in 10..100 {
+            // Asked for again and again, between all others.
+            assert_eq!(lately.get(0), Some(()), "before {key}");
+            lately.insert(key, ());
+        }
+        assert_eq!(lately.by_use.len(), 10);
+        assert_eq!(lately.get(91), Some(()));
+        assert_eq!(lately.get(90), None);
     }
 }

@@ -85,6 +85,7 @@ fn edit_batch(heading: &Heading, at: usize, bytes: &mut [u8], edits: &[Edit]) {
 fn open(disk: &SimDisk) -> Result<Engine, shardgate_wire::StoreError> {
     Engine::open(Opening {
         io: disk.io(),
+        index: None,
         identity: sample::identity(),
         condition: Arc::new(Condition::good(sample::identity().disk)),
         figures: figures(),

@@ -26,6 +26,7 @@ fn open(disk: &SimDisk, directories: &Arc<DirectoryMemory>) -> Engine {
     let salts = AtomicU64::new(1);
     let opened = Engine::open(Opening {
         io: disk.io(),
+        index: None,
         identity: sample::identity(),
         condition: Arc::new(Condition::good(sample::identity().disk)),
         figures: VolumeFigures {

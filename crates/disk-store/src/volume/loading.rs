@@ -77,6 +77,7 @@ impl Engine {
             of.volumes.insert(*sequence, volume);
             self.progress.step(self.identity.disk);
         }
+        of.arrange();
         Ok(of)
     }
 

@@ -75,11 +75,10 @@ fn known(state: &State, key: ShardKey, copies: Copies) -> Known {
     let Some(group) = state.groups.get(&key.group) else {
         return known;
     };
-    for volume in group.volumes.values().rev() {
-        known.unknown |= volume.unknown > 0;
-        let enough = copies == Copies::Any && !known.found.is_empty();
-        if enough || !volume.spans(in_group) {
-            continue;
+    known.unknown |= group.unknown();
+    for volume in group.spanning(in_group) {
+        if copies == Copies::Any && !known.found.is_empty() {
+            break;
         }
         match &volume.index {
             Index::Map(map) => {
@@ -208,7 +207,7 @@ impl Engine {
     fn search_hints(&self, key: ShardKey, sought: &[Sought]) -> Result<Vec<Located>, StoreError> {
         let mut found = Vec::new();
         for of in sought {
-            let hints = self.hints_of(key.group, of);
+            let hints = self.hints_of(of);
             let hint = hints.map_or(Hint::Unclear, |hints| {
                 hints.find(of.pages.clone(), (key.blob, key.index))
             });
@@ -240,7 +239,7 @@ impl Engine {
     }
 
     /// The hints of a volume, loaded if it is time for that.
-    fn hints_of(&self, group: GroupId, of: &Sought) -> Option<Arc<Hints>> {
+    fn hints_of(&self, of: &Sought) -> Option<Arc<Hints>> {
         let directories = &self.files.directories;
         let volume = self.files.volume_of(of.heading.sequence);
         if let Some(hints) = directories.hints(volume) {
@@ -252,7 +251,7 @@ impl Engine {
         }
         let since = directories.moment();
         // What is damaged is met by those who want the page that is.
-        let entries = self.directory_entries(group, &of.heading, of.pages_at, of.all_pages);
+        let entries = self.directory_entries(&of.heading, of.pages_at, of.all_pages);
         let hints = entries.ok().and_then(|entries| Hints::of(&entries));
         let hints = hints.map(Arc::new);
         directories.loaded(volume, hints.as_ref(), since);
@@ -272,10 +271,12 @@ impl Engine {
             return Ok(page);
         }
         let since = directories.moment();
-        let bytes = self.directory_bytes(group, heading, at, DIRECTORY_PAGE)?;
-        let entries = entries_of_page(heading, at, &bytes);
-        let entries = entries.inspect_err(|_| self.want_mended(group, heading.sequence))?;
-        let page = Arc::new(entries);
+        let entries = self.directory_run(heading, at, DIRECTORY_PAGE);
+        let page = Arc::new(entries.inspect_err(|error| {
+            if matches!(error, StoreError::Corrupt { .. }) {
+                self.want_mended(group, heading.sequence);
+            }
+        })?);
         directories.keep_page(volume, at, &page, since);
         Ok(page)
     }
@@ -283,7 +284,6 @@ impl Engine {
     /// The entries of a whole directory, read in long runs and not kept.
     pub(crate) fn directory_entries(
         &self,
-        group: GroupId,
         heading: &Heading,
         pages_at: u64,
         pages: usize,
@@ -294,19 +294,37 @@ impl Engine {
             let len = usize::try_from(end - at)
                 .unwrap_or(RUN_BYTES)
                 .min(RUN_BYTES);
-            let mut bytes = self.directory_bytes(group, heading, at, len)?;
-            // A page that is cut short, or not there, is damaged.
-            bytes.resize(len, 0);
-            for page in bytes.chunks(DIRECTORY_PAGE) {
-                entries.extend(entries_of_page(heading, at, page)?);
-                at += DIRECTORY_PAGE as u64;
-            }
+            entries.extend(self.directory_run(heading, at, len)?);
+            at += len as u64;
         }
         Ok(entries)
     }
 
-    /// Bytes of a directory, fewer where it is short; none if it is gone.
-    fn directory_bytes(
+    /// The entries of some pages of a directory, from its copy if that has
+    /// them.
+    fn directory_run(
+        &self,
+        heading: &Heading,
+        at: u64,
+        len: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let place = (heading.group, heading.sequence);
+        let copies = self.index.as_ref();
+        if let Some((index, bytes)) = copies.and_then(|i| Some((i, i.read(place, at, len)?))) {
+            match entries_of_pages(heading, at, &bytes) {
+                Ok(entries) => return Ok(entries),
+                Err(_) => index.distrust(place),
+            }
+        }
+        let mut bytes = self.own_directory_bytes(heading.group, heading, at, len)?;
+        // A page that is cut short, or not there, is damaged.
+        bytes.resize(len, 0);
+        entries_of_pages(heading, at, &bytes)
+    }
+
+    /// Bytes of a volume's own directory, fewer where it is short; none if it
+    /// is gone.
+    pub(crate) fn own_directory_bytes(
         &self,
         group: GroupId,
         heading: &Heading,
@@ -350,7 +368,16 @@ impl Engine {
     }
 }
 
-fn entries_of_page(heading: &Heading, at: u64, page: &[u8]) -> Result<Vec<Entry>, StoreError> {
-    decode_page(heading.salt, at, page)
-        .map_err(|error| corrupt(format!("volume {:016x}: {error}", heading.sequence)))
+fn entries_of_pages(heading: &Heading, at: u64, pages: &[u8]) -> Result<Vec<Entry>, StoreError> {
+    let (mut entries, mut at) = (Vec::new(), at);
+    for page in pages.chunks(DIRECTORY_PAGE) {
+        let of_page = decode_page(heading.salt, at, page)
+            .map_err(|error| corrupt(format!("volume {:016x}: {error}", heading.sequence)))?;
+        match entries.is_empty() {
+            true => entries = of_page,
+            false => entries.extend(of_page),
+        }
+        at += DIRECTORY_PAGE as u64;
+    }
+    Ok(entries)
 }

@@ -25,6 +25,7 @@ fn open(disk: &SimDisk) -> Engine {
     let salts = AtomicU64::new(shardgate_wire::ids::random_u128() as u64);
     let opened = Engine::open(Opening {
         io: disk.io(),
+        index: None,
         identity: sample::identity(),
         condition: Arc::new(Condition::good(sample::identity().disk)),
         figures: figures(),

@@ -129,6 +129,7 @@ impl Engine {
         let of = state.groups.entry(group).or_default();
         of.volumes.insert(heading.sequence, volume);
         of.open = Some(heading.sequence);
+        of.arrange();
         Ok(heading.sequence)
     }
 

@@ -68,12 +68,12 @@ impl Engine {
 
     fn directories_with(&self, group: GroupId, key: InGroup) -> Vec<(u64, DirectoryHead)> {
         let state = self.state.read();
-        let volumes = state.groups.get(&group).map(|of| of.volumes.iter());
-        let volumes = volumes.into_iter().flatten();
-        let spanning = volumes.filter(|(_, volume)| volume.spans(key));
+        let of = state.groups.get(&group);
+        let spanning = of.map_or(Vec::new(), |of| of.spanning(key));
         spanning
-            .filter_map(|(sequence, volume)| match &volume.index {
-                Index::Directory(head) => Some((*sequence, head.clone())),
+            .into_iter()
+            .filter_map(|volume| match &volume.index {
+                Index::Directory(head) => Some((volume.heading.sequence, head.clone())),
                 Index::Map(_) => None,
             })
             .collect()

@@ -18,6 +18,8 @@ use crate::io::sim::Sabotage;
 
 /// Sequences of a usual run.
 const SEQUENCES: u64 = 250;
+/// Sequences that are run at once, for each processor.
+const AT_ONCE: usize = 8;
 /// Steps of a sequence.
 const STEPS: usize = 60;
 
@@ -63,9 +65,11 @@ fn acknowledged_stays_and_deleted_is_gone() {
             seed = next.fetch_add(1, Ordering::Relaxed);
         }
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    // A sequence whose threads take turns mostly waits for one of them to
+    // wake: others run meanwhile.
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        for _ in 0..threads {
+        for _ in 0..processors * AT_ONCE {
             scope.spawn(runs);
         }
     });

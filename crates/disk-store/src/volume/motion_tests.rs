@@ -13,16 +13,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use shardgate_wire::Medium;
 use shardgate_wire::conformance::sample;
 use shardgate_wire::ids::GroupId;
-use shardgate_wire::store::SmallShard;
+use shardgate_wire::store::{ShardEnd, SmallShard};
 
 use super::engine::{Engine, VolumeFigures};
 use super::opening::Opening;
-use super::{Op, WindowCursor};
+use super::{Choice, Op, OwnExtent, WindowCursor};
 use crate::condition::Condition;
 use crate::directories::DirectoryMemory;
-use crate::io::OpenHow;
 use crate::io::rotating::{Motion, RotatingDisk};
 use crate::io::sim::SimDisk;
+use crate::io::{DiskIo, OpenHow};
 use crate::medium::MediumFigures;
 
 const RECORD: usize = 4096;
@@ -49,17 +49,19 @@ fn cold() -> VolumeFigures {
 }
 
 fn open(disk: &RotatingDisk, figures: VolumeFigures) -> Engine {
-    open_with(disk, figures, Arc::default())
+    open_with(disk, figures, Arc::default(), None)
 }
 
 fn open_with(
     disk: &RotatingDisk,
     figures: VolumeFigures,
     directories: Arc<DirectoryMemory>,
+    index: Option<Arc<dyn DiskIo>>,
 ) -> Engine {
     let salts = AtomicU64::new(1);
     let opened = Engine::open(Opening {
         io: disk.io(),
+        index,
         identity: sample::identity(),
         condition: Arc::new(Condition::good(sample::identity().disk)),
         figures,
@@ -100,7 +102,7 @@ impl Table {
         let ms = moved.time().as_secs_f64() * 1000.0 / each;
         writeln!(
             self.0,
-            "{what:<33} {seeks:>10.3} seeks ({lookups:>10.3} lookups) {flushes:>6.3} flushes {ms:>11.1} ms"
+            "{what:<36} {seeks:>10.3} seeks ({lookups:>10.3} lookups) {flushes:>6.3} flushes {ms:>11.1} ms"
         )
         .unwrap();
         (seeks, flushes)
@@ -165,9 +167,23 @@ fn few_seeks_and_flushes() {
             assert_eq!(read.unwrap().unwrap().bytes.len(), RECORD);
         }
     };
-    let engine = open_with(&disk, cold(), Arc::new(DirectoryMemory::new(0)));
+    let nothing = || Arc::new(DirectoryMemory::new(0));
+    let engine = open_with(&disk, cold(), nothing(), None);
     let done = moved(&disk, || read(&engine));
     let (cold_get, _) = table.line("GET, nothing open or kept", 256.0, done);
+    drop(engine);
+    let engine = open_with(&disk, figures(), nothing(), None);
+    read(&engine);
+    let done = moved(&disk, || read(&engine));
+    let (without, _) = table.line("GET, no directories kept", 256.0, done);
+    drop(engine);
+    let faster = SimDisk::new(2);
+    let engine = open_with(&disk, figures(), nothing(), Some(faster.io()));
+    while engine.copy_directory().unwrap().is_some() {}
+    read(&engine);
+    let done = moved(&disk, || read(&engine));
+    let (with_index, _) = table.line("GET, no directories kept, index_dir", 256.0, done);
+    assert!(with_index <= 1.0 && without > 1.9, "{with_index} {without}");
     drop(engine);
     let engine = open(&disk, figures());
     read(&engine);
@@ -177,6 +193,7 @@ fn few_seeks_and_flushes() {
     // The pages of the record, and no others.
     assert!(done.read_bytes <= 256 * 3 * 4096, "{done:?}");
 
+    extents(&mut table);
     let mut bytes = 0.0;
     let done = moved(&disk, || bytes = rebuild(&engine));
     let (rebuild, _) = table.line("rebuild, per GB", bytes / GB, done);
@@ -196,6 +213,49 @@ fn few_seeks_and_flushes() {
     // Two lookups, a page of the directory, and the record.
     assert!(cold_get <= 4.5, "{cold_get}");
     assert!(rebuild * 10.0 < by_files, "{rebuild} and {by_files}");
+}
+
+/// Middling shards: their records lie together, far from their bytes, until
+/// compaction joins both.
+fn extents(table: &mut Table) {
+    const COUNT: u64 = 12;
+    const LEN: usize = 1 << 20;
+    let disk = RotatingDisk::new(SimDisk::new(1).io());
+    let engine = Arc::new(open(&disk, figures()));
+    for blob in 1..=COUNT {
+        let ctx = sample::context(1);
+        let shard = sample::small(&ctx, blob.into(), LEN);
+        let extent = OwnExtent::reserve(&engine, &shard.header, LEN as u64);
+        let extent = extent.unwrap().expect("it belongs into a volume");
+        extent.write(0, &shard.bytes).unwrap();
+        let end = ShardEnd {
+            shard_len: LEN as u64,
+            blob_len: shard.blob_len,
+        };
+        extent.finish(shard.header, end, shard.crcs).unwrap();
+    }
+    engine.roll(sample::GROUP);
+    while engine.upkeep().unwrap() {}
+    // Every other one, from the far end on.
+    let read = || {
+        for blob in (1..=COUNT).rev().step_by(2) {
+            let read = engine.read(sample::key(blob.into()), 0, LEN as u32);
+            assert_eq!(read.unwrap().unwrap().bytes.len(), LEN);
+        }
+    };
+    read();
+    let done = moved(&disk, read);
+    let (apart, _) = table.line("GET of 1 MiB, in an extent", 6.0, done);
+    let choice = Choice {
+        group: sample::GROUP,
+        volumes: vec![1],
+        bytes: 0,
+    };
+    assert_eq!(engine.compact(&choice, &mut |_| true), Ok(true));
+    read();
+    let done = moved(&disk, read);
+    let (joined, _) = table.line("GET of 1 MiB, compacted", 6.0, done);
+    assert!(apart <= 2.0 && joined <= 1.0, "{apart} {joined}");
 }
 
 /// Bytes written for each byte stored, in batches of sixteen shards.

@@ -20,6 +20,7 @@ use tracing::{error, info};
 use super::engine::{Engine, Group, Note, Random, State, VolumeFigures, Writer};
 use super::files::Files;
 use super::format::LogEntry;
+use super::index_copies::IndexCopies;
 use super::loading::lost_volume;
 use super::logbook::{self, Loaded};
 use super::making::make_folder;
@@ -131,6 +132,8 @@ pub(crate) struct Opening {
     pub(crate) identity: DiskIdentity,
     pub(crate) condition: Arc<Condition>,
     pub(crate) figures: VolumeFigures,
+    /// A folder of this disk on a faster one, for copies of directories.
+    pub(crate) index: Option<Arc<dyn DiskIo>>,
     /// Of all disks of the process.
     pub(crate) directories: Arc<DirectoryMemory>,
     pub(crate) progress: Arc<OpenProgress>,
@@ -158,6 +161,9 @@ impl Engine {
                 next_log: 1,
             }),
             files: Files::new(with.figures.open_files, with.directories),
+            index: with
+                .index
+                .map(|io| IndexCopies::new(io, with.figures.open_files)),
             handed: Mutex::new(Vec::new()),
             ahead: AtomicU64::new(u64::MAX),
             punches: Mutex::new(Vec::new()),
@@ -247,6 +253,7 @@ impl Engine {
             let mut of = Group::default();
             of.volumes
                 .insert(0, lost_volume(&self.identity, group, 0, 0));
+            of.arrange();
             state.groups.insert(group, of);
         }
         let volumes: usize = state.groups.values().map(|of| of.volumes.len()).sum();

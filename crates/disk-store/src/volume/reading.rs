@@ -139,7 +139,12 @@ impl Engine {
         let (heading, entry) = (&located.heading, &located.entry);
         let offset = entry.offset();
         let span = entry.span as usize;
-        let first = first.min(AT_ONCE_BYTES).min(span);
+        // What is longer is read in two parts that follow each other.
+        let first = match first {
+            first if first > AT_ONCE_BYTES => FIRST_BYTES,
+            first => first,
+        };
+        let first = first.min(span);
         let mut bytes = read_at(&*file, offset, first)?;
         let damaged = |what: &str| Unread::Store(corrupt(format!("record: {what}")));
         let head = decode_head(heading, offset, &bytes).ok_or(damaged("no head"))?;
@@ -174,10 +179,20 @@ impl Engine {
         let at = opened.head.data_at + offset;
         let have = usize::try_from(at.saturating_sub(opened.offset)).unwrap_or(usize::MAX);
         let inline = opened.head.kind == Kind::Inline;
-        let bytes = if inline && have.saturating_add(len) <= opened.bytes.len() {
+        let had = match inline {
+            true => opened.bytes.get(have..).unwrap_or_default(),
+            false => &[],
+        };
+        let bytes = if inline && had.len() >= len {
             opened.bytes.slice(have..have + len)
         } else {
-            read_at(&*opened.file, at, len)?.into()
+            // The rest follows what was read with the head.
+            let mut bytes = vec![0; len];
+            let (first, rest) = bytes.split_at_mut(had.len());
+            first.copy_from_slice(had);
+            let read = opened.file.read_at(rest, at + had.len() as u64)?;
+            bytes.truncate(had.len() + read);
+            bytes.into()
         };
         if bytes.len() < len {
             return Err(Unread::Store(corrupt("volume is shorter than its shard")));

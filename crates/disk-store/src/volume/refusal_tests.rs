@@ -98,6 +98,7 @@ fn open(disk: &SimDisk, writes_left: &Arc<AtomicI64>, salt: u64) -> Engine {
             inner: disk.io(),
             writes_left: Arc::clone(writes_left),
         }),
+        index: None,
         identity: sample::identity(),
         condition: Arc::new(Condition::good(sample::identity().disk)),
         figures: figures(),

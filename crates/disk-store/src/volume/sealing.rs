@@ -153,6 +153,9 @@ impl Engine {
     ) -> Result<DirectoryHead, StoreError> {
         let directory = encode_directory(heading, ends, entries);
         let (group, sequence) = (heading.group, heading.sequence);
+        if let Some(index) = &self.index {
+            index.forget((group, sequence));
+        }
         let part = volume_file(group, sequence, What::Part);
         let written = || -> Result<(), (Doing, io::Error)> {
             let writing = |error| (Doing::Writing, error);
@@ -178,15 +181,29 @@ impl Engine {
 
     /// The volume is found by its directory from here on.
     pub(super) fn show_sealed(&self, head: DirectoryHead) {
+        let place = (head.heading.group, head.heading.sequence);
         let mut state = self.state.write();
         state.moves += 1;
-        let of = state.groups.get_mut(&head.heading.group);
-        if let Some(volume) = of.and_then(|of| of.volumes.get_mut(&head.heading.sequence)) {
+        let Some(of) = state.groups.get_mut(&head.heading.group) else {
+            return;
+        };
+        if let Some(volume) = of.volumes.get_mut(&head.heading.sequence) {
             volume.stage = Stage::Sealed;
             volume.file = None;
             volume.tail = head.tail;
             volume.unknown = head.unknown;
             volume.index = Index::Directory(head);
+        }
+        of.arrange();
+        drop(state);
+        self.want_copy(place);
+    }
+
+    /// A directory is new: what a copy of the one before showed is forgotten.
+    pub(super) fn want_copy(&self, place: (GroupId, u64)) {
+        if let Some(index) = &self.index {
+            index.distrust(place);
+            self.files.forget_pages(place.1);
         }
     }
 

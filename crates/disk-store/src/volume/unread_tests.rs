@@ -23,6 +23,7 @@ const DELETED: u128 = 5;
 pub(super) fn open(disk: &SimDisk) -> Engine {
     let opened = Engine::open(Opening {
         io: disk.io(),
+        index: None,
         identity: sample::identity(),
         condition: Arc::new(Condition::good(sample::identity().disk)),
         figures: figures(),

@@ -24,6 +24,7 @@ fn open(disk: &SimDisk) -> Engine {
     let salts = AtomicU64::new(1);
     let opened = Engine::open(Opening {
         io: disk.io(),
+        index: None,
         identity: sample::identity(),
         condition: Arc::new(Condition::good(sample::identity().disk)),
         // A batch fills a volume and begins the next.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use shardgate_disk_store::{DiskOptions, LocalDisk};
+use shardgate_disk_store::{DiskOptions, KeptSpace, LocalDisk};
 use shardgate_wire::checksum::block_crcs;
 use shardgate_wire::conformance::sample;
 use shardgate_wire::store::{MAX_APPEND_BYTES, ShardEnd};
@@ -86,9 +86,12 @@ async fn assert_lost(disk: &LocalDisk) {
 async fn a_full_disk_refuses_shards_and_still_deletes() {
     let mount = Mount::tmpfs("8m");
     let folder = Folder::within(mount.path());
-    let reserve = 1024 * 1024;
+    let kept = 1024 * 1024;
     let options = DiskOptions {
-        reserve_bytes: Some(reserve),
+        kept: Some(KeptSpace {
+            background: kept,
+            ..KeptSpace::NONE
+        }),
         ..options()
     };
     let disk = LocalDisk::open(folder.path(), &expected(), options).unwrap();
@@ -106,8 +109,8 @@ async fn a_full_disk_refuses_shards_and_still_deletes() {
     assert!(stored.len() > 20, "{} were stored", stored.len());
     let left = rustix::fs::statvfs(folder.path()).unwrap();
     assert!(
-        left.f_bavail * left.f_frsize >= reserve,
-        "the reserve is kept"
+        left.f_bavail * left.f_frsize >= kept,
+        "what is kept is left"
     );
     // Known and unknown lengths are refused as well.
     let header = sample::header(&ctx, 900);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use shardgate_disk_store::{DiskOptions, Expected, LocalDisk, NewDisk, OpenError};
+use shardgate_disk_store::{DiskOptions, Expected, KeptSpace, LocalDisk, NewDisk, OpenError};
 use shardgate_wire::conformance::sample;
 use shardgate_wire::journal::JournalDisk;
 use shardgate_wire::{Medium, ShardKey, ShardStore};
@@ -26,7 +26,7 @@ pub(crate) fn new_disk() -> NewDisk {
 
 pub(crate) fn options() -> DiskOptions {
     DiskOptions {
-        reserve_bytes: Some(0),
+        kept: Some(KeptSpace::NONE),
         ..DiskOptions::default()
     }
 }

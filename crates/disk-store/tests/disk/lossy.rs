@@ -63,8 +63,10 @@ impl Drop for Mounted {
 
 struct Node {
     path: PathBuf,
-    /// Kept open, so that it outlives its name.
+    /// Kept open, so that it outlives its name, as long as the kernel knows it.
     file: Option<Arc<dyn DiskFile>>,
+    /// How often the kernel was told of it, and has not forgotten.
+    lookups: u64,
     /// Permissions; lost with the power, which is one of the ways it may go.
     mode: u32,
 }
@@ -72,6 +74,7 @@ struct Node {
 struct Nodes {
     by_ino: HashMap<u64, Node>,
     by_path: HashMap<PathBuf, u64>,
+    last: u64,
 }
 
 struct Lossy {
@@ -108,6 +111,7 @@ impl Lossy {
         let root = Node {
             path: PathBuf::new(),
             file: None,
+            lookups: 1,
             mode: 0o700,
         };
         Self {
@@ -115,6 +119,7 @@ impl Lossy {
             nodes: Mutex::new(Nodes {
                 by_ino: HashMap::from([(ROOT, root)]),
                 by_path: HashMap::from([(PathBuf::new(), ROOT)]),
+                last: ROOT,
             }),
         }
     }
@@ -143,13 +148,22 @@ impl Lossy {
     /// The node of what is at `path`, made if it was not known.
     fn known(&self, path: PathBuf, file: Option<Arc<dyn DiskFile>>) -> io::Result<FileAttr> {
         let mut nodes = self.nodes.lock();
-        if let Some(ino) = nodes.by_path.get(&path) {
-            return attr(*ino, &nodes.by_ino[ino]);
+        if let Some(ino) = nodes.by_path.get(&path).copied() {
+            let node = nodes.by_ino.get_mut(&ino).expect("a path has its node");
+            let attr = attr(ino, node)?;
+            node.lookups += 1;
+            return Ok(attr);
         }
-        let ino = nodes.by_ino.len() as u64 + 1;
+        nodes.last += 1;
+        let ino = nodes.last;
         let mode = if file.is_some() { 0o600 } else { 0o700 };
         nodes.by_path.insert(path.clone(), ino);
-        let node = Node { path, file, mode };
+        let node = Node {
+            path,
+            file,
+            lookups: 1,
+            mode,
+        };
         let attr = attr(ino, &node)?;
         nodes.by_ino.insert(ino, node);
         Ok(attr)
@@ -181,6 +195,20 @@ impl Lossy {
         self.io.remove(&path)?;
         self.nodes.lock().by_path.remove(&path);
         Ok(())
+    }
+
+    /// The kernel forgets a node: without a name it is gone then, and its space
+    /// is free.
+    fn forgotten(&self, ino: INodeNo, lookups: u64) {
+        let mut nodes = self.nodes.lock();
+        let Some(node) = nodes.by_ino.get_mut(&ino.0) else {
+            return;
+        };
+        node.lookups = node.lookups.saturating_sub(lookups);
+        let (left, path) = (node.lookups, node.path.clone());
+        if left == 0 && nodes.by_path.get(&path) != Some(&ino.0) {
+            nodes.by_ino.remove(&ino.0);
+        }
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -251,6 +279,10 @@ impl Filesystem for Lossy {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let path = self.child(parent, name);
         entry(reply, path.and_then(|path| self.find(path)));
+    }
+
+    fn forget(&self, _: &Request, ino: INodeNo, lookups: u64) {
+        self.forgotten(ino, lookups);
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
@@ -430,11 +462,11 @@ impl Filesystem for Lossy {
         let done = self.file(ino).and_then(|file| {
             if mode & PUNCH_HOLE != 0 {
                 file.punch(offset, len)
-            } else if mode & KEEP_SIZE != 0 || file.len()? >= offset + len {
-                // There is always space.
-                Ok(())
             } else {
-                file.set_len(offset + len)
+                if mode & KEEP_SIZE == 0 && file.len()? < offset + len {
+                    file.set_len(offset + len)?;
+                }
+                file.allocate(offset, len)
             }
         });
         empty(reply, done);

@@ -15,5 +15,6 @@ mod model;
 mod outage;
 mod power;
 mod power_volumes;
+mod space;
 mod volume_damage;
 mod volume_faults;

@@ -145,10 +145,7 @@ async fn survives(medium: Medium) {
     new.create_folder = true;
     new.medium = Some(medium);
     LocalDisk::format(&before.disk(), &new).unwrap();
-    let options = DiskOptions {
-        reserve_bytes: Some(1 << 20),
-        ..options()
-    };
+    let options = options();
     let disk = LocalDisk::open(&before.disk(), &expected(), options.clone()).unwrap();
     let disk = Arc::new(disk);
     let ctx = sample::context(9);

@@ -30,7 +30,6 @@ const LENGTHS: [usize; 5] = [100, 3000, 70_000, 30_000, 900];
 /// Volumes that are full, sealed and compacted many times in a run.
 fn small_volumes() -> DiskOptions {
     DiskOptions {
-        reserve_bytes: Some(1 << 20),
         volumes: Some(VolumeFigures {
             volume_bytes: 512 * 1024,
             volume_records: 24,

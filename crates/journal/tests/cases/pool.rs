@@ -10,7 +10,9 @@ use shardgate_journal::{
     JournalError, Member, Position, Record, Recovered, Writer, WriterOptions, recover,
 };
 use shardgate_wire::journal::{JournalDisk, JournalFile};
-use shardgate_wire::{CallContext, ClusterId, CommitNumber, DiskId, Epoch, InstanceId, LineageId};
+use shardgate_wire::{
+    CallContext, ClusterId, CommitNumber, DiskId, Epoch, InstanceId, LineageId, Purpose,
+};
 
 pub const SEGMENT_BYTES: usize = 128 * 1024;
 
@@ -88,6 +90,7 @@ impl Pool {
                 },
                 lineage: LineageId(1),
                 committed: CommitNumber(0),
+                purpose: Purpose::Client,
             },
             map: self.map(),
             lost: self.lost.clone(),

@@ -7,7 +7,9 @@ use shardgate_journal::disks::{JournalMap, is_majority};
 use shardgate_journal::recover::Request;
 use shardgate_journal::{JournalError, Member, Position, Record, WriterOptions, recover};
 use shardgate_wire::journal::JournalDisk;
-use shardgate_wire::{CallContext, ClusterId, CommitNumber, DiskId, Epoch, InstanceId, LineageId};
+use shardgate_wire::{
+    CallContext, ClusterId, CommitNumber, DiskId, Epoch, InstanceId, LineageId, Purpose,
+};
 use tokio::time::timeout;
 
 use crate::pool::{Pool, SEGMENT_BYTES, commit};
@@ -34,6 +36,7 @@ fn request(map: JournalMap, instance: u128, from: Position) -> Request {
             },
             lineage: LineageId(1),
             committed: CommitNumber(0),
+            purpose: Purpose::Client,
         },
         map,
         lost: Vec::new(),

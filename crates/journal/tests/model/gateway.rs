@@ -16,7 +16,9 @@ use shardgate_journal::{
     JournalError, Member, Position, Record, Recovered, Refusal, Writer, WriterOptions, recover,
 };
 use shardgate_wire::journal::JournalDisk;
-use shardgate_wire::{CallContext, ClusterId, CommitNumber, DiskId, Epoch, InstanceId, LineageId};
+use shardgate_wire::{
+    CallContext, ClusterId, CommitNumber, DiskId, Epoch, InstanceId, LineageId, Purpose,
+};
 use tokio::time::sleep;
 
 use crate::world::{World, payload};
@@ -120,6 +122,7 @@ impl Gateway {
                 },
                 lineage: LineageId(1),
                 committed: CommitNumber(0),
+                purpose: Purpose::Client,
             },
             map: map.clone(),
             lost: Vec::new(),

@@ -9,6 +9,7 @@ use crate::ids::{
     InstanceId, LineageId, VersionUid,
 };
 use crate::shard::{BlobLayout, ObjectRef, ShardHeader, ShardKey};
+use crate::space::Purpose;
 use crate::store::{CallContext, SmallShard};
 
 /// The cluster of all samples.
@@ -35,6 +36,7 @@ pub fn context(number: u64) -> CallContext {
         },
         lineage: LineageId(0x11),
         committed: CommitNumber(number * 100),
+        purpose: Purpose::Client,
     }
 }
 

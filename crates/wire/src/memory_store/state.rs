@@ -15,6 +15,7 @@ use crate::ids::{BlobId, CommitNumber, Epoch, GroupId, LineageId};
 use crate::note::{BlobNote, MAX_NOTES, NoteCursor, NotePage, NoteState};
 use crate::shard::{ShardHeader, ShardKey};
 use crate::slots::SlotTable;
+use crate::space::{DiskRoom, Purpose};
 use crate::store::{
     CallContext, ListedShard, ShardBytes, ShardEnd, ShardHandle, ShardStat, SmallShard, StoreError,
 };
@@ -51,6 +52,8 @@ pub(super) struct State {
     notes: BTreeMap<(GroupId, BlobId), BlobNote>,
     last_handle: u64,
     pub(super) capacity: u64,
+    /// What is kept from each purpose and those behind it, in their order.
+    pub(super) kept: [u64; Purpose::ALL.len()],
 }
 
 impl Default for State {
@@ -64,6 +67,7 @@ impl Default for State {
             notes: BTreeMap::new(),
             last_handle: 0,
             capacity: u64::MAX,
+            kept: Default::default(),
         }
     }
 }
@@ -140,8 +144,14 @@ impl State {
         held.map(|shard| shard.bytes.len() as u64).sum()
     }
 
-    fn reserve(&self, bytes: u64) -> Result<(), StoreError> {
-        if self.used().saturating_add(bytes) > self.capacity {
+    fn room(&self, purpose: Purpose) -> u64 {
+        let kept: u64 = self.kept[purpose as usize..].iter().sum();
+        self.capacity
+            .saturating_sub(self.used().saturating_add(kept))
+    }
+
+    fn reserve(&self, purpose: Purpose, bytes: u64) -> Result<(), StoreError> {
+        if self.room(purpose) < bytes {
             return Err(StoreError::NoSpace);
         }
         Ok(())
@@ -149,6 +159,7 @@ impl State {
 
     pub(super) fn open(
         &mut self,
+        purpose: Purpose,
         header: ShardHeader,
         announced: Option<u64>,
     ) -> Result<ShardHandle, StoreError> {
@@ -159,7 +170,7 @@ impl State {
             return Err(StoreError::Exists);
         }
         self.remove(key);
-        self.reserve(announced.unwrap_or(0))?;
+        self.reserve(purpose, announced.unwrap_or(0))?;
         let fresh = Shard {
             header,
             bytes: Vec::new(),
@@ -180,6 +191,7 @@ impl State {
 
     pub(super) fn append(
         &mut self,
+        purpose: Purpose,
         handle: ShardHandle,
         offset: u64,
         bytes: &Bytes,
@@ -200,7 +212,7 @@ impl State {
             let given = offset;
             return Err(StoreError::WrongOffset { expected, given });
         }
-        self.reserve(bytes.len() as u64)?;
+        self.reserve(purpose, bytes.len() as u64)?;
         let open = self.open.get_mut(&handle).expect("looked up above");
         open.last = Some(offset);
         let shard = self.shards.get_mut(&open.key).expect("looked up above");
@@ -235,7 +247,7 @@ impl State {
         }
     }
 
-    pub(super) fn put(&mut self, small: SmallShard) -> Result<(), StoreError> {
+    pub(super) fn put(&mut self, purpose: Purpose, small: SmallShard) -> Result<(), StoreError> {
         self.slots.check(&small.header)?;
         let key = small.header.key;
         self.check_note(key)?;
@@ -252,7 +264,7 @@ impl State {
             return whole(shard);
         }
         self.remove(key);
-        self.reserve(end.shard_len)?;
+        self.reserve(purpose, end.shard_len)?;
         let stored = Shard {
             header: small.header,
             bytes: small.bytes.to_vec(),
@@ -331,7 +343,14 @@ impl State {
             epoch: self.epoch,
             told: self.told,
             capacity_bytes: self.capacity,
-            free_bytes: self.capacity.saturating_sub(self.used()),
+            free_bytes: self.room(Purpose::Client),
+            room: DiskRoom {
+                client_bytes: self.room(Purpose::Client),
+                background_bytes: self.room(Purpose::Background),
+                checkpoint_bytes: self.room(Purpose::Checkpoint),
+                journal_bytes: 0,
+                journal_kept_bytes: 0,
+            },
             // As if each were a device of its own.
             device: identity.disk.0 as u64,
             queued: 0,

@@ -14,6 +14,7 @@ use crate::note::{
     BlobNote, MAX_NOTE_BYTES, MAX_NOTES, NoteCursor, NoteOrder, NotePage, NoteState,
 };
 use crate::shard::{BlobLayout, MAX_METADATA_BYTES, ObjectRef};
+use crate::space::Purpose;
 use crate::store::{ListedShard, MAX_BATCH, ShardStat};
 
 const DISK: &str = "000000000000000000000000000000ab";
@@ -35,6 +36,7 @@ fn max_ctx() -> CallContext {
         },
         lineage: LineageId(u128::MAX),
         committed: CommitNumber(u64::MAX),
+        purpose: Purpose::Checkpoint,
     }
 }
 

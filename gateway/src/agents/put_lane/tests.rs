@@ -1,10 +1,10 @@
 //! What gathers, what is kept apart, what is bounded.
 
 use proptest::prelude::*;
-use shardgate_wire::CommitNumber;
 use shardgate_wire::conformance::sample;
 use shardgate_wire::frame::{PREFIX_BYTES, encode_head};
 use shardgate_wire::store::MAX_PUT_BYTES;
+use shardgate_wire::{CommitNumber, Purpose};
 use tokio::sync::oneshot::Receiver;
 
 use super::*;
@@ -61,6 +61,26 @@ fn callers_of_two_epochs_do_not_share_a_message() {
         .map(|batch| blobs(&batch))
         .collect();
     assert_eq!(batches, [vec![1, 2], vec![3], vec![4]]);
+}
+
+#[test]
+fn those_who_may_take_other_space_do_not_share_a_message() {
+    let lane = lane();
+    let mut answers = vec![];
+    let purposes = [Purpose::Client, Purpose::Background, Purpose::Background];
+    for (blob, purpose) in (1..).zip(purposes) {
+        let (ctx, shard) = shard(1, blob, 10);
+        let pushed = push(&lane, (ctx.for_purpose(purpose), shard));
+        answers.push(pushed.unwrap().1);
+    }
+    let batches: Vec<_> = std::iter::from_fn(|| lane.next())
+        .map(|batch| (batch.head.ctx.purpose, blobs(&batch)))
+        .collect();
+    let wanted = [
+        (Purpose::Client, vec![1]),
+        (Purpose::Background, vec![2, 3]),
+    ];
+    assert_eq!(batches, wanted);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use shardgate_catalog::DeleteCondition;
 use shardgate_catalog::model::BlobRef;
 use shardgate_wire::memory_store::Call;
-use shardgate_wire::{ShardKey, ShardStore, StoreError};
+use shardgate_wire::{Purpose, ShardKey, ShardStore, StoreError};
 use tokio::sync::{Notify, Semaphore};
 
 use super::super::pace::Pace;
@@ -92,6 +92,21 @@ async fn on_disk(store: &Fixture, objects: &[(String, Bytes)]) -> Vec<(BlobRef, 
         }
     }
     found
+}
+
+/// Large ones too: they are opened and appended to.
+#[tokio::test(start_paused = true)]
+async fn a_slot_is_filled_with_space_that_clients_may_not_take() {
+    let (store, objects) = owing().await;
+    let lacking = on_disk(&store, &objects).await;
+    away(&store, false);
+    let disk = store.pool.disk(AWAY);
+    disk.keep_from(Purpose::Client, u64::MAX);
+    let room = store.pool.store_of(AWAY).health().await.unwrap().room;
+    assert_eq!((room.client_bytes, room.background_bytes), (0, u64::MAX));
+    job(&store, u64::MAX).pass().await.unwrap();
+    assert_eq!(owed(&store).await, 0);
+    assert!(lacking.iter().all(|(_, key)| disk.finished().contains(key)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,7 +16,7 @@ use shardgate_erasure::Scheme;
 use shardgate_wire::memory_store::{MemoryDisk, MemoryStore};
 use shardgate_wire::{
     CallContext, ClusterId, DiskId, DiskIdentity, Epoch, Generation, GroupId, InstanceId,
-    LineageId, Medium, ShardKey, ShardStore,
+    LineageId, Medium, Purpose, ShardKey, ShardStore,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -157,6 +157,7 @@ impl Disks for TestPool {
             },
             lineage: LineageId(1),
             committed: self.catalog.committed(),
+            purpose: Purpose::Client,
         }
     }
 

@@ -143,7 +143,6 @@ impl Content {
             slot.device.get_or_insert(None);
             self.taken += u64::from(!was_taken);
         }
-        self.grow(offset + len as u64);
     }
 
     /// Takes space without writing: it shows what removed files left there.

@@ -1,5 +1,7 @@
 //! All of a simulated disk, under its lock.
 
+mod loss;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
@@ -7,8 +9,8 @@ use std::path::{Component, Path, PathBuf};
 use rustix::io::Errno;
 
 use super::content::{Content, Old, SECTOR};
-use super::names::{self, Folder, Id, Place, ROOT, Rename};
-use super::random::{Mood, Random};
+use super::names::{Folder, Id, Place, ROOT, Rename};
+use super::random::Random;
 use super::{Counters, DirEntry, Faults, OpenHow, Sabotage, SpaceOf};
 
 /// Removed files whose bytes may show again.
@@ -368,7 +370,8 @@ impl State {
     pub(super) fn space(&self) -> SpaceOf {
         let total = self.faults.capacity.unwrap_or(MUCH);
         let free = total.saturating_sub(self.taken());
-        SpaceOf { total, free }
+        let files = u64::MAX;
+        SpaceOf { total, free, files }
     }
 
     fn check_space(&self, id: Id, offset: u64, len: usize) -> Result<(), Errno> {
@@ -469,75 +472,6 @@ impl State {
             self.content_mut(id).sync();
         }
         Ok(())
-    }
-
-    pub(super) fn restart(&mut self) {
-        self.boot += 1;
-        let opened: Vec<Id> = self.files.keys().copied().collect();
-        for id in opened {
-            self.files.entry(id).and_modify(|file| file.opened = 0);
-            self.forget_if_gone(id);
-        }
-    }
-
-    pub(super) fn drop_cache(&mut self) {
-        for file in self.files.values_mut() {
-            file.content.drop_cache();
-        }
-    }
-
-    pub(super) fn power_loss(&mut self, seed: u64) {
-        let mut random = Random::new(seed ^ self.seed.rotate_left(32));
-        self.boot += 1;
-        self.off = false;
-        self.faults.power_off = None;
-        let mood = Mood::choose(&mut random);
-        let files = &self.files;
-        let lives = |id: Id| files.get(&id).is_none_or(|file| file.names > 0);
-        names::lose(&mut self.folders, &self.renames, lives, mood, &mut random);
-        self.renames.clear();
-        for file in self.files.values_mut() {
-            // A clean file may still show what a failed sync dropped.
-            if file.content.is_clean() {
-                file.content.drop_cache();
-                continue;
-            }
-            let old = match self.old.len() {
-                len @ 1.. if self.old_bytes => self.old[random.below(len)].clone(),
-                _ => Old::new(),
-            };
-            file.content.lose(mood, &mut random, &old);
-        }
-        self.keep_named();
-        self.random = random;
-    }
-
-    /// Only what can be reached by a name is left.
-    fn keep_named(&mut self) {
-        let mut folders = BTreeMap::new();
-        let mut names: BTreeMap<Id, u64> = BTreeMap::new();
-        let mut to_see = vec![ROOT];
-        while let Some(id) = to_see.pop() {
-            let Some(folder) = self.folders.remove(&id) else {
-                continue;
-            };
-            for (_, id) in folder.entries() {
-                *names.entry(id).or_default() += 1;
-                to_see.push(id);
-            }
-            folders.insert(id, folder);
-        }
-        self.folders = folders;
-        for (id, file) in &mut self.files {
-            file.opened = 0;
-            file.names = names.get(id).copied().unwrap_or(0);
-        }
-        let gone = self.files.extract_if(.., |_, file| file.names == 0);
-        let gone: Vec<File> = gone.map(|(_, file)| file).collect();
-        self.old.extend(gone.iter().map(|file| file.content.old()));
-        while self.old.len() > OLD_FILES {
-            self.old.pop_front();
-        }
     }
 
     pub(super) fn files(&self) -> Vec<(PathBuf, u64)> {

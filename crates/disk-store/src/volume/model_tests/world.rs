@@ -84,6 +84,8 @@ impl Writing {
 
 pub(super) struct World {
     disk: SimDisk,
+    /// A faster disk with copies of directories, which nothing hangs on.
+    index: SimDisk,
     engine: Arc<Engine>,
     random: Random,
     salts: Arc<AtomicU64>,
@@ -108,10 +110,11 @@ fn ops(wanted: &[Wanted]) -> Vec<Op<'_>> {
         .collect()
 }
 
-fn open(disk: &SimDisk, salts: &Arc<AtomicU64>) -> Result<Engine, StoreError> {
+fn open(disk: &SimDisk, index: &SimDisk, salts: &Arc<AtomicU64>) -> Result<Engine, StoreError> {
     let salts = Arc::clone(salts);
     Engine::open(Opening {
         io: disk.io(),
+        index: Some(index.io()),
         identity: sample::identity(),
         condition: Arc::new(Condition::good(sample::identity().disk)),
         figures: figures(),
@@ -130,9 +133,11 @@ impl World {
         let disk = SimDisk::new(seed);
         disk.set_sabotage(sabotage);
         let salts = Arc::new(AtomicU64::new(seed << 16));
-        let engine = open(&disk, &salts).expect("an empty disk opens");
+        let index = SimDisk::new(seed);
+        let engine = open(&disk, &index, &salts).expect("an empty disk opens");
         Self {
             disk,
+            index,
             engine: Arc::new(engine),
             random: Random(seed),
             salts,
@@ -289,6 +294,27 @@ impl World {
     fn upkeep(&mut self) {
         let done = self.engine.upkeep();
         self.say(|| format!("upkeep: {done:?}"));
+        let copied = self.engine.copy_directory();
+        self.say(|| format!("copies: {copied:?}"));
+    }
+
+    /// The faster disk forgets, tears, turns bits around, or stays.
+    fn lose_index(&mut self) {
+        let seed = self.random.next();
+        match self.random.below(4) {
+            0 => self.index.restart(),
+            1 => self.index.power_loss(seed),
+            2 => self.index = SimDisk::new(seed),
+            _ => {
+                let files = self.index.files();
+                let files: Vec<_> = files.into_iter().filter(|(_, len)| *len > 0).collect();
+                if !files.is_empty() {
+                    let (path, len) = &files[self.random.below(files.len() as u64) as usize];
+                    let at = self.random.below(*len);
+                    self.index.flip_bit(path, at, 1);
+                }
+            }
+        }
     }
 
     fn compact(&mut self) {
@@ -370,7 +396,7 @@ impl World {
                 power_off,
                 ..Faults::default()
             });
-            let opened = open(&self.disk, &self.salts);
+            let opened = open(&self.disk, &self.index, &self.salts);
             self.say(|| {
                 format!(
                     "opened, to fail at {power_off:?}: {:?}",
@@ -386,7 +412,8 @@ impl World {
                 self.disk.restart();
             }
         }
-        let opened = open(&self.disk, &self.salts);
+        self.lose_index();
+        let opened = open(&self.disk, &self.index, &self.salts);
         self.engine = Arc::new(opened.unwrap_or_else(|error| panic!("open: {error}")));
         self.check_all();
     }

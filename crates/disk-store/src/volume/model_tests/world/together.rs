@@ -139,6 +139,7 @@ impl World {
 fn look_after(engine: &Engine, stops: bool) {
     for _ in 0..3 {
         while engine.upkeep() == Ok(true) {}
+        let _ = engine.copy_directory();
         if let Some(choice) = engine.worst() {
             let _ = engine.compact(&choice, &mut |_| !stops);
         }
