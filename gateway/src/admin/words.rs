@@ -205,8 +205,8 @@ mod tests {
             journal_kept_bytes: 0,
         };
         let text = said(Some(room));
-        let left = "full: 0 B left for client writes, 1 GiB for background copies, 2 GiB for \
-                    checkpoints, 3 GiB for the journal\n";
+        let left = "full: 0 B left for client writes, 1.0 GiB for background copies, 2.0 GiB for \
+                    checkpoints, 3.0 GiB for the journal\n";
         assert!(text.ends_with(left), "{text}");
         let client_bytes = 1 << 30;
         let spacious = Some(DiskRoom {

@@ -103,8 +103,10 @@ fn visit(spans: &[Span], reach: &[InGroup], key: InGroup, found: &mut Vec<u64>) 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use shardgate_wire::conformance::sample;
 
     use super::*;
+    use crate::volume::format::{DirectoryHead, Heading};
 
     fn ranges(of: &[(u128, u128, u8)]) -> KeyRanges {
         let mut spans: Vec<Span> = (1..)
@@ -128,6 +130,56 @@ mod tests {
     #[test]
     fn none_has_nothing() {
         assert_eq!(ranges(&[]).spanning((BlobId(1), 0)), Vec::<u64>::new());
+    }
+
+    /// `cargo test -p shardgate-disk-store --lib many_volumes -- --ignored
+    /// --nocapture` prints what a look costs with many volumes, and what asking
+    /// each of them costs.
+    #[test]
+    #[ignore = "prints times"]
+    fn many_volumes_cost_hardly_more_than_few() {
+        const LOOKS: u128 = 20_000;
+        for count in [10, 100, 1000, 10_000] {
+            let volumes: BTreeMap<u64, Volume> = (1..=count)
+                .map(|sequence| (sequence, sealed(sequence)))
+                .collect();
+            let ranges = KeyRanges::of(&volumes);
+            // Between the volumes: no volume spans any of these.
+            let keys: Vec<InGroup> = (0..LOOKS)
+                .map(|n| (BlobId((n * 7919 % u128::from(count) + 1) * 1000 + 950), 0))
+                .collect();
+            let begun = std::time::Instant::now();
+            let found: usize = keys.iter().map(|key| ranges.spanning(*key).len()).sum();
+            let by_tree = begun.elapsed() / LOOKS as u32;
+            let begun = std::time::Instant::now();
+            let each = |key: &InGroup| volumes.values().rev().filter(|v| v.spans(*key)).count();
+            let by_each: usize = keys.iter().map(each).sum();
+            let one_by_one = begun.elapsed() / LOOKS as u32;
+            println!("{count:>6} volumes: {by_tree:?} by the tree, {one_by_one:?} one by one");
+            assert_eq!((found, by_each), (0, 0));
+        }
+    }
+
+    fn sealed(sequence: u64) -> Volume {
+        let first = u128::from(sequence) * 1000;
+        Volume::sealed(DirectoryHead {
+            heading: Heading {
+                cluster: sample::CLUSTER,
+                disk: sample::identity().disk,
+                group: sample::GROUP,
+                sequence,
+                salt: 1,
+                size: 64 << 20,
+            },
+            tail: 8192,
+            extents_from: 64 << 20,
+            unknown: 0,
+            recorded: 0,
+            count: 2,
+            last: (BlobId(first + 900), 0),
+            fence: vec![BlobId(first)],
+            pages_at: 4096,
+        })
     }
 
     proptest! {

@@ -17,7 +17,7 @@ use world::World;
 use crate::io::sim::Sabotage;
 
 /// Sequences of a usual run.
-const SEQUENCES: u64 = 250;
+const SEQUENCES: u64 = 1000;
 /// Sequences that are run at once, for each processor.
 const AT_ONCE: usize = 8;
 /// Steps of a sequence.

@@ -145,9 +145,9 @@ impl State {
     }
 
     fn room(&self, purpose: Purpose) -> u64 {
-        let kept: u64 = self.kept[purpose as usize..].iter().sum();
-        self.capacity
-            .saturating_sub(self.used().saturating_add(kept))
+        let kept = self.kept[purpose as usize..].iter();
+        let taken = kept.fold(self.used(), |sum, kept| sum.saturating_add(*kept));
+        self.capacity.saturating_sub(taken)
     }
 
     fn reserve(&self, purpose: Purpose, bytes: u64) -> Result<(), StoreError> {
