@@ -77,6 +77,19 @@ async fn put_until(client: &Client, key: &str, wanted: u16) -> (u16, String) {
     }
 }
 
+/// What `status` says once it is as wanted: disks are asked now and then.
+async fn status_until(pool: &TestPool, wanted: impl Fn(&str) -> bool) -> String {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let said = pool.status_words();
+        if wanted(&said) {
+            return said;
+        }
+        assert!(Instant::now() < until, "{said}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn full_disks_refuse_clients_and_still_delete() {
     let mut mount = None;
@@ -94,10 +107,9 @@ async fn full_disks_refuse_clients_and_still_delete() {
     let (status, text) = put_until(&client, "refused", 507).await;
     assert_eq!(status, 507, "{text}");
     assert!(text.contains("InsufficientStorage"), "{text}");
-    let said = pool.status_words();
     let words = "is full: client writes are refused; background copies, checkpoints, the journal \
                  and deletes go on";
-    assert!(said.contains(words), "{said}");
+    let said = status_until(&pool, |said| said.contains(words)).await;
     assert!(said.contains("left for client writes"), "{said}");
     for number in 0..8 {
         let get = client.get(BUCKET, &format!("key-{number}")).send().await;
@@ -112,7 +124,6 @@ async fn full_disks_refuse_clients_and_still_delete() {
     std::fs::remove_file(filler).expect("space again");
     let (status, text) = put_until(&client, "taken", 200).await;
     assert_eq!(status, 200, "{text}");
-    let said = pool.status_words();
-    assert!(!said.contains("full:"), "{said}");
+    status_until(&pool, |said| !said.contains("full:")).await;
     drop(pool);
 }
