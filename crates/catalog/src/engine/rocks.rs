@@ -7,11 +7,13 @@
 
 mod checkpoint;
 mod committer;
+mod empty;
 mod options;
 #[cfg(feature = "bench")]
 mod plain;
 mod read;
 mod snapshot;
+mod sweep;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,7 +31,9 @@ use crate::keys;
 use crate::model::{ClusterRow, DiskRow, DiskState};
 use crate::row::{Damaged, decode};
 use committer::Committer;
+use empty::Empty;
 use read::Reads;
+use sweep::Sweeper;
 
 pub use options::RocksOptions;
 #[cfg(feature = "bench")]
@@ -41,11 +45,12 @@ const SNAPSHOTS: usize = 16;
 /// See the module.
 #[derive(Debug)]
 pub struct RocksEngine {
-    db: Arc<DB>,
     reads: Reads,
     committer: Committer,
     committed: Arc<AtomicU64>,
     snapshots: Arc<Semaphore>,
+    _sweeper: Sweeper,
+    db: Arc<DB>,
 }
 
 impl RocksEngine {
@@ -174,10 +179,14 @@ impl RocksStopped {
     pub fn start(self, log: impl CommitLog) -> Result<RocksEngine, EngineError> {
         let Self { db, applied } = self;
         let committed = Arc::new(AtomicU64::new(applied.number.0));
+        let empty = Arc::<Empty>::default();
+        let sweeper = Sweeper::start(db.clone(), empty.clone())?;
+        let hand = sweeper.hand();
         Ok(RocksEngine {
-            reads: Reads::new(db.clone()),
-            committer: Committer::start(db.clone(), applied, committed.clone(), log)?,
+            reads: Reads::new(db.clone(), empty.clone(), hand.clone()),
+            committer: Committer::start(db.clone(), applied, committed.clone(), log, empty, hand)?,
             snapshots: Arc::new(Semaphore::new(SNAPSHOTS)),
+            _sweeper: sweeper,
             db,
             committed,
         })

@@ -16,6 +16,8 @@ use rocksdb::{DB, WriteBatch, WriteOptions};
 use shardgate_wire::CommitNumber;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use super::empty::Empty;
+use super::sweep::{Deletions, Hand};
 use super::{engine_error, options};
 use crate::engine::evaluate::{Base, Changes, Overlay};
 use crate::engine::log::{ChainPosition, CommitLog, Record};
@@ -55,6 +57,8 @@ impl Committer {
         applied: ChainPosition,
         committed: Arc<AtomicU64>,
         log: impl CommitLog,
+        empty: Arc<Empty>,
+        sweeper: Hand,
     ) -> Result<Self, EngineError> {
         let (queue, inbox) = mpsc::channel(QUEUE);
         let mut work = Work {
@@ -62,6 +66,9 @@ impl Committer {
             applied,
             committed,
             log,
+            empty,
+            sweeper,
+            deletions: Deletions::default(),
             broken: None,
         };
         let thread = std::thread::Builder::new().name("catalog-commit".to_owned());
@@ -114,6 +121,9 @@ struct Work<L> {
     applied: ChainPosition,
     committed: Arc<AtomicU64>,
     log: L,
+    empty: Arc<Empty>,
+    sweeper: Hand,
+    deletions: Deletions,
     broken: Option<EngineError>,
 }
 
@@ -179,10 +189,18 @@ impl<L: CommitLog> Work<L> {
         }
         self.log.append(records)?;
         let mut batch = WriteBatch::default();
+        let mut places = Vec::new();
+        let mut writing = self.empty.writing();
         for (key, value) in changes {
             match value {
-                Some(value) => batch.put(key, value),
-                None => batch.delete(key),
+                Some(value) => {
+                    writing.note_put(&key);
+                    batch.put(key, value);
+                }
+                None => {
+                    batch.delete(&key);
+                    places.extend(self.deletions.note(&key).into_iter().flatten());
+                }
             }
         }
         batch.put(keys::APPLIED, last.to_bytes());
@@ -191,8 +209,12 @@ impl<L: CommitLog> Work<L> {
         options.set_sync(by_engine);
         options.disable_wal(!by_engine);
         self.db.write_opt(batch, &options).map_err(engine_error)?;
+        drop(writing);
         self.applied = last;
         self.committed.store(last.number.0, Ordering::Release);
+        for place in places {
+            self.sweeper.look(place);
+        }
         Ok(())
     }
 }

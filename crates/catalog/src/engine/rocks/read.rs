@@ -7,6 +7,8 @@ use bytes::Bytes;
 use rocksdb::{DB, DBAccess, DBRawIteratorWithThreadMode, ErrorKind, ReadOptions};
 use tokio::sync::Semaphore;
 
+use super::empty::{Empty, Passes};
+use super::sweep::{Hand, Steps};
 use super::{engine_error, options};
 use crate::engine::{EngineError, Entry, KeyRange, Scan};
 use crate::keys;
@@ -24,13 +26,17 @@ const STEPS: usize = 8;
 #[derive(Debug)]
 pub(super) struct Reads {
     db: Arc<DB>,
+    pub(super) empty: Arc<Empty>,
+    sweeper: Hand,
     cold: Arc<Semaphore>,
 }
 
 impl Reads {
-    pub(super) fn new(db: Arc<DB>) -> Self {
+    pub(super) fn new(db: Arc<DB>, empty: Arc<Empty>, sweeper: Hand) -> Self {
         Self {
             db,
+            empty,
+            sweeper,
             cold: Arc::new(Semaphore::new(COLD_READS)),
         }
     }
@@ -55,17 +61,21 @@ impl Reads {
 
     pub(super) async fn scan(&self, scan: Scan) -> Result<Vec<Entry>, EngineError> {
         if scan.limit <= SHORT_SCAN {
-            let found = scan_rows(&scan, options::cached_reads(), |options| {
-                self.db.raw_iterator_opt(options)
-            });
+            let options = options::cached_reads();
+            let found = scan_now(&self.db, &self.empty, &scan, options, |_| {});
             if let Some(found) = warm(found)? {
                 return Ok(found);
             }
         }
+        let (empty, sweeper) = (self.empty.clone(), self.sweeper.clone());
         self.blocking(move |db| {
-            scan_rows(&scan, options::reads(), |options| {
-                db.raw_iterator_opt(options)
-            })
+            let mut steps = Steps::new();
+            let stepped = |from: &[u8]| steps.stepped(from);
+            let found = scan_now(db, &empty, &scan, options::reads(), stepped)?;
+            if let Some(place) = steps.place() {
+                sweeper.look(place);
+            }
+            Ok(found)
         })
         .await
     }
@@ -114,62 +124,137 @@ fn get_many(
         .collect()
 }
 
-/// Runs a scan on the iterator that `open` makes.
+/// Runs a scan on the iterator that `open` makes, of whatever moment.
 pub(super) fn scan_rows<'d, D: DBAccess + 'd>(
     scan: &Scan,
     mut options: ReadOptions,
     open: impl FnOnce(ReadOptions) -> DBRawIteratorWithThreadMode<'d, D>,
 ) -> Result<Vec<Entry>, rocksdb::Error> {
-    assert!(
-        !(scan.reverse && scan.fold.is_some()),
-        "a fold goes forward"
-    );
     if scan.range.is_empty() || scan.limit == 0 {
         return Ok(Vec::new());
     }
     bound(&mut options, &scan.range);
-    let mut rows = open(options);
+    let rows = Rows {
+        rows: open(options),
+        passes: Passes::default(),
+    };
+    run(scan, rows, |_| {})
+}
+
+/// Runs a scan of what is there now; `stepped` is told where each step began
+/// that may have gone over deleted rows.
+pub(super) fn scan_now(
+    db: &DB,
+    empty: &Empty,
+    scan: &Scan,
+    mut options: ReadOptions,
+    stepped: impl FnMut(&[u8]),
+) -> Result<Vec<Entry>, rocksdb::Error> {
+    if scan.range.is_empty() || scan.limit == 0 {
+        return Ok(Vec::new());
+    }
+    bound(&mut options, &scan.range);
+    let before = empty.before();
+    let rows = Rows {
+        rows: db.raw_iterator_opt(options),
+        passes: before.opened(),
+    };
+    run(scan, rows, stepped)
+}
+
+fn run<D: DBAccess>(
+    scan: &Scan,
+    mut rows: Rows<'_, D>,
+    mut stepped: impl FnMut(&[u8]),
+) -> Result<Vec<Entry>, rocksdb::Error> {
+    assert!(
+        !(scan.reverse && scan.fold.is_some()),
+        "a fold goes forward"
+    );
     if scan.reverse {
-        rows.seek_to_last();
+        rows.rows.seek_to_last();
     } else {
         rows.seek(&scan.range.start);
+        stepped(&scan.range.start);
     }
     let mut entries = Vec::with_capacity(scan.limit.min(1024));
-    while let Some((key, value)) = rows.item() {
+    while let Some((key, value)) = rows.rows.item() {
         let head = scan.fold.as_ref().and_then(|fold| fold.head_len(key));
-        match head {
-            None => entries.push(Entry::Row(
-                Bytes::copy_from_slice(key),
-                Bytes::copy_from_slice(value),
-            )),
-            Some(len) => entries.push(Entry::Folded(Bytes::copy_from_slice(&key[..len]))),
-        }
+        let entry = match head {
+            None => Entry::Row(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)),
+            Some(len) => Entry::Folded(Bytes::copy_from_slice(&key[..len])),
+        };
+        entries.push(entry);
         if entries.len() == scan.limit {
             break;
         }
         match entries.last() {
+            Some(Entry::Row(..)) if scan.reverse => rows.rows.prev(),
+            Some(Entry::Row(key, _)) => {
+                rows.next();
+                stepped(key);
+            }
             Some(Entry::Folded(head)) => match keys::successor(head) {
-                Some(next) => pass(&mut rows, head, &next),
+                Some(next) => {
+                    rows.leave(head, &next);
+                    stepped(&next);
+                }
                 None => break,
             },
-            _ if scan.reverse => rows.prev(),
-            _ => rows.next(),
+            None => break,
         }
     }
-    rows.status()?;
+    rows.rows.status()?;
     Ok(entries)
 }
 
-/// Goes behind all rows that begin with `head`; `next` is the least key there.
-fn pass<D: DBAccess>(rows: &mut DBRawIteratorWithThreadMode<'_, D>, head: &[u8], next: &[u8]) {
-    for _ in 0..STEPS {
-        rows.next();
-        // At the end, or at an error, which the status tells.
-        if rows.key().is_none_or(|key| !key.starts_with(head)) {
-            return;
+/// An iterator that passes what is known to be empty. At the end, or at an
+/// error, which its status tells, it stands nowhere.
+struct Rows<'d, D: DBAccess> {
+    rows: DBRawIteratorWithThreadMode<'d, D>,
+    passes: Passes,
+}
+
+impl<D: DBAccess> Rows<'_, D> {
+    fn seek(&mut self, key: &[u8]) {
+        match self.passes.pass(key) {
+            Some(key) => self.rows.seek(key),
+            None => self.end(),
         }
     }
-    rows.seek(next);
+
+    /// Nothing lives behind here.
+    fn end(&mut self) {
+        self.rows.seek_to_last();
+        if self.rows.valid() {
+            self.rows.next();
+        }
+    }
+
+    /// Goes on from the row that it stands on.
+    fn next(&mut self) {
+        let key = match self.passes.is_empty() {
+            true => None,
+            false => self.rows.key().map(keys::after),
+        };
+        match key.as_deref().map(|key| (key, self.passes.pass(key))) {
+            Some((key, Some(to))) if to != key => self.rows.seek(to),
+            Some((_, None)) => self.end(),
+            _ => self.rows.next(),
+        }
+    }
+
+    /// Goes behind all rows that begin with `head`; `next` is the least key
+    /// there.
+    fn leave(&mut self, head: &[u8], next: &[u8]) {
+        for _ in 0..STEPS {
+            self.next();
+            if self.rows.key().is_none_or(|key| !key.starts_with(head)) {
+                return;
+            }
+        }
+        self.seek(next);
+    }
 }
 
 fn bound(options: &mut ReadOptions, range: &KeyRange) {

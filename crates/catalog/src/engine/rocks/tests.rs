@@ -89,7 +89,10 @@ async fn a_commit_is_answered_when_it_is_synced() {
     let db = Arc::new(DB::open(&options, folder.path()).unwrap());
     let committed = Arc::default();
     let start = ChainPosition::default();
-    let committer = Committer::start(db, start, committed, EngineLog).unwrap();
+    let empty = Arc::<Empty>::default();
+    let sweeper = Sweeper::start(db.clone(), empty.clone()).unwrap();
+    let hand = sweeper.hand();
+    let committer = Committer::start(db, start, committed, EngineLog, empty, hand).unwrap();
     for number in 1..=5 {
         let before = options.get_ticker_count(Ticker::WalFileSynced);
         committer.commit(put(format!("k{number}"))).await.unwrap();
