@@ -1,8 +1,11 @@
-//! Durable commits per second: the catalog's engine beside RocksDB by itself
-//! with `sync`, on the same disk and in turns.
+//! Durable commits per second: the catalog's engine over a journal on three
+//! disks, and over RocksDB's own log, beside RocksDB by itself with `sync`, on
+//! the same device and in turns.
 //!
 //! A commit is what one PUT of a blob is: two rows, four expectations.
 //! RocksDB by itself gets the two rows and expects nothing.
+
+mod journal;
 
 use std::fmt::Write as _;
 use std::io::{Error, Result};
@@ -26,7 +29,8 @@ const ROW_LENS: [usize; 2] = [110, 70];
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Folder on the disk to measure; everything is made in a folder of its
-    /// own there and removed at the end.
+    /// own there and removed at the end. The journal's three disks are folders
+    /// there too: one device does the syncs of all.
     #[arg(long, default_value = ".")]
     folder: PathBuf,
     /// Seconds of each load.
@@ -77,10 +81,11 @@ fn expected_rows() -> [(Bytes, Bytes); 2] {
     ["bucket", "group"].map(|name| (Bytes::from(name), Bytes::from(vec![7; 60])))
 }
 
-fn columns(folder: &Path) -> Result<Vec<Column>> {
+async fn columns(folder: &Path) -> Result<Vec<Column>> {
     let options = RocksOptions::default();
     let plain = PlainRocks::open(&folder.join("plain"), &options).map_err(Error::other)?;
     let engine = RocksEngine::open(&folder.join("engine"), &options).map_err(Error::other)?;
+    let journal = journal::engine(&folder.join("journal"), &options).await?;
     Ok(vec![
         Column {
             name: "RocksDB sync",
@@ -89,6 +94,10 @@ fn columns(folder: &Path) -> Result<Vec<Column>> {
         Column {
             name: "engine",
             store: Store::Engine(Arc::new(engine)),
+        },
+        Column {
+            name: "journal",
+            store: Store::Engine(Arc::new(journal)),
         },
     ])
 }
@@ -204,7 +213,7 @@ pub(crate) async fn run(args: Args, output: &Path) -> Result<()> {
     let folder = tempfile::Builder::new()
         .prefix("commits-bench-")
         .tempdir_in(&args.folder)?;
-    let columns = columns(folder.path())?;
+    let columns = columns(folder.path()).await?;
     for column in &columns {
         if let Store::Engine(engine) = &column.store {
             let held = expected_rows().map(|(key, value)| Op::Put(key, value));

@@ -12,6 +12,7 @@ mod listing;
 mod memory;
 mod report;
 mod slow;
+mod stalled;
 
 use std::path::PathBuf;
 
@@ -46,6 +47,8 @@ enum What {
     Listing(listing::Args),
     /// Many slow clients, and a fast one beside them.
     Slow(slow::Args),
+    /// PUTs while one agent after another does not answer.
+    Stalled(stalled::Args),
     /// Part of `slow`, which starts it.
     #[command(hide = true)]
     SlowLoad(slow::Load),
@@ -66,6 +69,7 @@ fn main() -> std::io::Result<()> {
         What::Checkpoint(what) => runtime.block_on(checkpoint::run(what, &args.output)),
         What::Listing(what) => runtime.block_on(listing::run(what, &args.output)),
         What::Slow(what) => runtime.block_on(slow::run(what, &args.output)),
+        What::Stalled(what) => runtime.block_on(stalled::run(what, &args.output)),
         What::SlowLoad(what) => runtime.block_on(slow::run_load(what)),
     }
 }

@@ -129,6 +129,7 @@ const DEPENDENCIES: &[(&str, &[&str])] = &[
             "shardgate-tests",
             "shardgate-catalog",
             "shardgate-disk-store",
+            "shardgate-journal",
             "shardgate-wire",
         ],
     ),
