@@ -17,6 +17,13 @@ pub const MAX_NOTE_BYTES: usize = 2048;
 /// Most notes of deleted blobs that one disk keeps: they stay in its memory.
 pub const MAX_DELETE_NOTES: usize = 1_000_000;
 
+/// Stands for no blob: such a note is about its group, or with
+/// [`NO_GROUP`] about the disk as a whole. No shard goes with it, and
+/// [`ShardStore`](crate::ShardStore)s keep the last one of each.
+pub const NO_BLOB: BlobId = BlobId(0);
+/// Stands for no group: there is never one of this number.
+pub const NO_GROUP: GroupId = GroupId(u64::MAX);
+
 /// Where a decision stands among all others of the cluster.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,

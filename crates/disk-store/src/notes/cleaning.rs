@@ -1,4 +1,5 @@
-//! Cleaning: notes of blobs that the disk has no shard of any more go.
+//! Cleaning: notes of blobs that the disk has no shard of any more go; those
+//! of no blob stay.
 //!
 //! One file at a time, the oldest first, in rounds over all files that there
 //! were when a round began. A round begins when the files have become twice
@@ -9,6 +10,7 @@ use std::path::Path;
 
 use shardgate_wire::StoreError;
 use shardgate_wire::ids::{BlobId, GroupId};
+use shardgate_wire::note::NO_BLOB;
 
 use super::{NOTES, NoteBook, Stored, file_path};
 use crate::condition::Doing;
@@ -39,6 +41,10 @@ impl NoteBook {
         blobs.dedup();
         let held = held(&blobs)?;
         let is_held = |note: &Stored| {
+            if note.blob == NO_BLOB {
+                // It is about its group, or about the disk.
+                return true;
+            }
             let at = blobs.binary_search(&(note.group, note.blob));
             at.is_ok_and(|at| held[at])
         };

@@ -190,6 +190,9 @@ fn cleaning_keeps_what_has_shards_and_bounds_the_files() {
                 let found = held.get(&BlobId((*blob).into()));
                 assert_eq!(found, Some(&note(*blob, *blob)), "seed {seed} step {step}");
             }
+            // Blob 0 is none: its note is about the group.
+            let of_group = held.get(&BlobId(0));
+            assert_eq!(of_group, Some(&note(0, 0)), "seed {seed} step {step}");
             longest = longest.max(opened.state.lock().bytes());
         }
         // 1,200 notes are some 700 KB; the 40 that count are below 40 KB.
