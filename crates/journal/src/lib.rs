@@ -26,6 +26,7 @@ pub mod map;
 #[cfg(feature = "testing")]
 pub mod memory;
 pub mod recover;
+pub mod salvage;
 mod scan;
 pub mod start;
 mod writer;

@@ -122,7 +122,7 @@ pub async fn recover(
     })
 }
 
-async fn ask_standings(
+pub(crate) async fn ask_standings(
     disks: &[Arc<dyn JournalDisk>],
     within: Duration,
 ) -> Vec<(DiskId, JournalStanding)> {
@@ -134,7 +134,7 @@ async fn ask_standings(
 }
 
 /// The disks that made the epoch durable; a majority of the map's.
-async fn raise(
+pub(crate) async fn raise(
     disks: &[Arc<dyn JournalDisk>],
     ctx: &CallContext,
     request: &Request,
@@ -162,7 +162,7 @@ async fn raise(
 }
 
 /// What lies on each disk, and which disks could be read to the end.
-async fn look_at_all(
+pub(crate) async fn look_at_all(
     disks: &[Arc<dyn JournalDisk>],
     ctx: CallContext,
     within: Duration,

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shardgate_wire::journal::{JOURNAL_PAGE, JournalDisk, JournalFile};
-use shardgate_wire::{CallContext, CommitNumber, DiskId};
+use shardgate_wire::{CallContext, CommitNumber, DiskId, LineageId};
 use tokio::time::{Instant, sleep};
 
 use crate::chain::{Position, Record};
@@ -112,6 +112,29 @@ impl Writer {
         }
     }
 
+    /// A writer that begins the journal anew: no segment names one that there
+    /// was before, and so none of these counts from the first append on.
+    pub fn anew(
+        ctx: CallContext,
+        map: &JournalMap,
+        members: Vec<Member>,
+        options: WriterOptions,
+    ) -> Self {
+        let fleet = Fleet::new(members, map, &options);
+        Self {
+            ctx,
+            map: map.clone(),
+            fleet,
+            checkpoints: options.checkpoints,
+            sequence: 0,
+            open: None,
+            acknowledged: Position::default(),
+            predecessor: None,
+            closed: Vec::new(),
+            ended: None,
+        }
+    }
+
     /// The last record that was acknowledged.
     pub fn acknowledged(&self) -> Position {
         self.acknowledged
@@ -122,6 +145,12 @@ impl Writer {
         let mut ctx = self.ctx;
         ctx.committed = self.acknowledged.number;
         ctx
+    }
+
+    /// The catalog has taken another lineage: calls and the next segments
+    /// name it. The chain goes on.
+    pub fn set_lineage(&mut self, lineage: LineageId) {
+        self.ctx.lineage = lineage;
     }
 
     /// Disks of the open segment.

@@ -8,4 +8,5 @@ mod late;
 mod losses;
 mod pool;
 mod rules;
+mod salvage;
 mod trimming;

@@ -80,8 +80,14 @@ impl Pool {
     }
 
     pub async fn find(&mut self) -> Result<Recovered, JournalError> {
+        let request = self.request();
+        recover(&self.links(), request).await
+    }
+
+    /// What the next gateway asks for.
+    pub fn request(&mut self) -> Request {
         self.instances += 1;
-        let request = Request {
+        Request {
             ctx: CallContext {
                 cluster: ClusterId(1),
                 epoch: Epoch {
@@ -97,8 +103,15 @@ impl Pool {
             from: self.from,
             begun: self.begun,
             answer_within: Duration::from_secs(5),
-        };
-        recover(&self.links(), request).await
+        }
+    }
+
+    pub fn options(&self) -> WriterOptions {
+        WriterOptions {
+            parity: self.parity,
+            lost: Lost::new(self.lost.clone()),
+            ..WriterOptions::default()
+        }
     }
 
     pub fn members(&self) -> Vec<Member> {
@@ -118,11 +131,7 @@ impl Pool {
     /// A started gateway, and what it shows.
     pub async fn start(&mut self) -> Result<(Writer, Vec<Record>), JournalError> {
         let recovered = self.find().await?;
-        let options = WriterOptions {
-            parity: self.parity,
-            lost: Lost::new(self.lost.clone()),
-            ..WriterOptions::default()
-        };
+        let options = self.options();
         let (writer, mut replay) = recovered.settle(self.members(), options).await?;
         let mut shown = Vec::new();
         while let Some(more) = replay.next().await? {
@@ -137,6 +146,25 @@ impl Pool {
             disk.lose_power();
             disk.open();
         }
+    }
+
+    /// The files of a disk, in the order in which they were begun.
+    pub fn files(&self, id: u128) -> Vec<JournalFile> {
+        let contents = self.disk(id).contents().into_iter();
+        let mut files: Vec<JournalFile> = contents.map(|(file, _)| file).collect();
+        files.sort();
+        files
+    }
+
+    pub async fn remove(&self, id: u128, file: JournalFile) {
+        let link = self.disk(id).link();
+        let ctx = CallContext {
+            cluster: ClusterId(1),
+            epoch: self.disk(id).epoch(),
+            lineage: LineageId(1),
+            committed: CommitNumber(0),
+        };
+        link.remove(&ctx, &[file]).await.unwrap();
     }
 
     /// The only file with something in it, on a disk.
