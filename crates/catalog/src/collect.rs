@@ -127,7 +127,7 @@ impl Catalog {
         }
         let rows = self.raw_rows(range, limit).await?.into_iter();
         rows.map(|(key, raw)| {
-            let (commit, index) = keys::decode_condemned(&key)?;
+            let (commit, index) = keys::decode_queued(&key)?;
             Ok((CondemnedCursor { commit, index }, raw))
         })
         .collect()

@@ -242,6 +242,9 @@ fn end_with_object(
             checksum: part.checksum.clone(),
         };
         draft.put(keys::part(uid, start), &row);
+        if let Some(blob) = &part.blob {
+            draft.note(blob);
+        }
         start += part.len;
     }
     if !stored.row.detail.is_empty() {

@@ -1,11 +1,12 @@
 //! A commit that is being put together: expectations and rows, typed.
 
 use bytes::Bytes;
-use shardgate_wire::{BucketIncarnation, VersionUid};
+use shardgate_wire::note::NO_BLOB;
+use shardgate_wire::{BucketIncarnation, GroupId, VersionUid};
 
 use crate::engine::{Commit, Expect, KeyRange, Op};
 use crate::keys::{self, space};
-use crate::model::{BlobRef, CondemnReason, CondemnedRow, Content, PartRow, VersionRow};
+use crate::model::{BlobRef, CondemnReason, CondemnedRow, Content, NoteRow, PartRow, VersionRow};
 use crate::row::{Row, encode};
 
 /// The newest version of a key with everything that names its blobs, exactly
@@ -22,6 +23,7 @@ pub(crate) struct StoredVersion {
 pub(crate) struct Draft {
     commit: Commit,
     condemned: u32,
+    notes: u32,
 }
 
 impl Draft {
@@ -82,6 +84,31 @@ impl Draft {
             value: encode(row),
         });
         self.condemned += 1;
+    }
+
+    /// Queues a blob whose slots are to be told what it is from now on.
+    pub(crate) fn note(&mut self, blob: &BlobRef) {
+        self.note_row(NoteRow {
+            group: blob.group,
+            blob: blob.blob,
+        });
+    }
+
+    /// Queues a group whose disks are to be told its record.
+    pub(crate) fn note_group(&mut self, group: GroupId) {
+        self.note_row(NoteRow {
+            group,
+            blob: NO_BLOB,
+        });
+    }
+
+    fn note_row(&mut self, row: NoteRow) {
+        self.commit.ops.push(Op::PutNumbered {
+            head: Bytes::from_static(&[space::NOTE]),
+            tail: Bytes::copy_from_slice(&self.notes.to_be_bytes()),
+            value: encode(&row),
+        });
+        self.notes += 1;
     }
 
     /// Drops the newest version of a key, its other rows and its blobs; the

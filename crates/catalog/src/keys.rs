@@ -25,6 +25,8 @@ pub(crate) mod space {
     pub(crate) const BLOB: u8 = 0x20;
     pub(crate) const CONDEMNED: u8 = 0x21;
     pub(crate) const OWED: u8 = 0x22;
+    pub(crate) const NOTE: u8 = 0x23;
+    pub(crate) const NOTED: u8 = 0x24;
     pub(crate) const GROUP: u8 = 0x30;
     pub(crate) const DISK: u8 = 0x31;
     pub(crate) const CLASS: u8 = 0x32;
@@ -41,12 +43,18 @@ pub(crate) const TERMINATOR: [u8; 2] = [0x00, 0x01];
 pub(crate) const APPLIED: &[u8] = b"\x01applied";
 /// The cluster row.
 pub(crate) const CLUSTER: &[u8] = b"\x01cluster";
+/// The lineage row.
+pub(crate) const LINEAGE: &[u8] = b"\x01lineage";
+/// There while a catalog is made anew and is not whole.
+pub(crate) const REBUILDING: &[u8] = b"\x01rebuilding";
 /// The last group id that was given out.
 pub(crate) const LAST_GROUP: &[u8] = b"\x01last-group";
 /// The last bucket incarnation that was given out.
 pub(crate) const LAST_INCARNATION: &[u8] = b"\x01last-incarnation";
 /// Low-water mark of the queue of condemned blobs.
 pub(crate) const CONDEMNED_LOW: &[u8] = b"\x01condemned-low";
+/// Low-water mark of the queue of notes.
+pub(crate) const NOTES_LOW: &[u8] = b"\x01notes-low";
 
 fn key(space: u8, capacity: usize, fill: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     let mut bytes = Vec::with_capacity(1 + capacity);
@@ -239,6 +247,19 @@ pub(crate) fn owed(group: GroupId, slot: u8) -> Bytes {
     })
 }
 
+/// `note/(commit, index)`.
+pub(crate) fn note(commit: CommitNumber, index: u32) -> Bytes {
+    key(space::NOTE, 12, |k| {
+        k.put_u64(commit.0);
+        k.put_u32(index);
+    })
+}
+
+/// `noted/(disk)`.
+pub(crate) fn noted(disk: DiskId) -> Bytes {
+    key(space::NOTED, 16, |k| k.put_u128(disk.0))
+}
+
 /// `group/(id)`.
 pub(crate) fn group(id: GroupId) -> Bytes {
     key(space::GROUP, 8, |k| k.put_u64(id.0))
@@ -320,9 +341,9 @@ pub(crate) fn decode_blob(key: &[u8]) -> Result<BlobId, Damaged> {
     Ok(BlobId::from_be_bytes(fixed(body(key, 9, WHAT)?, WHAT)?))
 }
 
-/// Commit and index in a condemned blob's key.
-pub(crate) fn decode_condemned(key: &[u8]) -> Result<(CommitNumber, u32), Damaged> {
-    const WHAT: &str = "condemned key";
+/// Commit and index in the key of a queue: of condemned blobs, or of notes.
+pub(crate) fn decode_queued(key: &[u8]) -> Result<(CommitNumber, u32), Damaged> {
+    const WHAT: &str = "queue key";
     let bytes: [u8; 12] = fixed(body(key, 1, WHAT)?, WHAT)?;
     let (commit, index) = bytes.split_at(8);
     Ok((
@@ -336,6 +357,12 @@ pub(crate) fn decode_checkpoint_file(key: &[u8]) -> Result<[u8; 32], Damaged> {
     const WHAT: &str = "checkpoint file key";
     let bytes: [u8; 48] = fixed(body(key, 1, WHAT)?, WHAT)?;
     fixed(&bytes[..32], WHAT)
+}
+
+/// The disk in a `noted` key.
+pub(crate) fn decode_noted(key: &[u8]) -> Result<DiskId, Damaged> {
+    const WHAT: &str = "noted key";
+    Ok(DiskId::from_be_bytes(fixed(body(key, 1, WHAT)?, WHAT)?))
 }
 
 /// Group and slot in an owed row's key.

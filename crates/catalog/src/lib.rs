@@ -17,12 +17,15 @@ mod draft;
 pub mod engine;
 mod error;
 mod keys;
+mod lineage;
 mod listing;
 pub mod model;
+mod notes;
 mod objects;
 mod owed;
 mod pool;
 mod publish;
+pub mod rebuild;
 mod row;
 mod turns;
 mod uploads;
@@ -35,8 +38,10 @@ pub use delete::DeleteCondition;
 #[cfg(feature = "rocksdb")]
 pub use engine::RocksOptions as CatalogOptions;
 pub use error::{CatalogError, Result};
+pub use lineage::NewLineage;
 pub use listing::{
     ListEntry, ListFrom, ListPage, ListQuery, UploadEntry, UploadsFrom, UploadsPage, UploadsQuery,
 };
+pub use notes::{NotePlace, WaitingNote, WaitingNotes};
 pub use objects::ObjectRead;
 pub use publish::{MAX_INLINE_BYTES, Publish, PublishBody, Published, WriteCondition, WrittenBlob};

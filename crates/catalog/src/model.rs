@@ -4,13 +4,16 @@
 //! and what a read of one blob needs; the rest has rows of its own, keyed by
 //! the version's [`VersionUid`].
 
+mod note;
 mod pool;
 
 use serde::{Deserialize, Serialize};
 use shardgate_wire::{BlobId, BlobLayout, BucketIncarnation, GroupId, VersionUid};
 
+pub use note::{NotePayload, NoteRow};
 pub use pool::{
-    ClassRow, ClusterRow, DiskRow, DiskState, GroupRow, GroupState, InstanceRow, OwedRow,
+    ClassRow, ClusterRow, DiskRow, DiskState, GroupRow, GroupState, Hold, HoldReason, InstanceRow,
+    LineageRow, OwedRow,
 };
 
 /// Milliseconds since 1970, as S3 shows times.

@@ -10,16 +10,30 @@ use crate::keys::{self, space};
 use crate::model::{ClassRow, DiskRow, GroupRow};
 use crate::row::{Counter, Row};
 
+/// Longest name of a class that a note has, bytes.
+pub(crate) const MAX_CLASS_BYTES: usize = 64;
 /// More rows than a pool has of any kind.
 const ALL: usize = usize::MAX;
 
 impl Catalog {
-    /// Puts a group's record, in place of exactly `expect`.
+    /// Puts a group's record, in place of exactly `expect`. Its disks are to
+    /// be told if it is new or has moved.
     ///
     /// # Errors
     /// [`CatalogError::Conflict`].
     pub async fn put_group(&self, row: &GroupRow, expect: Option<&GroupRow>) -> Result<()> {
-        self.replace(keys::group(row.id), row, expect).await?;
+        let key = keys::group(row.id);
+        let (raw, held) = self.stored::<GroupRow>(&key).await?.unzip();
+        if held.as_ref() != expect {
+            return Err(CatalogError::Conflict);
+        }
+        let mut draft = Draft::new();
+        draft.expect(key.clone(), raw);
+        draft.put(key, row);
+        if held.is_none_or(|held| held.generation != row.generation) {
+            draft.note_group(row.id);
+        }
+        self.commit(draft).await?;
         Ok(())
     }
 
@@ -106,6 +120,25 @@ impl Catalog {
             }
         }
         Err(CatalogError::Conflict)
+    }
+
+    /// The name of a class as notes have it; empty if no class has the number,
+    /// or its name is longer than [`MAX_CLASS_BYTES`].
+    pub(crate) async fn class_name(&self, number: u16) -> Result<String> {
+        let find = |rows: &[ClassRow]| {
+            let row = rows.iter().find(|row| row.number == number);
+            row.map(|row| row.name.clone())
+        };
+        let known = find(&self.inner.classes.read());
+        let name = match known {
+            Some(name) => Some(name),
+            None => {
+                let row: Option<ClassRow> = self.row(&keys::class(number)).await?;
+                row.map(|row| row.name)
+            }
+        };
+        let fits = |name: &String| name.len() <= MAX_CLASS_BYTES;
+        Ok(name.filter(fits).unwrap_or_default())
     }
 
     /// All rows of a space that a pool bounds.

@@ -251,6 +251,7 @@ impl Catalog {
         let blob_key = keys::blob(blob.group, blob.blob);
         draft.expect(blob_key.clone(), None);
         draft.put(blob_key, &BlobState::Owned(owner));
+        draft.note(blob);
         Ok(())
     }
 }

@@ -10,9 +10,10 @@ use thiserror::Error;
 
 use crate::model::{
     BlobState, BucketRow, CheckpointFileRow, ClassRow, ClusterRow, CompletedRow, CondemnedRow,
-    DetailRow, DiskRow, GroupRow, InstanceRow, OwedRow, PartRow, UploadPartRow, UploadRow,
-    VersionRow,
+    DetailRow, DiskRow, GroupRow, InstanceRow, LineageRow, NotePayload, NoteRow, OwedRow, PartRow,
+    UploadPartRow, UploadRow, VersionRow,
 };
+use crate::rebuild::RebuildingRow;
 
 /// Bytes of the catalog that are not what they should be.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -52,13 +53,17 @@ rows! {
     CheckpointFileRow = "checkpoint file row",
     CondemnedRow = "condemned row",
     OwedRow = "owed row",
+    NoteRow = "queued note",
     GroupRow = "group row",
     DiskRow = "disk row",
     ClassRow = "class row",
     InstanceRow = "instance row",
     ClusterRow = "cluster row",
+    LineageRow = "lineage row",
+    RebuildingRow = "rebuilding row",
     Counter = "counter",
     LowWater = "low-water mark",
+    NotePayload = "note",
 }
 
 /// The last number that was given out.

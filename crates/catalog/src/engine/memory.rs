@@ -20,6 +20,9 @@ type Rows = BTreeMap<Bytes, Bytes>;
 #[derive(Debug, Default)]
 pub struct MemoryEngine {
     state: Mutex<State>,
+    /// What each commit changed, as a journal would have it.
+    #[cfg(test)]
+    log: Mutex<Vec<(CommitNumber, Vec<super::Change>)>>,
 }
 
 /// Rows as of a commit. Cloning shares them until one side changes.
@@ -33,6 +36,12 @@ impl MemoryEngine {
     /// An empty one.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// What each commit changed.
+    #[cfg(test)]
+    pub(crate) fn commits(&self) -> Vec<(CommitNumber, Vec<super::Change>)> {
+        self.log.lock().clone()
     }
 
     fn state(&self) -> State {
@@ -71,6 +80,10 @@ impl Engine for MemoryEngine {
         }
         overlay.add(commit.resolve(number));
         let changes = overlay.into_changes();
+        #[cfg(test)]
+        self.log
+            .lock()
+            .push((number, changes.clone().into_iter().collect()));
         let rows = Arc::make_mut(&mut state.rows);
         for (key, value) in changes {
             match value {

@@ -113,6 +113,16 @@ impl RocksStopped {
         decoded.transpose().map_err(damaged)
     }
 
+    /// Whether it is a catalog that is being made anew and is not whole.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// The database is damaged.
+    pub fn is_being_rebuilt(&self) -> Result<bool, EngineError> {
+        let row = self.db.get_pinned(keys::REBUILDING).map_err(engine_error)?;
+        Ok(row.is_some())
+    }
+
     /// The disks that are not declared lost, as of the last commit applied.
     /// Blocks.
     ///

@@ -75,7 +75,7 @@ proptest! {
         let _ = decode_upload(&bytes);
         let _ = decode_upload_prefix(&bytes);
         let _ = decode_blob(&bytes);
-        let _ = decode_condemned(&bytes);
+        let _ = decode_queued(&bytes);
         let _ = decode_owed(&bytes);
         let _ = decode_checkpoint_file(&bytes);
     }
@@ -84,8 +84,8 @@ proptest! {
 #[test]
 fn numbered_keys_come_back_and_others_are_damaged() {
     let key = condemned(CommitNumber(258), 7);
-    assert_eq!(decode_condemned(&key), Ok((CommitNumber(258), 7)));
-    assert!(decode_condemned(&key[..12]).is_err());
+    assert_eq!(decode_queued(&key), Ok((CommitNumber(258), 7)));
+    assert!(decode_queued(&key[..12]).is_err());
     assert_eq!(decode_owed(&owed(GroupId(3), 5)), Ok((GroupId(3), 5)));
     let key = checkpoint_file(&[9; 32], BlobId(1));
     assert_eq!(decode_checkpoint_file(&key), Ok([9; 32]));

@@ -3,7 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 use shardgate_wire::{
-    AgentId, BlobId, ClusterId, DiskId, Epoch, Generation, GroupId, InstanceId, LineageId, Medium,
+    AgentId, BlobId, ClusterId, CommitNumber, DiskId, Epoch, Generation, GroupId, InstanceId,
+    LineageId, Medium,
 };
 
 use super::UnixMillis;
@@ -19,6 +20,81 @@ pub struct ClusterRow {
     pub epoch: Epoch,
     /// When it was made.
     pub created: UnixMillis,
+}
+
+/// Which history the catalog continues (PROTOCOL.md 7). There is none before
+/// the first change of lineage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LineageRow {
+    /// The one that it has, as in the [`ClusterRow`].
+    pub lineage: LineageId,
+    /// The epoch in which it was taken; 0 for the first one. Orders the
+    /// commits of different lineages.
+    pub history: u64,
+    /// Those before, the newest first, and the last commit of each that is
+    /// known of; at most [`LineageRow::KEPT`].
+    pub before: Vec<(LineageId, CommitNumber)>,
+    /// Why nothing is reclaimed, while that is so.
+    pub hold: Option<Hold>,
+}
+
+impl LineageRow {
+    /// Lineages that are remembered.
+    pub const KEPT: usize = 16;
+
+    /// A catalog that has had one lineage only.
+    pub fn first(lineage: LineageId) -> Self {
+        Self {
+            lineage,
+            history: 0,
+            before: Vec::new(),
+            hold: None,
+        }
+    }
+}
+
+/// Nothing is reclaimed until the operator has seen what that would be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Since when.
+    pub since: UnixMillis,
+    /// Why; at most [`Hold::REASONS`].
+    pub why: Vec<HoldReason>,
+}
+
+impl Hold {
+    /// Reasons that are remembered.
+    pub const REASONS: usize = 64;
+}
+
+/// Why the catalog may know less than the disks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HoldReason {
+    /// Journal disks were named lost, and what they alone had is not known.
+    JournalIncomplete,
+    /// A disk was told of more commits than the catalog has.
+    DiskKnowsMore {
+        /// Which.
+        disk: DiskId,
+        /// Up to which.
+        told: CommitNumber,
+        /// What the catalog had.
+        committed: CommitNumber,
+    },
+    /// A disk was told of a lineage that the catalog never had.
+    OtherLineage {
+        /// Which disk.
+        disk: DiskId,
+        /// Which lineage.
+        lineage: LineageId,
+    },
+    /// The catalog was rebuilt from the disks.
+    Rebuilt {
+        /// Every commit up to this one is in it.
+        vouched: CommitNumber,
+        /// The last commit that is known to have been.
+        last: CommitNumber,
+    },
 }
 
 /// Shards of a (group, slot) that blobs were acknowledged without

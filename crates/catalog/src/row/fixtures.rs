@@ -4,14 +4,14 @@
 use std::fmt::Debug;
 
 use shardgate_wire::{
-    AgentId, BlobId, BlobLayout, BucketIncarnation, ClusterId, DiskId, Epoch, Generation, GroupId,
-    InstanceId, LineageId, Medium, VersionUid,
+    AgentId, BlobId, BlobLayout, BucketIncarnation, ClusterId, CommitNumber, DiskId, Epoch,
+    Generation, GroupId, InstanceId, LineageId, Medium, VersionUid,
 };
 
 use super::*;
 use crate::model::{
     BlobRef, BlobRow, BucketState, CheckpointBlob, ChecksumAlgorithm, ChecksumKind, CondemnReason,
-    Content, DiskState, ETag, GroupState, StoredChecksum,
+    Content, DiskState, ETag, GroupState, Hold, HoldReason, StoredChecksum,
 };
 
 fn same<R: Row + PartialEq + Debug>(row: R, stored: &str) {
@@ -263,4 +263,114 @@ fn rows_of_the_pool() {
         index: 39,
     };
     same(mark, "012627");
+}
+
+#[test]
+fn rows_of_notes_and_histories() {
+    let queued = NoteRow {
+        group: GroupId(300),
+        blob: BlobId(1 << 64),
+    };
+    same(queued, "01ac0280808080808080808002");
+    let history = LineageRow {
+        lineage: LineageId(3),
+        history: 5,
+        before: vec![(LineageId(2), CommitNumber(300))],
+        hold: Some(Hold {
+            since: 2,
+            why: vec![
+                HoldReason::JournalIncomplete,
+                HoldReason::DiskKnowsMore {
+                    disk: DiskId(1),
+                    told: CommitNumber(300),
+                    committed: CommitNumber(2),
+                },
+                HoldReason::OtherLineage {
+                    disk: DiskId(1),
+                    lineage: LineageId(3),
+                },
+                HoldReason::Rebuilt {
+                    vouched: CommitNumber(7),
+                    last: CommitNumber(9),
+                },
+            ],
+        }),
+    };
+    same(history, "0103050102ac02010204000101ac0202020103030709");
+    let rebuilding = RebuildingRow {
+        lineage: LineageId(3),
+    };
+    same(rebuilding, "0103");
+}
+
+/// What disks keep: notes of format 1 are read by every later version.
+#[test]
+fn payloads_of_notes() {
+    same(NotePayload::Mark, "0103");
+    let version = NotePayload::Version {
+        incarnation: BucketIncarnation(5),
+        key: "k".to_owned(),
+        row: VersionRow {
+            uid: VersionUid(1),
+            size: 2,
+            modified: 3,
+            etag: ETag {
+                md5: [0x11; 16],
+                parts: 2,
+            },
+            class: 4,
+            content: Content::Parts(2),
+            checksum: None,
+            null: true,
+            has_detail: false,
+        },
+        class: "S".to_owned(),
+        detail: Some(DetailRow::default()),
+        part: Some(PartRow {
+            number: 1,
+            start: 0,
+            blob: None,
+            len: 2,
+            md5: [0x22; 16],
+            checksum: None,
+        }),
+        empty_last: None,
+    };
+    same(
+        version,
+        concat!(
+            "010005016b0102031111111111111111111111111111111102040202000100",
+            "0153010000000000000000010100000222222222222222222222222222222222",
+            "0000",
+        ),
+    );
+    let part = NotePayload::UploadPart {
+        incarnation: BucketIncarnation(5),
+        key: "k".to_owned(),
+        upload: UploadRow {
+            uid: VersionUid(1),
+            initiated: 2,
+            owner: "o".to_owned(),
+            class: 3,
+            detail: DetailRow::default(),
+            checksum: None,
+            group: None,
+        },
+        class: "S".to_owned(),
+        part: UploadPartRow {
+            number: 4,
+            blob: None,
+            len: 0,
+            md5: [0x22; 16],
+            checksum: None,
+            modified: 5,
+        },
+    };
+    same(
+        part,
+        concat!(
+            "010105016b0102016f03000000000000000000000153",
+            "040000222222222222222222222222222222220005",
+        ),
+    );
 }

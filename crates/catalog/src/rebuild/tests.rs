@@ -1,0 +1,802 @@
+//! A catalog is lost and made anew, from notes that disks had and from parts
+//! of its journal; what comes out is compared with what there was.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use shardgate_wire::note::NO_BLOB;
+use shardgate_wire::store::ListedShard;
+use shardgate_wire::{
+    BlobLayout, BlobNote, BucketIncarnation, DiskId, Generation, InstanceId, Medium, NoteState,
+    ObjectRef, ShardKey, VersionUid,
+};
+
+use super::*;
+use crate::complete::{CompleteFinish, CompletePart, CompleteRequest, MIN_PART_BYTES};
+use crate::delete::DeleteCondition;
+use crate::engine::log::ChainPosition;
+use crate::engine::{Change, MemoryEngine};
+use crate::model::{
+    BlobRef, Content, DetailRow, DiskRow, DiskState, ETag, GroupRow, GroupState, NotePayload,
+    UploadPartRow, UploadRow, VersionRow,
+};
+use crate::{BucketRef, Publish, PublishBody, WriteCondition, WrittenBlob};
+
+const GROUP: GroupId = GroupId(3);
+const LAYOUT: BlobLayout = BlobLayout { data: 1, parity: 2 };
+const SLOTS: usize = 3;
+
+/// A catalog, and what disks would have of it.
+struct World {
+    catalog: Catalog,
+    engine: Arc<MemoryEngine>,
+    bucket: BucketRef,
+    next: u128,
+    /// Shards that are on all three disks, and what their headers say.
+    shards: BTreeMap<BlobId, ShardHeader>,
+    notes: Vec<BlobNote>,
+    /// Up to where notes were sent.
+    told: CommitNumber,
+}
+
+fn group() -> GroupRow {
+    GroupRow {
+        id: GROUP,
+        generation: Generation(1),
+        data: 1,
+        parity: 2,
+        medium: Medium::Flash,
+        slots: (1..=SLOTS as u128).map(DiskId).collect(),
+        state: GroupState::Open,
+        narrow: false,
+        slot_bytes: 0,
+    }
+}
+
+fn detail(text: &str) -> DetailRow {
+    DetailRow {
+        content_type: Some(text.to_owned()),
+        ..DetailRow::default()
+    }
+}
+
+impl World {
+    async fn new() -> Self {
+        let engine = Arc::new(MemoryEngine::new());
+        let catalog = Catalog::new(engine.clone());
+        let cluster = ClusterRow {
+            cluster: ClusterId(1),
+            lineage: LineageId(1),
+            epoch: Epoch::default(),
+            created: 1,
+        };
+        catalog.init_cluster(&cluster).await.unwrap();
+        catalog.put_group(&group(), None).await.unwrap();
+        assert_eq!(catalog.class_number("STANDARD").await, Ok(0));
+        let row = catalog.create_bucket("photos", "me", 7).await.unwrap();
+        Self {
+            bucket: BucketRef {
+                name: "photos".to_owned(),
+                incarnation: row.incarnation,
+            },
+            catalog,
+            engine,
+            next: 100,
+            shards: BTreeMap::new(),
+            notes: Vec::new(),
+            told: CommitNumber(0),
+        }
+    }
+
+    fn write(&mut self, key: &str, (uid, part): (VersionUid, u16), detail: &DetailRow) -> BlobRef {
+        self.next += 1;
+        let blob = BlobRef {
+            group: GROUP,
+            blob: BlobId(self.next),
+            layout: LAYOUT,
+            len: 2000,
+        };
+        let header = ShardHeader {
+            cluster: ClusterId(1),
+            lineage: LineageId(1),
+            epoch: Epoch {
+                number: 1,
+                instance: InstanceId(1),
+            },
+            key: ShardKey {
+                group: GROUP,
+                blob: blob.blob,
+                index: 0,
+            },
+            slot: 0,
+            generation: Generation(1),
+            layout: LAYOUT,
+            blob_len: Some(2000),
+            object: ObjectRef {
+                bucket: self.bucket.name.clone(),
+                incarnation: self.bucket.incarnation,
+                key: key.to_owned(),
+                version: uid,
+                part,
+                metadata: postcard::to_stdvec(detail).unwrap(),
+            },
+        };
+        self.shards.insert(blob.blob, header);
+        blob
+    }
+
+    async fn put(&mut self, key: &str) -> VersionRow {
+        self.next += 1;
+        let detail = detail(&format!("text/{}", self.next));
+        let uid = VersionUid(self.next);
+        let blob = self.write(key, (uid, 0), &detail);
+        self.publish(key, uid, detail, PublishBody::Blob(written(blob)), 2000)
+            .await
+    }
+
+    async fn put_inline(&mut self, key: &str, bytes: &'static [u8]) -> VersionRow {
+        self.next += 1;
+        let (uid, body) = (
+            VersionUid(self.next),
+            PublishBody::Inline(Bytes::from_static(bytes)),
+        );
+        self.publish(key, uid, detail("inline"), body, bytes.len() as u64)
+            .await
+    }
+
+    async fn publish(
+        &self,
+        key: &str,
+        uid: VersionUid,
+        detail: DetailRow,
+        body: PublishBody,
+        size: u64,
+    ) -> VersionRow {
+        let publish = Publish {
+            bucket: self.bucket.clone(),
+            key: key.to_owned(),
+            row: VersionRow {
+                uid,
+                size,
+                modified: 5,
+                etag: ETag {
+                    md5: [uid.0 as u8; 16],
+                    parts: 0,
+                },
+                class: 0,
+                content: Content::Inline,
+                checksum: None,
+                null: true,
+                has_detail: false,
+            },
+            detail,
+            body,
+            condition: WriteCondition::None,
+        };
+        self.catalog.publish(publish).await.unwrap().row
+    }
+
+    async fn delete(&self, key: &str) {
+        let none = DeleteCondition::None;
+        let gone = self.catalog.delete_object(&self.bucket, key, none).await;
+        assert!(gone.unwrap().is_some());
+    }
+
+    async fn begin_upload(&mut self, key: &str) -> VersionUid {
+        self.next += 1;
+        let row = UploadRow {
+            uid: VersionUid(self.next),
+            initiated: 3,
+            owner: "me".to_owned(),
+            class: 0,
+            detail: detail("parts"),
+            checksum: None,
+            group: Some(GROUP),
+        };
+        self.catalog
+            .create_upload(&self.bucket, key, &row)
+            .await
+            .unwrap();
+        row.uid
+    }
+
+    async fn put_part(&mut self, key: &str, uid: VersionUid, number: u16, len: u64) -> BlobId {
+        let mut blob = self.write(key, (uid, number), &detail("parts"));
+        blob.len = len;
+        let row = UploadPartRow {
+            number,
+            blob: None,
+            len,
+            md5: [number as u8; 16],
+            checksum: None,
+            modified: 4,
+        };
+        let written = written(blob);
+        let put = self
+            .catalog
+            .put_part(&self.bucket, key, uid, row, Some(&written));
+        put.await.unwrap();
+        blob.blob
+    }
+
+    async fn complete(&self, key: &str, uid: VersionUid, numbers: &[u16]) {
+        let named = numbers.iter().map(|number| CompletePart {
+            number: *number,
+            md5: [*number as u8; 16],
+        });
+        let request = CompleteRequest {
+            bucket: self.bucket.clone(),
+            key: key.to_owned(),
+            uid,
+            parts: named.collect(),
+            condition: WriteCondition::None,
+            now: 6,
+        };
+        let finish = |_: &UploadRow, parts: &[UploadPartRow]| {
+            Ok::<_, CatalogError>(CompleteFinish {
+                etag: ETag {
+                    md5: [9; 16],
+                    parts: parts.len() as u16,
+                },
+                checksum: None,
+            })
+        };
+        self.catalog
+            .complete_upload(&request, finish)
+            .await
+            .unwrap();
+    }
+
+    /// Notes are sent up to now, as a gateway would.
+    async fn send_notes(&mut self) {
+        let order = |commit| NoteOrder { history: 0, commit };
+        let committed = self.catalog.committed();
+        let waiting = self.catalog.waiting_notes(None, 10_000).await.unwrap();
+        for row in waiting.rows {
+            if let Some(note) = self.catalog.note_of(row.group, row.blob).await.unwrap() {
+                self.notes.push(BlobNote {
+                    group: row.group,
+                    blob: row.blob,
+                    order: order(row.place.commit),
+                    state: NoteState::Published(note.encode()),
+                });
+            }
+        }
+        for condemned in self.catalog.condemned(None, 10_000).await.unwrap() {
+            self.notes.push(BlobNote {
+                group: condemned.row.group,
+                blob: condemned.row.blob,
+                order: order(condemned.cursor.commit),
+                state: NoteState::Deleted,
+            });
+        }
+        self.notes.push(BlobNote {
+            group: shardgate_wire::note::NO_GROUP,
+            blob: NO_BLOB,
+            order: order(committed),
+            state: NoteState::Published(NotePayload::Mark.encode()),
+        });
+        self.told = committed;
+    }
+
+    /// The purge had its turn, everywhere.
+    fn purge(&mut self, blob: BlobId) {
+        self.shards.remove(&blob);
+        self.notes
+            .retain(|note| note.blob != blob || note.state != NoteState::Deleted);
+    }
+
+    async fn facts(&self) -> Facts {
+        let mut facts = Facts::new(Arc::new(MemoryEngine::new()));
+        for disk in 1..=SLOTS as u128 {
+            facts.add_disk(disk_row(disk), true);
+            facts.add_told((LineageId(1), self.catalog.committed()));
+            let listed = self.shards.values().map(|header| ListedShard {
+                key: ShardKey {
+                    index: (disk - 1) as u8,
+                    ..header.key
+                },
+                disk_bytes: 1,
+                finished: true,
+            });
+            facts.add_shards(&listed.collect::<Vec<_>>()).await.unwrap();
+            facts.add_notes(DiskId(disk), &self.notes, 0).await.unwrap();
+        }
+        facts
+    }
+
+    async fn rebuild(&self, facts: &mut Facts) -> (Catalog, Rebuilt, Vec<Undecided>) {
+        let into = Catalog::in_memory();
+        let mut doubts = Vec::new();
+        let mut hear = |one: &Undecided| doubts.push(one.clone());
+        let made = rebuild(facts, self, &new(), &into, &mut hear)
+            .await
+            .unwrap();
+        (into, made, doubts)
+    }
+
+    /// All commits so far as the journal has them.
+    fn journal(&self) -> Vec<(CommitNumber, Bytes)> {
+        self.engine
+            .commits()
+            .into_iter()
+            .map(|(number, changes)| (number, payload(&changes)))
+            .collect()
+    }
+}
+
+fn payload(changes: &[Change]) -> Bytes {
+    ChainPosition::default().next(changes).payload
+}
+
+fn written(blob: BlobRef) -> WrittenBlob {
+    WrittenBlob {
+        blob,
+        generation: Generation(1),
+        owed_slots: vec![],
+        lowest_in_flight: blob.blob,
+    }
+}
+
+fn disk_row(id: u128) -> DiskRow {
+    DiskRow {
+        id: DiskId(id),
+        agent: None,
+        path: format!("disk-{id}"),
+        server: "here".to_owned(),
+        site: "here".to_owned(),
+        medium: Medium::Flash,
+        state: DiskState::Member,
+    }
+}
+
+fn new() -> NewCatalog {
+    NewCatalog {
+        cluster: ClusterId(1),
+        lineage: LineageId(2),
+        epoch: Epoch {
+            number: 8,
+            instance: InstanceId(8),
+        },
+        owner: "root".to_owned(),
+        now: 99,
+    }
+}
+
+#[async_trait]
+impl Headers for World {
+    async fn header(&self, _: GroupId, blob: BlobId) -> Option<ShardHeader> {
+        self.shards.get(&blob).cloned()
+    }
+}
+
+async fn same_object(world: &World, made: &Catalog, key: &str) {
+    let incarnation = world.bucket.incarnation;
+    let before = world.catalog.read_object(incarnation, key).await.unwrap();
+    let after = made.read_object(incarnation, key).await.unwrap();
+    assert_eq!(after, before, "{key}");
+    let before = world
+        .catalog
+        .object_with_parts(incarnation, key)
+        .await
+        .unwrap();
+    let after = made.object_with_parts(incarnation, key).await.unwrap();
+    assert_eq!(after, before, "{key}");
+    let blobs = decide::blobs_of(&after.0, &after.1);
+    for blob in blobs {
+        let state = |catalog: Catalog| async move { catalog.blob(GROUP, blob.blob).await.unwrap() };
+        assert_eq!(
+            state(made.clone()).await,
+            state(world.catalog.clone()).await
+        );
+    }
+}
+
+async fn is_absent(made: &Catalog, incarnation: BucketIncarnation, key: &str) {
+    let found = made.object(incarnation, key).await;
+    assert_eq!(found, Err(CatalogError::NoSuchKey), "{key}");
+}
+
+#[tokio::test]
+async fn from_notes_alone_every_object_of_the_pool_comes_back() {
+    let mut world = World::new().await;
+    world.put("one").await;
+    world.put("two").await;
+    let old = world.put("over").await;
+    world.put("over").await;
+    world.put("gone").await;
+    world.delete("gone").await;
+    let uid = world.begin_upload("parts").await;
+    world.put_part("parts", uid, 1, MIN_PART_BYTES).await;
+    let replaced = world.put_part("parts", uid, 2, 100).await;
+    world.put_part("parts", uid, 2, 2000).await;
+    world.put_part("parts", uid, 3, 2000).await;
+    world.complete("parts", uid, &[1, 2]).await;
+    let open = world.begin_upload("open").await;
+    world.put_part("open", open, 7, 2000).await;
+    world.put_inline("inline", b"lies in the catalog").await;
+    world.send_notes().await;
+
+    let (made, report, doubts) = world.rebuild(&mut world.facts().await).await;
+    assert_eq!(doubts, []);
+    for key in ["one", "two", "over", "parts"] {
+        same_object(&world, &made, key).await;
+    }
+    is_absent(&made, world.bucket.incarnation, "gone").await;
+    is_absent(&made, world.bucket.incarnation, "inline").await;
+    let bucket = made.bucket("photos").await.unwrap();
+    assert_eq!(bucket.incarnation, world.bucket.incarnation);
+    assert_eq!(bucket.owner, "root", "nothing tells whose it was");
+    let upload = made.upload(bucket.incarnation, "open", open).await.unwrap();
+    assert_eq!(upload.detail, detail("parts"));
+    let parts = made
+        .list_parts(bucket.incarnation, "open", open, 0, 10)
+        .await
+        .unwrap();
+    assert_eq!(parts.len(), 1);
+    // What was deleted is condemned again, and nothing else.
+    let condemned = made.condemned(None, 100).await.unwrap();
+    let condemned: Vec<BlobId> = condemned.iter().map(|one| one.row.blob).collect();
+    assert_eq!(
+        condemned.len(),
+        4,
+        "old, gone, a part replaced and one not used"
+    );
+    let Content::Blob(old) = old.content else {
+        panic!()
+    };
+    assert!(condemned.contains(&old.blob) && condemned.contains(&replaced));
+    assert_eq!(
+        (report.objects, report.uploads, report.condemned),
+        (4, 1, 4)
+    );
+    assert_eq!((report.vouched, report.last), (world.told, world.told));
+    assert_eq!(made.class_number("STANDARD").await, Ok(0));
+    assert_eq!(made.group(GROUP).await.unwrap(), Some(group()));
+    assert!(made.next_group_id().await.unwrap() > GROUP);
+    let next = made.create_bucket("next", "me", 1).await.unwrap();
+    assert!(next.incarnation > world.bucket.incarnation);
+    assert_eq!(made.owed().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_catalog_that_was_made_anew_is_held_and_of_another_lineage() {
+    let mut world = World::new().await;
+    world.put("one").await;
+    world.send_notes().await;
+    let vouched = world.told;
+    world.put("two").await;
+    let (made, report, _) = world.rebuild(&mut world.facts().await).await;
+    let lineage = made.lineage().await.unwrap().unwrap();
+    assert_eq!((lineage.lineage, lineage.history), (LineageId(2), 8));
+    assert_eq!(lineage.before, [(LineageId(1), world.catalog.committed())]);
+    let why = HoldReason::Rebuilt {
+        vouched,
+        last: world.catalog.committed(),
+    };
+    assert_eq!(lineage.hold.unwrap().why, [why]);
+    assert!(report.vouched < report.last);
+    let cluster = made.cluster().await.unwrap().unwrap();
+    assert_eq!(
+        (cluster.cluster, cluster.lineage),
+        (ClusterId(1), LineageId(2))
+    );
+    assert!(
+        made.record_epoch(Epoch {
+            number: 9,
+            instance: InstanceId(9)
+        })
+        .await
+        .is_ok()
+    );
+}
+
+#[tokio::test]
+async fn what_no_note_tells_is_listed_and_not_guessed() {
+    let mut world = World::new().await;
+    world.put("one").await;
+    world.send_notes().await;
+    // Published, and its note never came; and never published at all.
+    world.put("late").await;
+    let never = world.write("never", (VersionUid(5), 0), &DetailRow::default());
+    let (made, report, doubts) = world.rebuild(&mut world.facts().await).await;
+    same_object(&world, &made, "one").await;
+    is_absent(&made, world.bucket.incarnation, "late").await;
+    assert_eq!((doubts.len(), report.undecided), (2, 2));
+    let photo = |key: &str| Some(("photos".to_owned(), key.to_owned()));
+    assert_eq!(doubts[0].object, photo("late"));
+    assert_eq!(
+        (doubts[1].blob, doubts[1].object.clone()),
+        (never.blob, photo("never"))
+    );
+    assert!(doubts.iter().all(|one| one.doubt == Doubt::NoNote));
+    assert_eq!(
+        made.condemned(None, 10).await.unwrap(),
+        [],
+        "their shards stay"
+    );
+}
+
+#[tokio::test]
+async fn what_was_purged_does_not_come_back_by_an_old_note() {
+    let mut world = World::new().await;
+    let row = world.put("key").await;
+    world.send_notes().await;
+    world.delete("key").await;
+    world.send_notes().await;
+    let Content::Blob(blob) = row.content else {
+        panic!()
+    };
+    world.purge(blob.blob);
+    let (made, report, doubts) = world.rebuild(&mut world.facts().await).await;
+    is_absent(&made, world.bucket.incarnation, "key").await;
+    assert_eq!((report.objects, doubts.len()), (0, 0));
+}
+
+/// A disk was away during the deletion, and has its shard and an old note.
+#[tokio::test]
+async fn one_note_of_the_deletion_is_enough() {
+    let mut world = World::new().await;
+    let row = world.put("key").await;
+    world.send_notes().await;
+    let before = world.notes.clone();
+    world.delete("key").await;
+    world.send_notes().await;
+    let Content::Blob(blob) = row.content else {
+        panic!()
+    };
+    for (with, without) in [(1u128, 2u128), (2, 1)] {
+        let mut facts = Facts::new(Arc::new(MemoryEngine::new()));
+        for disk in 1..=3 {
+            facts.add_disk(disk_row(disk), true);
+        }
+        // In either order of reading.
+        let on = |disk: u128| if disk == 1 { &world.notes } else { &before };
+        facts.add_notes(DiskId(with), on(with), 0).await.unwrap();
+        facts
+            .add_notes(DiskId(without), on(without), 0)
+            .await
+            .unwrap();
+        let left = ListedShard {
+            key: ShardKey {
+                group: GROUP,
+                blob: blob.blob,
+                index: 1,
+            },
+            disk_bytes: 1,
+            finished: true,
+        };
+        facts.add_shards(&[left]).await.unwrap();
+        let (made, report, _) = world.rebuild(&mut facts).await;
+        is_absent(&made, world.bucket.incarnation, "key").await;
+        assert_eq!(report.condemned, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_whole_journal_tells_everything() {
+    let mut world = World::new().await;
+    world.put("one").await;
+    world.put_inline("inline", b"lies in the catalog").await;
+    world.put_inline("empty", b"").await;
+    world.put_inline("deleted", b"x").await;
+    world.delete("deleted").await;
+    let uid = world.begin_upload("parts").await;
+    world.put_part("parts", uid, 1, MIN_PART_BYTES).await;
+    world.put_part("parts", uid, 2, 2000).await;
+    world.complete("parts", uid, &[1, 2]).await;
+    let open = world.begin_upload("open").await;
+    world.put_part("open", open, 1, 2000).await;
+    world.put("over").await;
+    world.put_inline("over", b"by bytes").await;
+    // No note was ever sent.
+    let mut facts = world.facts().await;
+    facts.add_journal(0, world.journal()).await.unwrap();
+    facts.add_spans(&[(CommitNumber(1), world.catalog.committed())]);
+    let (made, report, doubts) = world.rebuild(&mut facts).await;
+    assert_eq!(doubts, []);
+    for key in ["one", "inline", "empty", "parts", "over"] {
+        same_object(&world, &made, key).await;
+    }
+    is_absent(&made, world.bucket.incarnation, "deleted").await;
+    assert_eq!(
+        made.bucket("photos").await,
+        world.catalog.bucket("photos").await
+    );
+    let upload = made.upload(world.bucket.incarnation, "open", open).await;
+    assert!(upload.is_ok());
+    assert_eq!(
+        report.journal,
+        [(CommitNumber(1), world.catalog.committed())]
+    );
+    assert_eq!(
+        made.condemned(None, 10).await.unwrap().len(),
+        1,
+        "what was overwritten"
+    );
+    // Blobs of which no disk had a note are to be told.
+    let waiting = made.waiting_notes(None, 100).await.unwrap().rows;
+    assert!(waiting.iter().filter(|row| row.blob != NO_BLOB).count() >= 4);
+}
+
+/// The journal ends before the notes do, or begins behind them.
+#[tokio::test]
+async fn of_journal_and_notes_the_later_commit_holds() {
+    let mut world = World::new().await;
+    world.put("a").await;
+    world.put("b").await;
+    world.put_inline("c", b"first").await;
+    world.send_notes().await;
+    let middle = world.journal().len();
+    world.put("a").await;
+    world.delete("b").await;
+    world.put("c").await;
+    let journal = world.journal();
+    // The first half of the journal, and notes of everything.
+    let mut world_told = world;
+    world_told.send_notes().await;
+    let world = world_told;
+    let mut facts = world.facts().await;
+    facts
+        .add_journal(0, journal[..middle].to_vec())
+        .await
+        .unwrap();
+    let (made, _, doubts) = world.rebuild(&mut facts).await;
+    assert_eq!(doubts, []);
+    same_object(&world, &made, "a").await;
+    same_object(&world, &made, "c").await;
+    is_absent(&made, world.bucket.incarnation, "b").await;
+    // The second half alone, and notes of the first.
+    let mut world = world;
+    world
+        .notes
+        .retain(|note| note.order.commit.0 <= middle as u64);
+    let mut facts = world.facts().await;
+    facts
+        .add_journal(0, journal[middle..].to_vec())
+        .await
+        .unwrap();
+    let (made, _, doubts) = world.rebuild(&mut facts).await;
+    assert_eq!(doubts, []);
+    same_object(&world, &made, "a").await;
+    same_object(&world, &made, "c").await;
+    is_absent(&made, world.bucket.incarnation, "b").await;
+}
+
+#[tokio::test]
+async fn of_two_lives_of_a_bucket_the_later_counts() {
+    let mut world = World::new().await;
+    world.put("old").await;
+    world.send_notes().await;
+    world.delete("old").await;
+    world.catalog.delete_bucket("photos").await.unwrap();
+    let row = world
+        .catalog
+        .create_bucket("photos", "me", 9)
+        .await
+        .unwrap();
+    let before = world.bucket.incarnation;
+    world.bucket.incarnation = row.incarnation;
+    world.put("new").await;
+    // The note of the deletion never came.
+    world.notes.retain(|note| note.state != NoteState::Deleted);
+    let condemned_before = world.notes.len();
+    let waiting = world.catalog.waiting_notes(None, 100).await.unwrap();
+    for row in waiting.rows {
+        if let Some(note) = world.catalog.note_of(row.group, row.blob).await.unwrap() {
+            world.notes.push(BlobNote {
+                group: row.group,
+                blob: row.blob,
+                order: NoteOrder {
+                    history: 0,
+                    commit: row.place.commit,
+                },
+                state: NoteState::Published(note.encode()),
+            });
+        }
+    }
+    assert!(world.notes.len() > condemned_before);
+    let (made, report, _) = world.rebuild(&mut world.facts().await).await;
+    same_object(&world, &made, "new").await;
+    is_absent(&made, before, "old").await;
+    assert_eq!(
+        made.bucket("photos").await.unwrap().incarnation,
+        row.incarnation
+    );
+    assert_eq!((report.buckets, report.condemned), (1, 1));
+}
+
+#[tokio::test]
+async fn slots_that_lack_shards_are_owed() {
+    let mut world = World::new().await;
+    let row = world.put("one").await;
+    world.send_notes().await;
+    let mut facts = Facts::new(Arc::new(MemoryEngine::new()));
+    facts.add_disk(disk_row(1), true);
+    facts.add_disk(disk_row(2), true);
+    // The third is away.
+    facts.add_disk(disk_row(3), false);
+    facts.add_notes(DiskId(1), &world.notes, 0).await.unwrap();
+    let Content::Blob(blob) = row.content else {
+        panic!()
+    };
+    let shard = |index| ListedShard {
+        key: ShardKey {
+            group: GROUP,
+            blob: blob.blob,
+            index,
+        },
+        disk_bytes: 1,
+        finished: index != 1,
+    };
+    facts.add_shards(&[shard(0), shard(1)]).await.unwrap();
+    let (made, report, _) = world.rebuild(&mut facts).await;
+    same_object(&world, &made, "one").await;
+    let owed = made.owed().await.unwrap();
+    let slots: Vec<u8> = owed.iter().map(|(_, slot, _)| *slot).collect();
+    let mut expected: Vec<u8> = [1, 2]
+        .map(|index| write::slot_of(blob.blob, index, SLOTS))
+        .to_vec();
+    expected.sort_unstable();
+    assert_eq!((slots, report.owed), (expected, 2));
+    assert!(owed.iter().all(|(_, _, row)| row.lowest == blob.blob));
+    assert_eq!(made.disk(DiskId(3)).await.unwrap(), Some(disk_row(3)));
+}
+
+#[tokio::test]
+async fn without_a_record_a_group_is_made_of_all_its_slots() {
+    let mut world = World::new().await;
+    world.put("one").await;
+    world.send_notes().await;
+    world.notes.retain(|note| note.blob != NO_BLOB);
+    for whole in [true, false] {
+        let mut facts = world.facts().await;
+        let slots = if whole { 0..3 } else { 0..2 };
+        for slot in slots {
+            let held = shardgate_wire::SlotAssignment {
+                group: GROUP,
+                slot,
+                generation: Generation(1),
+            };
+            facts.add_slots(DiskId(u128::from(slot) + 1), &[held]);
+        }
+        let (made, _, doubts) = world.rebuild(&mut facts).await;
+        let expected = GroupRow {
+            state: GroupState::Sealed,
+            ..group()
+        };
+        match whole {
+            true => {
+                assert_eq!(made.group(GROUP).await.unwrap(), Some(expected));
+                same_object(&world, &made, "one").await;
+            }
+            // Of two slots: 0+2 is no scheme.
+            false => assert_eq!(doubts[0].doubt, Doubt::NoGroup),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_half_made_catalog_says_so_from_its_first_commit_on() {
+    let world = World::new().await;
+    let engine = Arc::new(MemoryEngine::new());
+    let into = Catalog::new(engine.clone());
+    let mut facts = world.facts().await;
+    let mut hear = |_: &Undecided| {};
+    rebuild(&mut facts, &world, &new(), &into, &mut hear)
+        .await
+        .unwrap();
+    let commits = engine.commits();
+    let (first, last) = (commits.first().unwrap(), commits.last().unwrap());
+    assert_eq!(begins_rebuild(payload(&first.1)), Ok(true));
+    assert_eq!(ends_rebuild(payload(&last.1)), Ok(true));
+    let between = &commits[1..commits.len() - 1];
+    assert!(between.iter().all(|(_, changes)| {
+        let payload = payload(changes);
+        begins_rebuild(payload.clone()) == Ok(false) && ends_rebuild(payload) == Ok(false)
+    }));
+    // It is never made over rows that there are.
+    let again = rebuild(&mut facts, &world, &new(), &into, &mut hear).await;
+    assert_eq!(again, Err(CatalogError::Conflict));
+}
