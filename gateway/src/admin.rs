@@ -5,10 +5,12 @@
 //! with the token that only the owner of the gateway's folder can read, and
 //! passes the one authorisation function.
 
+mod hold;
 mod readings;
 mod token;
 mod words;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use shardgate_journal::contact::May;
 use shardgate_wire::DiskId;
 
+pub use hold::{HoldStatus, words as hold_words};
 pub use readings::readings;
 pub use token::{TOKEN_FILE, token};
 pub use words::words;
@@ -26,7 +29,7 @@ use crate::auth::{Action, Context, Decision, Principal, Resource, authorise};
 use crate::background::Jobs;
 use crate::checkpoint::{CheckpointStatus, Checkpoints};
 use crate::journal::{JournalStatus, Keeper};
-use crate::object::CatalogRoom;
+use crate::object::{CatalogRoom, NotesStanding, ObjectService, Reclaiming};
 use crate::pool::{Pool, PoolStatus};
 use crate::server::{OperatorAnswer, OperatorRequest, OperatorRoutes};
 
@@ -42,6 +45,11 @@ pub const CHECKPOINT: &str = "/admin/catalog/checkpoint";
 /// How long an answer waits for a checkpoint.
 const CHECKPOINT_WAIT: Duration = Duration::from_secs(25);
 
+/// Path of `catalog hold`.
+pub const HOLD: &str = "/admin/catalog/hold";
+/// Path of `catalog hold --end`.
+pub const END_HOLD: &str = "/admin/catalog/hold/end";
+
 /// The state of pool, journal and checkpoints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -52,6 +60,37 @@ pub struct Status {
     pub journal: JournalStatus,
     /// The checkpoints.
     pub checkpoint: CheckpointStatus,
+    /// What disks were told of blobs.
+    pub notes: NotesStatus,
+}
+
+/// Up to where disks know what became of the blobs whose shards they have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotesStatus {
+    /// The last commit.
+    pub commit: u64,
+    /// Every disk knows of all commits up to this one.
+    pub told: u64,
+    /// Disks that know less than others, and up to which commit they do.
+    pub behind: BTreeMap<String, u64>,
+    /// Disks that have no room for notes of deleted blobs.
+    pub full: Vec<String>,
+}
+
+impl From<NotesStanding> for NotesStatus {
+    fn from(standing: NotesStanding) -> Self {
+        let most = standing.told.values().max().copied().unwrap_or_default();
+        let least = standing.told.values().min().copied().unwrap_or_default();
+        let behind = standing.told.iter().filter(|(_, told)| **told < most);
+        Self {
+            commit: standing.committed.0,
+            told: least.0,
+            behind: behind
+                .map(|(disk, told)| (disk.to_string(), told.0))
+                .collect(),
+            full: standing.full.iter().map(ToString::to_string).collect(),
+        }
+    }
 }
 
 /// The routes.
@@ -61,7 +100,27 @@ pub struct Routes {
     room: CatalogRoom,
     jobs: Jobs,
     checkpoints: Checkpoints,
+    objects: ObjectService,
+    reclaiming: Reclaiming,
     operator: Principal,
+}
+
+/// What the routes act on.
+pub struct RouteParts {
+    /// The pool.
+    pub pool: Pool,
+    /// The journal's care.
+    pub keeper: Keeper,
+    /// Whether the catalog has room.
+    pub room: CatalogRoom,
+    /// The jobs that run.
+    pub jobs: Jobs,
+    /// The checkpoints.
+    pub checkpoints: Checkpoints,
+    /// The data path.
+    pub objects: ObjectService,
+    /// Whether anything may be reclaimed.
+    pub reclaiming: Reclaiming,
 }
 
 #[derive(Deserialize)]
@@ -77,15 +136,17 @@ struct Lost {
 }
 
 impl Routes {
-    /// Routes that act on `pool` for the root identity.
-    pub fn new(
-        pool: Pool,
-        keeper: Keeper,
-        room: CatalogRoom,
-        jobs: Jobs,
-        checkpoints: Checkpoints,
-        root_access_key: &str,
-    ) -> Arc<Self> {
+    /// Routes that act for the root identity.
+    pub fn new(parts: RouteParts, root_access_key: &str) -> Arc<Self> {
+        let RouteParts {
+            pool,
+            keeper,
+            room,
+            jobs,
+            checkpoints,
+            objects,
+            reclaiming,
+        } = parts;
         let operator = Principal::Root {
             access_key: root_access_key.to_owned(),
         };
@@ -95,6 +156,8 @@ impl Routes {
             room,
             jobs,
             checkpoints,
+            objects,
+            reclaiming,
             operator,
         })
     }
@@ -124,10 +187,19 @@ impl Routes {
             let why = format!("no checkpoint of the catalog could be taken: {problem}");
             status.warnings.push(why);
         }
+        status.warnings.extend(self.hold_warning().await);
+        let notes = NotesStatus::from(self.objects.notes());
+        for disk in &notes.full {
+            status.warnings.push(format!(
+                "disk {disk} has no room for notes of deleted blobs: what is deleted stays on disk \
+                 while other disks are away"
+            ));
+        }
         let status = Status {
             pool: status,
             journal: self.keeper.status(),
             checkpoint,
+            notes,
         };
         match serde_json::to_vec(&status) {
             Ok(json) => answer(StatusCode::OK, "application/json", json),
@@ -142,6 +214,42 @@ impl Routes {
             Ok(Err(why)) => refused(StatusCode::CONFLICT, format!("no checkpoint: {why}")),
             Err(_) => said("a checkpoint is being taken: `status` shows how far it is\n".into()),
         }
+    }
+
+    async fn hold_warning(&self) -> Option<String> {
+        if !self.reclaiming.is_held() {
+            return None;
+        }
+        let why = match hold::look(self.objects.catalog()).await {
+            Ok(status) => status.why.join("; "),
+            Err(error) => error.to_string(),
+        };
+        Some(format!(
+            "nothing is reclaimed until `shardgate catalog hold --end`: {why}"
+        ))
+    }
+
+    async fn hold(&self) -> OperatorAnswer {
+        let status = match hold::look(self.objects.catalog()).await {
+            Ok(status) => status,
+            Err(error) => return refused(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        };
+        match serde_json::to_vec(&status) {
+            Ok(json) => answer(StatusCode::OK, "application/json", json),
+            Err(error) => refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        }
+    }
+
+    async fn end_hold(&self) -> OperatorAnswer {
+        // Durable first: what goes then is gone whatever a restart finds.
+        if let Err(error) = self.objects.catalog().end_hold().await {
+            return refused(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+        }
+        if self.reclaiming.is_held() {
+            tracing::warn!("the operator ended the hold: what was deleted is reclaimed");
+        }
+        self.reclaiming.resume();
+        said("there is no hold any more\n".to_owned())
     }
 
     async fn replace(&self, body: &[u8]) -> OperatorAnswer {
@@ -175,6 +283,8 @@ impl OperatorRoutes for Routes {
     async fn answer(&self, request: OperatorRequest) -> Option<OperatorAnswer> {
         let action = match (&request.method, request.path.as_str()) {
             (&Method::GET, STATUS) => Action::AdminStatus,
+            (&Method::GET, HOLD) => Action::AdminStatus,
+            (&Method::POST, END_HOLD) => Action::AdminCatalog,
             (&Method::POST, REPLACE | LOST) => Action::AdminDisks,
             (&Method::POST, CHECKPOINT) => Action::AdminCatalog,
             _ => return None,
@@ -185,6 +295,8 @@ impl OperatorRoutes for Routes {
         Some(match request.path.as_str() {
             STATUS => self.status().await,
             CHECKPOINT => self.checkpoint().await,
+            HOLD => self.hold().await,
+            END_HOLD => self.end_hold().await,
             REPLACE => self.replace(&request.body).await,
             _ => self.lost(&request.body).await,
         })

@@ -7,6 +7,7 @@
 //! catalog, disks.
 
 mod folder;
+pub mod rebuild;
 mod reserve;
 mod restore;
 mod start;
@@ -15,7 +16,6 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 pub use restore::restore;
-use shardgate_catalog::Catalog;
 use shardgate_disk_store::{DirectoryMemory, DiskOptions};
 use shardgate_journal::contact::May;
 use shardgate_wire::DiskId;
@@ -36,7 +36,7 @@ use crate::config::values::{AgentUrl, LogFormat};
 use crate::config::{SchemeChoice, Settings};
 use crate::journal::Gate;
 use crate::object::settings::ObjectSettings;
-use crate::object::{CatalogRoom, ObjectParts, ObjectService};
+use crate::object::{CatalogRoom, ObjectParts, ObjectService, Reclaiming};
 use crate::pool::place::{LocalFolder, LocalFolders, Place};
 use crate::pool::{ClassSetting, Pool, SchemeSetting};
 use crate::s3::{Answers, BodyPace, Contact, S3Parts, S3Settings, ServedObjects, build_s3};
@@ -161,8 +161,10 @@ async fn run(
         keeper,
         engine,
         roots,
+        held,
         answer_from,
     } = started;
+    let reclaiming = Reclaiming::new(held);
     pool.spawn_probes(&tracker, stop.clone());
     keeper.spawn(&tracker, stop.clone());
     if let Some(answer_from) = answer_from {
@@ -172,7 +174,16 @@ async fn run(
     keeper.ask_now().await;
     let room = CatalogRoom::default();
     reserve::watch(path.clone(), room.clone(), &tracker, stop.clone());
-    let objects = object_service(&settings, &catalog, &room, &pool, &clock, &tracker, &stop);
+    let objects = ObjectService::start(ObjectParts {
+        catalog: catalog.clone(),
+        catalog_room: room.clone(),
+        disks: Arc::new(pool.clone()),
+        clock: Arc::clone(&clock),
+        reclaiming: reclaiming.clone(),
+        settings: object_settings(&settings),
+        tracker: tracker.clone(),
+        stop: stop.clone(),
+    });
     let jobs = Jobs::start(JobParts {
         catalog: catalog.clone(),
         disks: Arc::new(pool.clone()),
@@ -213,11 +224,15 @@ async fn run(
         ),
         readings: admin::readings(&pool, &keeper, &objects, &jobs, &checkpoints),
         routes: admin::Routes::new(
-            pool.clone(),
-            keeper.clone(),
-            room.clone(),
-            jobs,
-            checkpoints,
+            admin::RouteParts {
+                pool: pool.clone(),
+                keeper: keeper.clone(),
+                room: room.clone(),
+                jobs,
+                checkpoints,
+                objects: objects.clone(),
+                reclaiming,
+            },
             root.access_key(),
         ),
     };
@@ -346,30 +361,13 @@ fn class_names(pool: &Pool) -> Box<dyn Fn(u16) -> String + Send + Sync> {
     Box::new(move |number| pool.class_name(number))
 }
 
-fn object_service(
-    settings: &Settings,
-    catalog: &Catalog,
-    room: &CatalogRoom,
-    pool: &Pool,
-    clock: &Arc<dyn Clock>,
-    tracker: &TaskTracker,
-    stop: &CancellationToken,
-) -> ObjectService {
-    let settings = ObjectSettings {
+fn object_settings(settings: &Settings) -> ObjectSettings {
+    ObjectSettings {
         inline_max: settings.catalog.inline_max.0 as usize,
         memory_bytes: settings.limits.memory_budget.0,
         memory_wait: settings.limits.memory_wait.0,
         ..ObjectSettings::default()
-    };
-    ObjectService::start(ObjectParts {
-        catalog: catalog.clone(),
-        catalog_room: room.clone(),
-        disks: Arc::new(pool.clone()),
-        clock: Arc::clone(clock),
-        settings,
-        tracker: tracker.clone(),
-        stop: stop.clone(),
-    })
+    }
 }
 
 fn checkpoint_wishes(settings: &Settings) -> Wished {

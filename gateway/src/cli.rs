@@ -8,6 +8,7 @@ mod catalog;
 pub mod demo;
 pub mod operator;
 pub mod presign;
+pub mod rebuild;
 pub mod text;
 
 use std::process::ExitCode;
@@ -42,6 +43,8 @@ pub fn run() -> ExitCode {
         Command::Catalog(catalog) => match catalog.command {
             CatalogCommand::Checkpoint(gateway) => operator::checkpoint(&gateway),
             CatalogCommand::Restore(args) => catalog::run(args),
+            CatalogCommand::Hold { end, operator } => operator::hold(&operator, end),
+            CatalogCommand::Rebuild(wanted) => rebuild::run(&wanted),
         },
     };
     match outcome {

@@ -12,12 +12,15 @@ mod checkpoints;
 mod contact;
 mod find;
 mod keeper;
+pub mod lineage;
 mod log;
 pub mod looked;
+mod maps;
 pub mod own;
 mod refused;
 mod replay;
 mod report;
+pub mod seize;
 pub mod start;
 
 pub use checkpoints::{JournalDisks, JournalLength, newest_roots, read_roots};

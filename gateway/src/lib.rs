@@ -12,6 +12,7 @@ pub mod journal;
 pub mod object;
 pub mod placement;
 pub mod pool;
+pub mod rebuild;
 pub mod restore;
 pub mod s3;
 pub mod seam;

@@ -28,6 +28,7 @@ pub mod keep;
 mod lane;
 pub mod metrics;
 pub mod multipart;
+mod notes;
 mod open_reads;
 mod plan;
 pub mod ports;
@@ -36,6 +37,7 @@ mod put;
 mod quorum;
 mod reading;
 pub mod rebuild;
+mod reclaim;
 pub mod repairs;
 pub mod request;
 pub mod service;
@@ -48,6 +50,8 @@ pub use catalog_room::CatalogRoom;
 pub use error::{BodyError, ObjectError};
 pub use get::{ObjectHandle, ReadStream};
 pub use metrics::ObjectMetrics;
+pub use notes::NotesStanding;
+pub use reclaim::Reclaiming;
 pub use request::{
     BodyStream, ChecksumRequest, CompleteOutcome, CompleteRequest, ExpectedDigest, PartChoice,
     PartOutcome, PartRequest, PutOutcome, PutRequest, TrailerValue, UploadRequest,

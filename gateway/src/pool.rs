@@ -13,6 +13,7 @@ mod disks;
 mod groups;
 mod keeping;
 mod latency;
+pub mod lineage;
 mod media;
 mod members;
 mod open_set;

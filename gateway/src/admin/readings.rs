@@ -1,6 +1,6 @@
 //! What the data path and the pool know, as numbers for Prometheus.
 
-use shardgate_wire::Purpose;
+use shardgate_wire::{CommitNumber, DiskId, Purpose};
 
 use crate::background::Jobs;
 use crate::checkpoint::{CheckpointStatus, Checkpoints};
@@ -20,9 +20,11 @@ pub fn readings(
     let checkpoints = checkpoints.clone();
     let (pool, keeper) = (pool.clone(), keeper.clone());
     let (objects, jobs) = (objects.clone(), jobs.clone());
+    let noted = objects.clone();
     vec![
         Box::new(move || data_path(&objects)),
         Box::new(move || background(&jobs)),
+        Box::new(move || notes(&noted)),
         Box::new(move || disks(&pool)),
         Box::new(move || journal(&keeper)),
         Box::new(move || checkpoint(&checkpoints.status())),
@@ -83,6 +85,17 @@ fn background(jobs: &Jobs) -> Vec<Reading> {
         value: value as f64,
     }));
     numbers
+}
+
+fn notes(objects: &ObjectService) -> Vec<Reading> {
+    let standing = objects.notes();
+    let reading = |(disk, told): (&DiskId, &CommitNumber)| Reading {
+        name: "notes_behind_commits",
+        help: "Commits of which a disk does not know yet what they did to its blobs",
+        labels: vec![("disk", disk.to_string())],
+        value: standing.committed.0.saturating_sub(told.0) as f64,
+    };
+    standing.told.iter().map(reading).collect()
 }
 
 fn disks(pool: &Pool) -> Vec<Reading> {

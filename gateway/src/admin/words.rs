@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use shardgate_wire::DiskRoom;
 
-use super::Status;
+use super::{NotesStatus, Status};
 use crate::checkpoint::CheckpointStatus;
 use crate::config::ByteSize;
 use crate::journal::JournalStatus;
@@ -62,6 +62,7 @@ pub fn words(whole: &Status) -> String {
     if let Some(filling) = &status.owed.filling {
         line(&mut text, format_args!("Background: {filling}"));
     }
+    notes_lines(&mut text, &whole.notes);
     journal_lines(&mut text, &whole.journal);
     checkpoint_lines(&mut text, &whole.checkpoint);
     text
@@ -127,6 +128,19 @@ fn journal_lines(text: &mut String, journal: &JournalStatus) {
                 span.to
             ),
         );
+    }
+}
+
+fn notes_lines(text: &mut String, notes: &NotesStatus) {
+    line(
+        text,
+        format_args!(
+            "Notes: disks know what became of their blobs up to commit {} of {}",
+            notes.told, notes.commit
+        ),
+    );
+    for (disk, told) in &notes.behind {
+        line(text, format_args!("  {disk}  up to commit {told}"));
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout};
 use super::restore::options;
 use super::{StartWishes, chain, classes};
 use crate::config::Settings;
+use crate::journal::lineage::{Settling, settle};
 use crate::journal::start::{JournalStart, release, start_journal};
 use crate::journal::{Journal, Keeper, KeeperParts};
 use crate::pool::place::Place;
@@ -37,6 +38,8 @@ pub(super) struct Started {
     pub(super) engine: Arc<RocksEngine>,
     /// The checkpoints that disks name.
     pub(super) roots: Roots,
+    /// Whether nothing may be reclaimed.
+    pub(super) held: bool,
     /// Nothing is answered before.
     pub(super) answer_from: Option<Instant>,
 }
@@ -74,14 +77,34 @@ pub(super) async fn start(
     let engine = engine.map_err(|error| format!("start the catalog: {error}"))?;
     let engine = Arc::new(engine);
     let catalog = Catalog::new(Arc::clone(&engine) as Arc<dyn Engine>);
+    let lost = started.lost.all();
+    let open = started.ways.open().into_iter();
+    let settling = Settling {
+        catalog: &catalog,
+        journal: &journal,
+        disks: open.filter(|disk| !lost.contains(&disk.disk())).collect(),
+        told: &started.told,
+        complete: started.complete,
+        lost: &lost,
+        now_ms: clock.now_ms(),
+        patience: pool_settings.start_patience,
+    };
+    let (history, map) = match settle(settling, started.map).await {
+        Ok(settled) => settled,
+        Err(error) => {
+            journal.give_up();
+            return Err(chain(&error));
+        }
+    };
+    let held = history.hold.is_some();
     let start = Start {
         catalog: catalog.clone(),
         places,
         settings: pool_settings,
         clock,
         declare_lost: wishes.lost,
-        cluster: started.map.cluster,
-        lineage: started.map.lineage,
+        cluster: map.cluster,
+        history,
         epoch: journal.context().epoch,
         opened: started.opened,
         ways: started.ways,
@@ -98,7 +121,7 @@ pub(super) async fn start(
     let keeper = Keeper::new(KeeperParts {
         journal: journal.clone(),
         pool: pool.clone(),
-        map: started.map,
+        map,
         contact: started.contact,
         lost: started.lost,
     });
@@ -109,6 +132,7 @@ pub(super) async fn start(
         keeper,
         engine,
         roots: started.roots,
+        held,
         answer_from: started.answer_from,
     })
 }

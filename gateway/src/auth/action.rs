@@ -45,7 +45,7 @@ pub enum Action {
     AdminStatus,
     /// Replacing disks and declaring them lost.
     AdminDisks,
-    /// Taking checkpoints of the catalog.
+    /// Taking checkpoints of the catalog, and ending the hold on reclaiming.
     AdminCatalog,
 }
 

@@ -28,7 +28,7 @@ pub enum Command {
     Status(Operator),
     /// Tell the pool about a disk.
     Disk(Disk),
-    /// Take a checkpoint of the catalog, or restore it from the pool.
+    /// Look after the catalog: checkpoints, restore, and the last resort.
     Catalog(Catalog),
 }
 
@@ -152,6 +152,19 @@ pub enum CatalogCommand {
     /// Make the catalog anew from the newest checkpoint in the pool and the
     /// journal, on this machine. No gateway may run on the pool.
     Restore(RestoreArgs),
+    /// Show why nothing is reclaimed, and what would be; or end that.
+    Hold {
+        /// What was deleted is reclaimed from now on: after the list was seen.
+        #[arg(long)]
+        end: bool,
+        /// Which gateway.
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Make the catalog anew from what the disks of the pool and its journal
+    /// still have: the last resort, when nothing can be restored. No gateway
+    /// may run.
+    Rebuild(Rebuild),
 }
 
 /// Which pool the catalog of is restored, and how.
@@ -175,6 +188,32 @@ pub struct RestoreArgs {
     /// Do not ask.
     #[arg(long)]
     pub yes: bool,
+}
+
+/// A catalog that is made anew.
+#[derive(Debug, Arguments)]
+pub struct Rebuild {
+    /// The configuration file of the gateway.
+    #[arg(long, env = "SHARDGATE_CONFIG", conflicts_with = "data")]
+    pub config: Option<PathBuf>,
+    /// The folder of a demo pool.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Sets any value of the configuration file.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// A disk that is lost for good: it is not read, and never taken back.
+    #[arg(long = "lost", value_name = "ID")]
+    pub lost: Vec<DiskId>,
+    /// Take over from another gateway that may still run.
+    #[arg(long)]
+    pub take_over: bool,
+    /// Do it without asking.
+    #[arg(long)]
+    pub yes: bool,
+    /// Do it although the journal has everything.
+    #[arg(long)]
+    pub even_so: bool,
 }
 
 /// The environment of this process, as far as it is text.

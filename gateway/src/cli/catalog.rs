@@ -70,7 +70,7 @@ pub(super) fn run(args: RestoreArgs) -> Result<(), String> {
 }
 
 /// The settings of a demo pool whose disks are what is left of it.
-fn demo_settings(data: &Path, sets: Vec<String>) -> Result<Settings, String> {
+pub(super) fn demo_settings(data: &Path, sets: Vec<String>) -> Result<Settings, String> {
     let utf8 = data.to_str().ok_or("the data folder's path is not UTF-8")?;
     let disks = disk_folders(data).map_err(|error| format!("{utf8}: {error}"))?;
     if disks.is_empty() {

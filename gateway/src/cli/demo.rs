@@ -157,6 +157,12 @@ fn credentials(settings: &Settings, data: &Path) -> Result<(RootCredentials, Key
     }
 }
 
+/// The access key of a pool that was made here before, whatever of it is left.
+pub(super) fn access_key(settings: &Settings, data: &Path) -> Result<String, String> {
+    let (keys, _) = credentials(settings, data)?;
+    Ok(keys.access_key().to_owned())
+}
+
 /// Where the keys are written before they are whole.
 fn unfinished(path: &Path) -> PathBuf {
     path.with_extension("new")

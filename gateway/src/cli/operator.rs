@@ -109,6 +109,24 @@ pub fn checkpoint(operator: &Operator) -> Result<(), String> {
     Ok(())
 }
 
+/// Shows the hold on reclaiming, or ends it.
+pub fn hold(operator: &Operator, end: bool) -> Result<(), String> {
+    let target = operator.target()?;
+    if end {
+        println!("{}", ask(&target, "POST", admin::END_HOLD, String::new())?);
+        return Ok(());
+    }
+    let answer = ask(&target, "GET", admin::HOLD, String::new())?;
+    if operator.json {
+        println!("{answer}");
+        return Ok(());
+    }
+    let status: admin::HoldStatus = serde_json::from_str(&answer)
+        .map_err(|error| format!("the gateway's answer is not of this version: {error}"))?;
+    print!("{}", admin::hold_words(&status));
+    Ok(())
+}
+
 fn ask(target: &Target, method: &str, path: &str, body: String) -> Result<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

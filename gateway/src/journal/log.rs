@@ -11,7 +11,7 @@ use parking_lot::Mutex as SyncMutex;
 use shardgate_catalog::engine::EngineError;
 use shardgate_catalog::engine::log::{CommitLog, Record};
 use shardgate_journal::{JournalError, Position, Writer};
-use shardgate_wire::{CallContext, Epoch};
+use shardgate_wire::{CallContext, Epoch, LineageId};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
@@ -74,6 +74,20 @@ impl Journal {
         Held {
             guard: self.inner.writer.lock().await,
         }
+    }
+
+    /// The catalog has taken another lineage; returns when a segment that
+    /// names it is begun.
+    ///
+    /// # Errors
+    /// Another gateway has taken over.
+    pub(super) async fn set_lineage(&self, lineage: LineageId) -> Result<(), JournalError> {
+        let mut held = self.hold().await;
+        let writer = held.writer()?;
+        writer.set_lineage(lineage);
+        writer.begin_segment().await?;
+        *self.inner.context.lock() = writer.context();
+        Ok(())
     }
 
     /// Lets whoever waits for disks go, without an answer to what it waits

@@ -79,7 +79,7 @@ fn only(clusters: &std::collections::BTreeSet<ClusterId>) -> Option<ClusterId> {
 
 impl Starting {
     /// The newest map, of which enough journal disks answer; never a new one.
-    async fn find_map(&mut self, give_up: Instant) -> Result<Newest, JournalStartError> {
+    pub(super) async fn find_map(&mut self, give_up: Instant) -> Result<Newest, JournalStartError> {
         loop {
             self.found.look(&self.start).await;
             let found = match self.newest().await {

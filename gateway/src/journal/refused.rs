@@ -87,6 +87,11 @@ pub enum JournalStartError {
     /// The journal's.
     #[error(transparent)]
     Journal(Box<JournalError>),
+    /// A rebuild of the catalog was cut short.
+    #[error(
+        "the catalog was being rebuilt and is not whole: run `shardgate catalog rebuild` again"
+    )]
+    HalfRebuilt,
     /// The catalog's.
     #[error("catalog: {0}")]
     Engine(#[from] EngineError),

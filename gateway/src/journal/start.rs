@@ -20,7 +20,7 @@ use shardgate_journal::contact::SharedContact;
 use shardgate_journal::disks::{
     Candidate, JournalMap, Lost, MapStep, check_quorum, choose_journal,
 };
-use shardgate_journal::map::{MapDiskState, PoolMap, follow, read_maps, write_map};
+use shardgate_journal::map::{MapDiskState, PoolMap, follow, read_maps};
 use shardgate_journal::recover::{Recovered, Request};
 use shardgate_journal::start::{Before, First, WATCH, Watch, Watched, first};
 use shardgate_journal::{JournalError, Member, Position, Writer, WriterOptions, recover};
@@ -32,6 +32,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::checkpoints::{newest_roots, read_roots};
 use super::find::{Found, candidate};
+use super::lineage::Told;
+use super::maps::write_until_it_counts;
 use super::own::OwnRecord;
 pub use super::refused::JournalStartError;
 use super::refused::refused;
@@ -81,6 +83,11 @@ pub struct JournalStarted {
     pub contact: SharedContact,
     /// Disks named lost for good.
     pub lost: Lost,
+    /// What each disk was told last, before this start told it anything.
+    pub told: Told,
+    /// Whether a majority of the journal disks was read: if not, what those
+    /// that were named lost had alone is not known.
+    pub complete: bool,
     /// Nothing is answered before: another gateway may still do so.
     pub answer_from: Option<Instant>,
     /// The checkpoints that disks name.
@@ -122,11 +129,11 @@ pub(super) struct Starting {
     pub(super) start: JournalStart,
     pub(super) found: Found,
     /// The cluster, where it is not a new one.
-    begun: Option<ClusterId>,
-    own: Option<OwnRecord>,
+    pub(super) begun: Option<ClusterId>,
+    pub(super) own: Option<OwnRecord>,
     /// There from when the start begins.
     pub(super) engine: Option<RocksStopped>,
-    answer_from: Option<Instant>,
+    pub(super) answer_from: Option<Instant>,
 }
 
 /// The newest map, and whether it is known to count.
@@ -187,7 +194,7 @@ impl Starting {
     }
 
     /// Disks named lost for good, now and before.
-    fn lost(&self, map: &PoolMap) -> Vec<DiskId> {
+    pub(super) fn lost(&self, map: &PoolMap) -> Vec<DiskId> {
         let mut lost = self.start.lost.clone();
         let before = map.disks.iter().filter(|of| of.state == MapDiskState::Lost);
         lost.extend(before.map(|disk| disk.id));
@@ -284,7 +291,7 @@ impl Starting {
     }
 
     /// The most parity shards of any class in this pool.
-    fn parity(&self) -> usize {
+    pub(super) fn parity(&self) -> usize {
         let view = PoolView {
             disks: self.found.views(),
         };
@@ -295,7 +302,7 @@ impl Starting {
     }
 
     /// Waits until this gateway may raise the epoch; returns its instance.
-    async fn be_free(
+    pub(super) async fn be_free(
         &mut self,
         map: &PoolMap,
         lost: &[DiskId],
@@ -442,18 +449,9 @@ impl Starting {
         map: &PoolMap,
         lost: &[DiskId],
     ) -> Result<(), JournalStartError> {
-        let give_up = Instant::now() + self.start.settings.start_patience;
-        loop {
-            let disks = self.found.journals(lost);
-            let written = write_map(&disks, ctx, map, ANSWER).await;
-            let durable = written.map_err(JournalError::Fenced)?;
-            let enough = check_quorum(&map.journal_map(), &durable, lost);
-            match enough {
-                Ok(()) => return Ok(()),
-                Err(refusal) if Instant::now() >= give_up => return Err(refused(refusal)),
-                Err(_) => sleep(LOOK_AGAIN).await,
-            }
-        }
+        let disks = self.found.journals(lost);
+        let patience = self.start.settings.start_patience;
+        write_until_it_counts(&disks, ctx, map, lost, patience).await
     }
 
     /// Makes what was found safe, and the catalog whole.
@@ -476,9 +474,13 @@ impl Starting {
             contact: contact.clone(),
             checkpoints: roots.encode_each(),
         };
+        let complete = recovered.is_complete();
         let (mut writer, mut replay) = recovered.settle(members, options).await?;
         let engine = self.engine.take().expect("a start begins with a database");
         let engine = replay_into(&mut replay, engine).await?;
+        if engine.is_being_rebuilt()? {
+            return Err(JournalStartError::HalfRebuilt);
+        }
         let void = replay.remove_void().await;
         if void > 0 {
             tracing::info!(void, "files that are no part of the journal were removed");
@@ -493,6 +495,10 @@ impl Starting {
             map = map.settled(ctx.epoch);
             self.write_map(&ctx, &map, &lost.all()).await?;
         }
+        let told = self.found.disks.iter();
+        let told = told
+            .map(|(disk, found)| (*disk, found.health.told))
+            .collect();
         let opened = self.found.disks.into_iter();
         Ok(JournalStarted {
             engine,
@@ -502,13 +508,15 @@ impl Starting {
             ways: self.found.ways,
             contact,
             lost,
+            told,
+            complete,
             answer_from: self.answer_from,
             roots,
         })
     }
 
     /// The journal disks, those that do not answer too: they may come back.
-    async fn members(&self, map: &PoolMap) -> Vec<Member> {
+    pub(super) async fn members(&self, map: &PoolMap) -> Vec<Member> {
         let journal = map.journal_map();
         let standings = self.standings(&journal).await;
         let sizes = standings.iter().map(|(_, of, _)| of.segment_bytes);

@@ -6,6 +6,7 @@ use shardgate_catalog::CatalogOptions;
 use shardgate_catalog::checkpoint::{CheckpointRoot, ContentHash, StoredFile};
 use shardgate_catalog::engine::log::ChainPosition;
 use shardgate_catalog::model::BlobRef;
+use shardgate_journal::map::write_map;
 use shardgate_wire::memory_store::MemoryStore;
 use shardgate_wire::{BlobId, BlobLayout, DiskIdentity, GroupId};
 use tempfile::TempDir;

@@ -18,7 +18,8 @@ use shardgate_wire::store::{
     ListedShard, ShardBytes, ShardEnd, ShardHandle, ShardStat, SmallShard,
 };
 use shardgate_wire::{
-    CallContext, DiskId, GroupId, Purpose, ShardHeader, ShardKey, ShardStore, StoreError,
+    BlobId, BlobNote, CallContext, DiskId, GroupId, Purpose, ShardHeader, ShardKey, ShardStore,
+    StoreError,
 };
 use tokio::time::Instant;
 use tracing::error;
@@ -275,6 +276,30 @@ impl DiskCalls {
             self.call(to.disk, (CallKind::Write, 0), limit, listed)
         })
         .await
+    }
+
+    /// [`ShardStore::put_notes`].
+    pub async fn put_notes(&self, to: &Target, notes: &[BlobNote]) -> Result<(), StoreError> {
+        let limit = self.settings.sync_limit;
+        self.insist(to.group, limit, || async {
+            let ctx = self.disks.context();
+            let put = to.store.put_notes(&ctx, notes);
+            self.call(to.disk, (CallKind::Sync, 0), limit, put).await
+        })
+        .await
+    }
+
+    /// [`ShardStore::forget_notes`].
+    pub async fn forget_notes(
+        &self,
+        to: &Target,
+        blobs: &[(GroupId, BlobId)],
+    ) -> Result<(), StoreError> {
+        let ctx = self.disks.context();
+        let forgotten = to.store.forget_notes(&ctx, blobs);
+        let limit = self.settings.sync_limit;
+        self.call(to.disk, (CallKind::Sync, 0), limit, forgotten)
+            .await
     }
 
     /// [`ShardStore::delete`].

@@ -21,8 +21,10 @@ use super::error::ObjectError;
 use super::hedge::HedgeBudget;
 use super::in_flight::InFlight;
 use super::metrics::ObjectMetrics;
+use super::notes::Notes;
 use super::open_reads::OpenReads;
 use super::ports::{Disks, GroupView};
+use super::reclaim::Reclaiming;
 use super::repairs::RepairQueue;
 use super::settings::ObjectSettings;
 use crate::seam::Clock;
@@ -51,6 +53,8 @@ pub(super) struct Core {
     pub wide_readers: AtomicU64,
     pub in_flight: InFlight,
     pub repairs: RepairQueue,
+    pub notes: Notes,
+    pub reclaiming: Reclaiming,
     pub codecs: RwLock<HashMap<Layout, Codec>>,
 }
 

@@ -77,6 +77,10 @@ counts! {
     blobs_purged,
     /// Condemned blobs whose records are damaged, and which are left alone.
     condemned_damaged,
+    /// Notes of blobs that disks took.
+    notes_sent,
+    /// Blobs of which no note can be made, because records are damaged.
+    notes_damaged,
 }
 
 #[cfg(test)]

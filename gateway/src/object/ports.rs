@@ -120,6 +120,9 @@ pub trait Disks: Send + Sync + 'static {
     /// What every call carries.
     fn context(&self) -> CallContext;
 
+    /// Every disk of the pool that is not declared lost.
+    fn disks(&self) -> Vec<DiskId>;
+
     /// The disk itself; `None` if the pool does not have it now.
     fn store(&self, disk: DiskId) -> Option<Arc<dyn ShardStore>>;
 

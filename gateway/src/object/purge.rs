@@ -1,18 +1,21 @@
 //! Deletes the shards of condemned blobs.
 //!
 //! Owns the background task that takes from the catalog's queue. Invariants
-//! (PROTOCOL.md 7): only what a durable commit condemned is deleted, and only
-//! when no open read is older than that commit; a row leaves the queue when
-//! every disk of its slots has answered that the shard is gone, or is
+//! (PROTOCOL.md 7 and 9): only what a durable commit condemned is deleted, and
+//! only when no open read is older than that commit; a shard goes only from a
+//! disk that has the note of its blob's deletion. A row leaves the queue when
+//! every disk of its slots has answered that the shard is gone and then, when
+//! no write can be under way any more, that it dropped its note; or is
 //! declared lost. What a disk that is away keeps is asked for again later;
 //! what a damaged record names is not known and stays, beside all others.
+
+mod settling;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use shardgate_catalog::model::BlobRef;
 use shardgate_catalog::{Condemned, CondemnedCursor};
 use shardgate_wire::store::MAX_BATCH;
 use shardgate_wire::{DiskId, ShardKey};
@@ -22,7 +25,9 @@ use tracing::{debug, error, warn};
 use super::calls::Target;
 use super::core::Core;
 use super::error::ObjectError;
+use super::notes::{Knows, blob_of, may_delete};
 use super::ports::layout_of;
+use settling::Settling;
 
 /// Blobs that are taken from the queue at once.
 const AT_ONCE: usize = 500;
@@ -41,6 +46,8 @@ struct Progress {
     retry_at: Option<Instant>,
     /// Damaged records that were met.
     damaged: BTreeSet<CondemnedCursor>,
+    /// Nothing is left of these, and their notes stay for a while.
+    settling: Settling,
 }
 
 impl Progress {
@@ -85,18 +92,25 @@ pub(super) async fn run(core: Arc<Core>) {
 
 /// Takes all that may be purged now.
 async fn pass(core: &Core, progress: &mut Progress) -> Result<(), ObjectError> {
+    if core.reclaiming.is_held() {
+        return Ok(());
+    }
     if progress.retry_at.is_some_and(|at| at <= Instant::now()) {
         progress.after = None;
         progress.retry_at = None;
     }
-    while !core.stop.is_cancelled() {
+    settling::end(core, &mut progress.settling).await?;
+    while !core.stop.is_cancelled() && !progress.settling.is_full() {
         let page = core.catalog.condemned_page(progress.after, AT_ONCE).await?;
         let Some(last) = page.last() else {
             return Ok(());
         };
         let held_back = page.rows.iter().map(|row| row.cursor);
+        // One that no disk was told of yet is told soon.
         let held_back = held_back
-            .filter(|cursor| !core.open_reads.allow_purge(cursor.commit))
+            .filter(|cursor| {
+                !core.open_reads.allow_purge(cursor.commit) || !core.notes.are_out(*cursor)
+            })
             .min();
         let may_go = |cursor: &CondemnedCursor| held_back.is_none_or(|first| *cursor < first);
         let damaged = page.damaged.iter().filter(|(cursor, _)| may_go(cursor));
@@ -104,7 +118,9 @@ async fn pass(core: &Core, progress: &mut Progress) -> Result<(), ObjectError> {
             progress.leave(core, *cursor, why);
         }
         let rows = page.rows.iter().copied();
-        let rows: Vec<_> = rows.filter(|row| may_go(&row.cursor)).collect();
+        let rows: Vec<_> = rows
+            .filter(|row| may_go(&row.cursor) && !progress.settling.holds(row.cursor))
+            .collect();
         let Deleted { gone, damaged } = delete(core, &rows).await?;
         for (cursor, why) in &damaged {
             progress.leave(core, *cursor, why);
@@ -114,8 +130,8 @@ async fn pass(core: &Core, progress: &mut Progress) -> Result<(), ObjectError> {
             progress.retry_at.get_or_insert(Instant::now() + RETRY);
         }
         if !gone.is_empty() {
-            core.catalog.purged(&gone).await?;
             debug!(blobs = gone.len(), "purged");
+            progress.settling.begin(gone, Instant::now());
         }
         if held_back.is_some() {
             progress.after = rows.last().map(|row| row.cursor).max(progress.after);
@@ -130,33 +146,38 @@ async fn pass(core: &Core, progress: &mut Progress) -> Result<(), ObjectError> {
 /// What to delete, by disk.
 type ByDisk = BTreeMap<DiskId, (Option<Target>, Vec<ShardKey>)>;
 
-/// Adds the shards of a blob; gives the disks that they lie on.
+/// Adds the shards of a blob that may go now; gives the disks that its shards
+/// lie on, or `None` where some may not go yet.
 async fn shards_of(
     core: &Core,
     condemned: &Condemned,
     by_disk: &mut ByDisk,
-) -> Result<BTreeSet<DiskId>, ObjectError> {
-    let row = &condemned.row;
-    let blob = BlobRef {
-        group: row.group,
-        blob: row.blob,
-        layout: row.layout,
-        len: 0,
-    };
-    let group = core.disks.group(row.group).await?;
-    let mut disks = BTreeSet::new();
+) -> Result<Option<BTreeSet<DiskId>>, ObjectError> {
+    let blob = blob_of(&condemned.row);
+    let group = core.disks.group(blob.group).await?;
+    let mut shards: Vec<(u8, DiskId, Option<Target>)> = Vec::new();
     for shard in 0..layout_of(&blob)?.shards() {
         let slot = group.slot(&blob, shard);
         let disk = group.row.slots[usize::from(slot)];
-        if core.disks.is_lost_for_good(disk) {
-            continue;
+        if !core.disks.is_lost_for_good(disk) {
+            shards.push((shard, disk, core.target(&group, slot)));
         }
-        disks.insert(disk);
+    }
+    let knows = |(_, disk, target): &(u8, DiskId, Option<Target>)| {
+        let (told, full) = core.notes.knows(*disk, condemned.cursor);
+        let there = target.is_some();
+        Knows { told, full, there }
+    };
+    let may = may_delete(&shards.iter().map(knows).collect::<Vec<_>>());
+    let all = may.iter().all(|may| *may);
+    let disks = shards.iter().map(|(_, disk, _)| *disk).collect();
+    let going = shards.into_iter().zip(may).filter(|(_, may)| *may);
+    for ((shard, disk, target), _) in going {
         let entry = by_disk.entry(disk);
-        let (_, keys) = entry.or_insert_with(|| (core.target(&group, slot), Vec::new()));
+        let (_, keys) = entry.or_insert_with(|| (target, Vec::new()));
         keys.push(group.key(&blob, shard));
     }
-    Ok(disks)
+    Ok(all.then_some(disks))
 }
 
 /// Deletes the shards of these blobs.
@@ -166,7 +187,8 @@ async fn delete(core: &Core, rows: &[Condemned]) -> Result<Deleted, ObjectError>
     let mut damaged = Vec::new();
     for row in rows {
         match shards_of(core, row, &mut by_disk).await {
-            Ok(disks) => disks_of.push((row, disks)),
+            Ok(Some(disks)) => disks_of.push((row, disks)),
+            Ok(None) => {}
             Err(ObjectError::Damaged { why }) => damaged.push((row.cursor, why)),
             Err(error) => return Err(error),
         }

@@ -20,7 +20,9 @@ use super::commit::detached;
 use super::core::Core;
 use super::error::ObjectError;
 use super::metrics::ObjectMetrics;
+use super::notes::NotesStanding;
 use super::ports::Disks;
+use super::reclaim::Reclaiming;
 use super::repairs::RepairQueue;
 use super::settings::{MOST_INLINE, ObjectSettings};
 use crate::seam::Clock;
@@ -38,6 +40,8 @@ pub struct ObjectParts {
     pub clock: Arc<dyn Clock>,
     /// Whether the metadata have room for more.
     pub catalog_room: CatalogRoom,
+    /// Whether anything may be reclaimed.
+    pub reclaiming: Reclaiming,
     /// The figures.
     pub settings: ObjectSettings,
     /// Every task of the object path is one of its.
@@ -81,8 +85,12 @@ impl ObjectService {
             wide_readers: Default::default(),
             in_flight: Default::default(),
             repairs: Default::default(),
+            notes: Default::default(),
+            reclaiming: parts.reclaiming,
             codecs: Default::default(),
         });
+        let notes = super::notes::run(Arc::clone(&core));
+        core.tracker.spawn(notes);
         let purge = super::purge::run(Arc::clone(&core));
         core.tracker.spawn(purge);
         let forget = super::forget::run(Arc::clone(&core));
@@ -103,6 +111,11 @@ impl ObjectService {
     /// Shards that reads found missing or corrupt.
     pub fn repairs(&self) -> &RepairQueue {
         &self.core.repairs
+    }
+
+    /// Up to where disks know what became of their blobs.
+    pub fn notes(&self) -> NotesStanding {
+        self.core.notes.standing(self.core.catalog.committed())
     }
 
     /// Bytes of the memory budget that are held, and all of it.

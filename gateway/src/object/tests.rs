@@ -6,6 +6,7 @@ pub(crate) mod fixture;
 mod keep;
 mod memory;
 mod multipart;
+mod notes;
 mod purge;
 mod reads;
 mod writes;

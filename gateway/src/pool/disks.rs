@@ -22,6 +22,12 @@ impl Disks for Pool {
         Pool::context(self)
     }
 
+    fn disks(&self) -> Vec<DiskId> {
+        let members = self.members();
+        let here = members.iter().filter(|member| !member.is_lost_for_good());
+        here.map(|member| member.id()).collect()
+    }
+
     fn store(&self, disk: DiskId) -> Option<Arc<dyn ShardStore>> {
         self.member(disk)?.store()
     }

@@ -14,10 +14,13 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::lineage::conflict;
 use super::members::Member;
-use super::place::{FoundState, Place, Survey};
+use super::place::{FoundState, Place, Survey, health_of};
 use super::standing::Standing;
+use super::start::{NOT_USED, not_used};
 use super::state::Pool;
+use super::ways::DiskWays;
 
 /// How long looking for disks waits for those that it found to be open.
 const OPEN_WAIT: Duration = Duration::from_secs(5);
@@ -136,6 +139,18 @@ impl Pool {
         })
     }
 
+    /// Refuses a disk that comes back knowing more than the catalog: a new
+    /// lineage is taken by a start alone.
+    async fn check_knows_no_more(&self, ways: DiskWays) -> Result<DiskWays, String> {
+        let health = health_of(&*ways.shards, self.inner.settings.probe_timeout).await;
+        let health = health.map_err(|error| error.to_string())?;
+        let (history, committed) = (&self.inner.history, self.inner.catalog.committed());
+        match conflict(history, committed, ways.shards.disk(), health.told) {
+            None => Ok(ways),
+            Some(reason) => Err(not_used(&reason)),
+        }
+    }
+
     /// Looks for disks that are not there, at every place: they may have come
     /// back, or have been put elsewhere.
     pub(crate) async fn look_for_missing(&self) {
@@ -217,6 +232,10 @@ impl Back {
         let pool = &self.pool;
         let disk = self.identity.disk;
         let opened = self.place.open(&self.folder, &self.identity).await;
+        let opened = match opened {
+            Ok(ways) => pool.check_knows_no_more(ways).await,
+            Err(why) => Err(why),
+        };
         let _changing = pool.inner.changing.lock().await;
         // The operator may have declared it lost meanwhile.
         if !self.member.is_lost_for_good() {
@@ -246,7 +265,10 @@ impl Drop for Back {
 }
 
 /// Whether there is no way to the disk, or none that works until it is opened
-/// anew.
+/// anew, which may help.
 fn is_missing(member: &Member) -> bool {
-    member.store().is_none() || matches!(member.standing(), Standing::Lost { .. })
+    match member.standing() {
+        Standing::Lost { why } => !why.ends_with(NOT_USED),
+        _ => member.store().is_none(),
+    }
 }

@@ -4,8 +4,8 @@
 //! epoch and the catalog is whole: look, decide ([`mod@plan`]), open what is
 //! known, have the disks accept the epoch, and only then make new disks of
 //! blank folders. Invariants: no disk is used before it accepted the epoch
-//! (PROTOCOL.md 1); a catalog that is older than its disks starts nothing
-//! (PROTOCOL.md 7).
+//! (PROTOCOL.md 1); a disk that knows more than the catalog is not used under
+//! a lineage that it does not know of (PROTOCOL.md 7).
 
 pub mod plan;
 
@@ -14,12 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use shardgate_catalog::model::{ClusterRow, DiskRow, DiskState};
+use shardgate_catalog::model::{ClusterRow, DiskRow, DiskState, HoldReason, LineageRow};
 use shardgate_catalog::{Catalog, CatalogError};
 use shardgate_journal::disks::Lost;
-use shardgate_wire::{CallContext, ClusterId, DiskHealth, DiskId, Epoch, LineageId, Purpose};
+use shardgate_wire::{CallContext, ClusterId, DiskHealth, DiskId, Epoch, Purpose};
 use thiserror::Error;
 
+use super::lineage::{conflict, in_words};
 use super::place::{FoundState, Place, Survey, health_of};
 use super::report::DECLARED_LOST;
 use super::state::{Opened, Pool, PoolParts, PoolSettings};
@@ -41,8 +42,9 @@ pub struct Start {
     pub declare_lost: Vec<DiskId>,
     /// The cluster, whose new catalog is empty.
     pub cluster: ClusterId,
-    /// The catalog's history.
-    pub lineage: LineageId,
+    /// The history that the catalog continues. Disks of another one that the
+    /// journal's half of the start saw have led to a new lineage.
+    pub history: LineageRow,
     /// The epoch that was raised on the journal disks.
     pub epoch: Epoch,
     /// Disks that are open already.
@@ -59,27 +61,6 @@ pub enum StartError {
     /// The catalog is of another cluster than the disks.
     #[error("the catalog is of cluster {0}, the disks are not")]
     OtherCluster(ClusterId),
-    /// A disk was told of commits that this catalog does not have.
-    #[error(
-        "disk {disk} was told of commit {told} and the catalog ends at {committed}: this is an \
-         older copy of the catalog, or another one; restore the newest"
-    )]
-    OlderCatalog {
-        /// The disk.
-        disk: DiskId,
-        /// What it was told.
-        told: u64,
-        /// What the catalog has.
-        committed: u64,
-    },
-    /// A disk is of another history of the catalog.
-    #[error("disk {disk} belongs to another history of the catalog ({lineage})")]
-    OtherLineage {
-        /// The disk.
-        disk: DiskId,
-        /// The history it was told.
-        lineage: LineageId,
-    },
     /// Another gateway starts, or runs.
     #[error("another gateway took over while this one started (epoch {0})")]
     TakenOver(u64),
@@ -140,11 +121,7 @@ pub async fn start_at(start: Start) -> Result<Pool, StartError> {
     };
     opening.open_known(&plan).await;
     opening.open_strays(&plan).await;
-    check_told(
-        catalog,
-        &cluster,
-        opening.open.iter().chain(&opening.strays),
-    )?;
+    opening.leave_those_that_know_more();
     let epoch = start.epoch;
     catalog.record_epoch(epoch).await?;
     let ctx = CallContext {
@@ -156,7 +133,7 @@ pub async fn start_at(start: Start) -> Result<Pool, StartError> {
     };
     opening.raise(&ctx).await?;
     opening.join(&plan, &ctx).await?;
-    opening.build(&rows, &cluster, epoch).await
+    opening.build(&rows, epoch).await
 }
 
 /// Looks at every place; again for a while where places that do not answer
@@ -226,42 +203,13 @@ async fn declare_lost(catalog: &Catalog, disks: &[DiskId]) -> Result<(), StartEr
 async fn init(start: &Start) -> Result<ClusterRow, CatalogError> {
     let row = ClusterRow {
         cluster: start.cluster,
-        lineage: start.lineage,
+        lineage: start.history.lineage,
         epoch: Epoch::default(),
         created: start.clock.now_ms(),
     };
     start.catalog.init_cluster(&row).await?;
     tracing::info!(cluster = %row.cluster, "new cluster");
     Ok(row)
-}
-
-/// Refuses a catalog that is older than a disk, or of another history.
-fn check_told<'a>(
-    catalog: &Catalog,
-    cluster: &ClusterRow,
-    disks: impl Iterator<Item = &'a OpenDisk>,
-) -> Result<(), StartError> {
-    let committed = catalog.committed().0;
-    for disk in disks {
-        let (lineage, told) = disk.health.told;
-        if told.0 == 0 {
-            continue;
-        }
-        if lineage != cluster.lineage {
-            return Err(StartError::OtherLineage {
-                disk: disk.row.id,
-                lineage,
-            });
-        }
-        if told.0 > committed {
-            return Err(StartError::OlderCatalog {
-                disk: disk.row.id,
-                told: told.0,
-                committed,
-            });
-        }
-    }
-    Ok(())
 }
 
 struct Opening<'a> {
@@ -350,6 +298,32 @@ impl Opening<'_> {
         }
     }
 
+    /// Leaves out disks that know of commits that the catalog does not have:
+    /// they came too late for a new lineage to be taken, which the next start
+    /// does.
+    fn leave_those_that_know_more(&mut self) {
+        let (history, committed) = (&self.start.history, self.start.catalog.committed());
+        let reason = |disk: &OpenDisk| conflict(history, committed, disk.row.id, disk.health.told);
+        let (known, strays) = (
+            std::mem::take(&mut self.open),
+            std::mem::take(&mut self.strays),
+        );
+        for disk in known {
+            match reason(&disk) {
+                None => self.open.push(disk),
+                Some(reason) => self.missing.push((disk.row, not_used(&reason))),
+            }
+        }
+        for disk in strays {
+            match reason(&disk) {
+                None => self.strays.push(disk),
+                Some(reason) => {
+                    tracing::error!(disk = %disk.row.id, why = not_used(&reason), "not taken in");
+                }
+            }
+        }
+    }
+
     /// Has the known disks accept the epoch. One that does not is asked again
     /// when it is probed; of the journal disks enough have accepted it.
     async fn raise(&mut self, ctx: &CallContext) -> Result<(), StartError> {
@@ -410,12 +384,7 @@ impl Opening<'_> {
         Ok(())
     }
 
-    async fn build(
-        self,
-        rows: &[DiskRow],
-        cluster: &ClusterRow,
-        epoch: Epoch,
-    ) -> Result<Pool, StartError> {
+    async fn build(self, rows: &[DiskRow], epoch: Epoch) -> Result<Pool, StartError> {
         let mut disks: Vec<Opened> = Vec::new();
         disks.extend(
             self.open
@@ -430,7 +399,7 @@ impl Opening<'_> {
             settings: self.start.settings.clone(),
             clock: Arc::clone(&self.start.clock),
             cluster: self.cluster,
-            lineage: cluster.lineage,
+            history: self.start.history.clone(),
             epoch,
             disks,
             places: self.start.places.clone(),
@@ -442,6 +411,14 @@ impl Opening<'_> {
         Ok(pool)
     }
 }
+
+/// Why a disk that knows more than the catalog is not used.
+pub(crate) fn not_used(reason: &HoldReason) -> String {
+    format!("{}: {NOT_USED}", in_words(reason))
+}
+
+/// Ends the words about such a disk.
+pub(crate) const NOT_USED: &str = "not used until the gateway starts anew";
 
 /// Why a folder did not join.
 pub(crate) enum JoinError {

@@ -222,7 +222,7 @@ async fn of_a_disk_and_its_copy_none_is_taken_back() {
 }
 
 #[tokio::test]
-async fn an_older_catalog_is_refused() {
+async fn a_disk_that_knows_more_than_the_catalog_is_not_used() {
     let test = TestPool::new(&[3]).await;
     let ctx = CallContext {
         committed: shardgate_wire::CommitNumber(test.catalog.committed().0 + 50),
@@ -235,8 +235,20 @@ async fn an_older_catalog_is_refused() {
         generation: shardgate_wire::Generation(1),
     };
     store.assign(&ctx, &[slot]).await.unwrap();
-    let error = test.restart().await.err().unwrap();
-    assert!(matches!(error, StartError::OlderCatalog { .. }), "{error}");
+    let pool = test.restart().await.unwrap();
+    let standing = pool.member(store.disk()).unwrap().standing();
+    let Standing::Lost { why } = &standing else {
+        panic!("{standing:?}");
+    };
+    assert!(why.contains("the catalog had"), "{why}");
+    // It is not taken back while the pool runs, either.
+    pool.look_for_missing().await;
+    assert!(pool.store(store.disk()).is_none());
+    assert_eq!(
+        store.health().await.unwrap().told,
+        (ctx.lineage, ctx.committed),
+        "nor told of anything"
+    );
 }
 
 #[tokio::test]

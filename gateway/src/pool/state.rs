@@ -8,13 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use shardgate_catalog::model::{DiskRow, DiskState, GroupRow, GroupState};
+use shardgate_catalog::model::{DiskRow, DiskState, GroupRow, GroupState, LineageRow};
 use shardgate_catalog::{Catalog, CatalogError};
 use shardgate_erasure::Scheme;
 use shardgate_journal::disks::Lost;
 use shardgate_wire::{
-    CallContext, ClusterId, DiskId, Epoch, GroupId, LineageId, Medium, Purpose, ShardStore,
-    StoreError,
+    CallContext, ClusterId, DiskId, Epoch, GroupId, Medium, Purpose, ShardStore, StoreError,
 };
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
@@ -81,8 +80,8 @@ pub struct PoolParts {
     pub clock: Arc<dyn Clock>,
     /// The cluster.
     pub cluster: ClusterId,
-    /// The catalog's history.
-    pub lineage: LineageId,
+    /// The history that the catalog continues.
+    pub history: LineageRow,
     /// This gateway's epoch, which a majority of the disks has accepted.
     pub epoch: Epoch,
     /// Every disk of the catalog.
@@ -109,7 +108,7 @@ pub(crate) struct Inner {
     pub settings: PoolSettings,
     pub clock: Arc<dyn Clock>,
     pub cluster: ClusterId,
-    pub lineage: LineageId,
+    pub history: LineageRow,
     pub epoch: Epoch,
     pub places: Vec<Arc<dyn Place>>,
     pub ways: JournalWays,
@@ -153,7 +152,7 @@ impl Pool {
                 settings: parts.settings,
                 clock: parts.clock,
                 cluster: parts.cluster,
-                lineage: parts.lineage,
+                history: parts.history,
                 epoch: parts.epoch,
                 places: parts.places,
                 ways: parts.ways,
@@ -187,7 +186,7 @@ impl Pool {
         CallContext {
             cluster: self.inner.cluster,
             epoch: self.inner.epoch,
-            lineage: self.inner.lineage,
+            lineage: self.inner.history.lineage,
             committed: self.inner.catalog.committed(),
             purpose: Purpose::Client,
         }

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use shardgate_catalog::Catalog;
+use shardgate_catalog::model::LineageRow;
 use shardgate_journal::disks::Lost;
 use shardgate_journal::memory::{MemoryDisk as JournalMemory, MemoryLink};
 use shardgate_wire::journal::{
@@ -345,9 +346,10 @@ async fn start_over(
         Some(row) => (row.cluster, row.lineage),
         None => (ClusterId::random(), LineageId::random()),
     };
+    let history = catalog.lineage().await.expect("the catalog is in memory");
     start_at(Start {
         cluster,
-        lineage,
+        history: history.unwrap_or_else(|| LineageRow::first(lineage)),
         // As the journal's half of a start would have raised it.
         epoch: Epoch {
             number: row.map_or(0, |row| row.epoch.number) + 1,

@@ -33,6 +33,7 @@ struct TestDisk {
     server: u16,
     living: bool,
     gone: bool,
+    lost: bool,
 }
 
 /// Disks in memory behind the port of the object path.
@@ -59,6 +60,7 @@ impl TestPool {
                 server: *server,
                 living: true,
                 gone: false,
+                lost: false,
             };
             (disk, disk_of_test)
         };
@@ -90,6 +92,13 @@ impl TestPool {
         let mut disks = self.disks.lock();
         let disk = disks.get_mut(&DiskId(1 + index as u128)).unwrap();
         (disk.gone, disk.living) = (gone, !gone);
+    }
+
+    /// The operator declares a disk lost for good.
+    pub fn declare_lost(&self, index: usize) {
+        self.set_gone(index, true);
+        let mut disks = self.disks.lock();
+        disks.get_mut(&DiskId(1 + index as u128)).unwrap().lost = true;
     }
 
     /// All disks take writes again.
@@ -161,6 +170,12 @@ impl Disks for TestPool {
         }
     }
 
+    fn disks(&self) -> Vec<DiskId> {
+        let disks = self.disks.lock();
+        let here = disks.iter().filter(|(_, disk)| !disk.lost);
+        here.map(|(id, _)| *id).collect()
+    }
+
     fn store(&self, disk: DiskId) -> Option<Arc<dyn ShardStore>> {
         let disks = self.disks.lock();
         let disk = disks.get(&disk).filter(|disk| !disk.gone)?;
@@ -171,8 +186,8 @@ impl Disks for TestPool {
         self.disks.lock().get(&disk).is_some_and(|disk| disk.living)
     }
 
-    fn is_lost_for_good(&self, _: DiskId) -> bool {
-        false
+    fn is_lost_for_good(&self, disk: DiskId) -> bool {
+        self.disks.lock().get(&disk).is_none_or(|disk| disk.lost)
     }
 
     fn report(&self, disk: DiskId, report: CallReport<'_>) {
@@ -296,6 +311,7 @@ pub struct Fixture {
     pub stop: CancellationToken,
     pub clock: SetClock,
     pub catalog_room: CatalogRoom,
+    pub reclaiming: Reclaiming,
     /// Under the catalog.
     pub engine: Arc<dyn Engine>,
 }
@@ -312,12 +328,14 @@ pub async fn fixture_with(scheme: &str, servers: &[u16], settings: ObjectSetting
     let row = catalog.create_bucket("b", "owner", 1).await.unwrap();
     let stop = CancellationToken::new();
     let catalog_room = CatalogRoom::default();
+    let reclaiming = Reclaiming::default();
     let clock = SetClock::at(1_700_000_000_000);
     let service = ObjectService::start(ObjectParts {
         catalog,
         catalog_room: catalog_room.clone(),
         disks: pool.clone(),
         clock: Arc::new(clock.clone()),
+        reclaiming: reclaiming.clone(),
         settings,
         tracker: TaskTracker::new(),
         stop: stop.clone(),
@@ -332,6 +350,7 @@ pub async fn fixture_with(scheme: &str, servers: &[u16], settings: ObjectSetting
         stop,
         clock,
         catalog_room,
+        reclaiming,
         engine,
     }
 }
@@ -407,6 +426,23 @@ impl Fixture {
     pub async fn flip(&self, blob: &BlobRef, shard: u8, offset: u64) {
         let (disk, key) = self.shard(blob, shard).await;
         assert!(self.pool.disk(disk).flip(key, offset));
+    }
+
+    /// Ends the service and starts another over the same catalog and disks.
+    pub async fn restart(&mut self) {
+        self.stop.cancel();
+        assert!(self.service.drain(Duration::from_secs(60)).await);
+        self.stop = CancellationToken::new();
+        self.service = ObjectService::start(ObjectParts {
+            catalog: Catalog::new(self.engine.clone()),
+            catalog_room: self.catalog_room.clone(),
+            disks: self.pool.clone(),
+            clock: Arc::new(self.clock.clone()),
+            reclaiming: self.reclaiming.clone(),
+            settings: ObjectSettings::default(),
+            tracker: TaskTracker::new(),
+            stop: self.stop.clone(),
+        });
     }
 
     /// Waits until the purge had its turn.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use shardgate_catalog::engine::{Commit, Entry, KeyRange, Op, Scan};
 use shardgate_catalog::model::{CondemnReason, CondemnedRow};
-use shardgate_wire::{BlobId, BlobLayout, StoreError};
+use shardgate_wire::{BlobId, BlobLayout, NoteState, ShardStore, StoreError};
 
 use super::fixture::*;
 use crate::object::*;
@@ -168,6 +168,29 @@ async fn damaged_records_hold_nothing_back_and_delete_nothing() {
     let metrics = store.service.metrics();
     assert_eq!(metrics.condemned_damaged.get(), 2, "each once");
     assert_eq!(metrics.blobs_purged.get(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_it_is_held_nothing_goes_and_notes_are_sent() {
+    let store = fixture("4+2", &SIX).await;
+    store.put("gone", &bytes(2 << 20, 1)).await.unwrap();
+    store.put("key", &bytes(2 << 20, 1)).await.unwrap();
+    store.reclaiming.hold();
+    let none = DeleteCondition::None;
+    let deleted = store
+        .service
+        .delete_object(&store.bucket, "gone", none)
+        .await;
+    assert!(deleted.unwrap());
+    store.put("key", &bytes(2 << 20, 2)).await.unwrap();
+    store.purge().await;
+    assert_eq!(store.pool.shards(), 3 * 6);
+    let notes = store.pool.store_of(3).notes(None).await.unwrap().notes;
+    let of_deleted = notes.iter().filter(|note| note.state == NoteState::Deleted);
+    assert_eq!(of_deleted.count(), 2);
+    store.reclaiming.resume();
+    store.purge().await;
+    assert_eq!(store.pool.shards(), 6);
 }
 
 #[tokio::test(start_paused = true)]

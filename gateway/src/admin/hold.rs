@@ -1,0 +1,182 @@
+//! The hold on reclaiming, as the operator sees it: why, and what would go.
+
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+use shardgate_catalog::model::CondemnReason;
+use shardgate_catalog::{Catalog, CatalogError, CondemnedCursor};
+
+use crate::pool::lineage::in_words;
+
+/// Blobs that are counted at most.
+const MOST_COUNTED: u64 = 10_000_000;
+/// Blobs that are listed.
+const LISTED: usize = 1000;
+/// Rows of one look.
+const PAGE: usize = 10_000;
+
+/// Why nothing is reclaimed, and what would be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldStatus {
+    /// Whether there is a hold.
+    pub held: bool,
+    /// Since when, milliseconds since 1970.
+    pub since_ms: Option<u64>,
+    /// Why, a sentence each.
+    pub why: Vec<String>,
+    /// Blobs that would be deleted.
+    pub blobs: u64,
+    /// Whether there are more than were counted.
+    pub more: bool,
+    /// The first of them.
+    pub first: Vec<HeldBlob>,
+}
+
+/// A blob that would be deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBlob {
+    /// Its group.
+    pub group: String,
+    /// Its id.
+    pub blob: String,
+    /// The commit that condemned it.
+    pub commit: u64,
+    /// Why, in a word.
+    pub reason: String,
+}
+
+/// Looks.
+///
+/// # Errors
+/// The catalog's.
+pub async fn look(catalog: &Catalog) -> Result<HoldStatus, CatalogError> {
+    let hold = catalog.lineage().await?.and_then(|lineage| lineage.hold);
+    let mut status = HoldStatus {
+        held: hold.is_some(),
+        since_ms: hold.as_ref().map(|hold| hold.since),
+        ..HoldStatus::default()
+    };
+    status.why = hold
+        .iter()
+        .flat_map(|hold| &hold.why)
+        .map(in_words)
+        .collect();
+    let mut after: Option<CondemnedCursor> = None;
+    while status.blobs < MOST_COUNTED {
+        let page = catalog.condemned_page(after, PAGE).await?;
+        let Some(last) = page.last() else {
+            return Ok(status);
+        };
+        after = Some(last);
+        status.blobs += (page.rows.len() + page.damaged.len()) as u64;
+        let room = LISTED - status.first.len();
+        status
+            .first
+            .extend(page.rows.iter().take(room).map(|held| HeldBlob {
+                group: held.row.group.to_string(),
+                blob: held.row.blob.to_string(),
+                commit: held.cursor.commit.0,
+                reason: word(held.row.reason).to_owned(),
+            }));
+    }
+    status.more = true;
+    Ok(status)
+}
+
+fn word(reason: CondemnReason) -> &'static str {
+    match reason {
+        CondemnReason::Deleted => "deleted",
+        CondemnReason::Overwritten => "overwritten",
+        CondemnReason::UploadEnded => "upload-ended",
+        CondemnReason::NeverPublished => "never-published",
+    }
+}
+
+/// The status as people read it.
+pub fn words(status: &HoldStatus) -> String {
+    let mut text = String::new();
+    let mut line = |words: String| {
+        writeln!(text, "{words}").expect("writing to a string does not fail");
+    };
+    if !status.held {
+        line("There is no hold: what was deleted is reclaimed.".to_owned());
+        return text;
+    }
+    line("Nothing is reclaimed:".to_owned());
+    for why in &status.why {
+        line(format!("  {why}"));
+    }
+    let more = if status.more { "more than " } else { "" };
+    line(format!(
+        "Without the hold {more}{} blobs would be deleted.",
+        status.blobs
+    ));
+    for held in &status.first {
+        line(format!(
+            "  group {} blob {}: {} by commit {}",
+            held.group, held.blob, held.reason, held.commit
+        ));
+    }
+    if status.blobs > status.first.len() as u64 {
+        line("  and others".to_owned());
+    }
+    line("`shardgate catalog hold --end` ends the hold.".to_owned());
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use shardgate_catalog::NewLineage;
+    use shardgate_catalog::model::{ClusterRow, CondemnedRow, HoldReason};
+    use shardgate_wire::{BlobId, BlobLayout, ClusterId, CommitNumber, Epoch, GroupId, LineageId};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_operator_sees_why_and_what() {
+        let catalog = Catalog::in_memory();
+        let cluster = ClusterRow {
+            cluster: ClusterId(1),
+            lineage: LineageId(1),
+            epoch: Epoch::default(),
+            created: 1,
+        };
+        catalog.init_cluster(&cluster).await.unwrap();
+        let none = look(&catalog).await.unwrap();
+        assert_eq!(none, HoldStatus::default());
+        assert!(words(&none).contains("no hold"));
+        let why = HoldReason::Rebuilt {
+            vouched: CommitNumber(17),
+            last: CommitNumber(23),
+        };
+        let new = NewLineage {
+            lineage: LineageId(2),
+            history: 3,
+            last_before: CommitNumber(23),
+            why: vec![why],
+            now: 99,
+        };
+        catalog.take_lineage(&new).await.unwrap();
+        let row = |blob| CondemnedRow {
+            group: GroupId(1),
+            blob: BlobId(blob),
+            layout: BlobLayout { data: 1, parity: 2 },
+            reason: CondemnReason::NeverPublished,
+        };
+        let rows: Vec<_> = (1..=1500).map(row).collect();
+        catalog.condemn(&rows).await.unwrap();
+        let status = look(&catalog).await.unwrap();
+        assert_eq!((status.held, status.since_ms), (true, Some(99)));
+        assert_eq!((status.blobs, status.first.len()), (1500, LISTED));
+        let text = words(&status);
+        for part in [
+            "up to 17",
+            "up to 23",
+            "1500 blobs",
+            "never-published",
+            "and others",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+}

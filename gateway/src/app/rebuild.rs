@@ -1,0 +1,427 @@
+//! `shardgate catalog rebuild`: a catalog made anew from what the disks of
+//! the pool and its journal still have, when there is no other way.
+//!
+//! Owns the order: look, ask the operator, take the pool as a start does,
+//! read everything, and only then write: the pool map with a new lineage, a
+//! new journal whose first record says that the catalog is not whole, the
+//! rows, and last that it is whole. Cut short at any place it begins again:
+//! until the first record is there the pool is as it was, and from then on no
+//! gateway starts before a rebuild was finished.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use shardgate_catalog::engine::{RocksEngine, RocksStopped};
+use shardgate_catalog::model::{DiskRow, DiskState};
+use shardgate_catalog::rebuild::{Facts, NewCatalog, Rebuilt, Undecided, rebuild as make};
+use shardgate_catalog::{Catalog, CatalogOptions};
+use shardgate_journal::map::{MapDisk, MapDiskState};
+use shardgate_wire::journal::JournalDisk;
+use shardgate_wire::{ClusterId, DiskId, LineageId};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{StartWishes, chain, classes, folder, places, pool_secret};
+use crate::config::Settings;
+use crate::journal::Journal;
+use crate::journal::seize::{Seized, SeizedDisk, seize};
+use crate::journal::start::{JournalStart, release};
+use crate::pool::PoolSettings;
+use crate::pool::place::{FoundState, Survey};
+use crate::pool::start::survey_all;
+use crate::rebuild::{ShardHeaders, look_at_journal, read_journal, scan};
+use crate::seam::{Clock, SystemClock};
+use crate::server;
+
+/// How long a stop waits for a disk to hear that it is over.
+const RELEASE: Duration = Duration::from_secs(2);
+/// What cannot be told, in the gateway's own folder.
+const UNDECIDED: &str = "undecided.tsv";
+/// The engine that facts are gathered in.
+const SCRATCH: &str = "rebuild-scratch";
+
+/// What the operator says of a rebuild.
+#[derive(Clone, Debug, Default)]
+pub struct RebuildWishes {
+    /// As of a start.
+    pub start: StartWishes,
+    /// Go on although the journal has everything.
+    pub even_so: bool,
+    /// The access key of the identity that owns what it makes.
+    pub owner: String,
+}
+
+/// Rebuilds. `ask` shows what is to be done and says whether it may be.
+///
+/// # Errors
+/// A sentence. It may be run again.
+pub fn rebuild(
+    settings: Settings,
+    wishes: RebuildWishes,
+    ask: impl FnOnce(&str) -> bool,
+) -> Result<(), String> {
+    let format = server::LogFormat::Text;
+    server::init_logs(format, &settings.log.level).map_err(|error| chain(&error))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("start threads: {error}"))?;
+    runtime.block_on(run(settings, wishes, ask))
+}
+
+async fn run(
+    settings: Settings,
+    wishes: RebuildWishes,
+    ask: impl FnOnce(&str) -> bool,
+) -> Result<(), String> {
+    let own = settings.catalog.path.clone();
+    let own = own.ok_or("catalog.path is missing")?;
+    let secret = pool_secret(&settings)?;
+    let lock = folder::Own::open(&own).map_err(|error| format!("{}: {error}", own.display()))?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+    let places = places(&settings, secret, &clock, &tracker);
+    let pool_settings = PoolSettings {
+        classes: classes(&settings),
+        ..PoolSettings::default()
+    };
+    let surveys = survey_all(&places, pool_settings.survey_timeout).await;
+    let (cluster, words) = what_is_there(&surveys)?;
+    if !ask(&words) {
+        return Err("nothing was changed".to_owned());
+    }
+    let request = JournalStart {
+        places: places.clone(),
+        settings: pool_settings,
+        own: own.clone(),
+        lost: wishes.start.lost.clone(),
+        take_over: wishes.start.take_over,
+    };
+    let scratch = own.join(SCRATCH);
+    remove(&scratch)?;
+    let outcome = match seize(request, cluster).await {
+        Ok(seized) => over(seized, &own, &settings, (&wishes, &*clock)).await,
+        Err(error) => Err(chain(&error)),
+    };
+    remove(&scratch)?;
+    for place in &places {
+        place.close(RELEASE).await;
+    }
+    stop.cancel();
+    tracker.close();
+    lock.close();
+    println!("{}", outcome?);
+    Ok(())
+}
+
+/// The cluster of the disks that are found, and what the operator is told.
+fn what_is_there(surveys: &[Result<Survey, String>]) -> Result<(ClusterId, String), String> {
+    let mut disks: BTreeMap<ClusterId, BTreeSet<DiskId>> = BTreeMap::new();
+    let mut words = String::new();
+    for survey in surveys {
+        match survey {
+            Err(why) => words.push_str(&format!("  ! no answer: {why}\n")),
+            Ok(survey) => {
+                for found in &survey.folders {
+                    let what = match &found.state {
+                        FoundState::Disk(identity) => {
+                            disks
+                                .entry(identity.cluster)
+                                .or_default()
+                                .insert(identity.disk);
+                            format!("disk {}", identity.disk)
+                        }
+                        FoundState::Blank => "blank, left alone".to_owned(),
+                        FoundState::Missing => "! there is no such folder".to_owned(),
+                        FoundState::Failed { why } => format!("! {why}"),
+                    };
+                    words.push_str(&format!("  {} {}: {what}\n", survey.server, found.folder));
+                }
+            }
+        }
+    }
+    let mut clusters = disks.iter();
+    match (clusters.next(), clusters.next()) {
+        (Some((cluster, disks)), None) => Ok((
+            *cluster,
+            format!(
+                "The catalog of cluster {cluster} is made anew from these {} disks:\n{words}\
+                 What the catalog in catalog.path holds now is set aside. This is the last \
+                 resort: where a checkpoint and the journal are there, `shardgate catalog \
+                 restore` gives everything back, and this does not.\n",
+                disks.len()
+            ),
+        )),
+        (None, _) => Err(format!("no disk is found:\n{words}")),
+        (Some(_), Some(_)) => Err(format!(
+            "disks of several clusters are configured:\n{words}"
+        )),
+    }
+}
+
+/// An empty catalog, in place of what is there.
+fn new_engine(settings: &Settings, own: &Path) -> Result<RocksStopped, String> {
+    let path = own.join("rocksdb");
+    let aside = own.join("rocksdb.before-rebuild");
+    let context = |error: std::io::Error| format!("{}: {error}", own.display());
+    let there = |path: &Path| path.try_exists().map_err(context);
+    if there(&path)? {
+        // What an unfinished rebuild left is not worth what is aside already.
+        match there(&aside)? {
+            true => fs::remove_dir_all(&path).map_err(context)?,
+            false => fs::rename(&path, &aside).map_err(context)?,
+        }
+    }
+    let options = CatalogOptions {
+        block_cache_bytes: settings.catalog.cache.0 as usize,
+        ..CatalogOptions::default()
+    };
+    RocksStopped::open(&path, &options).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Everything behind the taking of the pool.
+async fn over(
+    seized: Seized,
+    own: &Path,
+    settings: &Settings,
+    by: (&RebuildWishes, &dyn Clock),
+) -> Result<String, String> {
+    let found = look_at_journal(&seized.salvage).await;
+    let found = found.map_err(|error| format!("read the journal: {}", chain(&error)))?;
+    if found.whole && !by.0.even_so {
+        return Err(
+            "the journal is whole: a start replays it, and `shardgate catalog restore` restores \
+             from it; a rebuild would know less (--even-so does it nevertheless)"
+                .to_owned(),
+        );
+    }
+    read_and_write(seized, &found, own, settings, by).await
+}
+
+fn remove(folder: &Path) -> Result<(), String> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("{}: {error}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn read_and_write(
+    seized: Seized,
+    found: &crate::rebuild::JournalFound,
+    own: &Path,
+    settings: &Settings,
+    (wishes, clock): (&RebuildWishes, &dyn Clock),
+) -> Result<String, String> {
+    let scratch = own.join(SCRATCH).join("facts");
+    let engine = RocksEngine::open(&scratch, &CatalogOptions::default());
+    let engine = engine.map_err(|error| format!("{}: {error}", scratch.display()))?;
+    let mut facts = Facts::new(Arc::new(engine));
+    let disks = seized.disks();
+    add_disks(&mut facts, &seized, &disks);
+    let shards: Vec<_> = disks
+        .iter()
+        .map(|(_, disk)| Arc::clone(&disk.ways.shards))
+        .collect();
+    let journals: Vec<Arc<dyn JournalDisk>> = disks
+        .iter()
+        .map(|(_, disk)| Arc::clone(&disk.ways.journal))
+        .collect();
+    let failed = |error: &dyn std::error::Error| format!("read the pool: {}", chain(error));
+    let scanned = scan(&shards, &mut facts)
+        .await
+        .map_err(|error| failed(&error))?;
+    let history = facts.history();
+    let read = read_journal(&seized.salvage, found, history, &mut facts).await;
+    read.map_err(|error| failed(&error))?;
+
+    let lineage = LineageId::random();
+    let ctx = seized.salvage.context();
+    let new = NewCatalog {
+        cluster: ctx.cluster,
+        lineage,
+        epoch: ctx.epoch,
+        owner: wishes.owner.clone(),
+        now: clock.now_ms(),
+    };
+    let writer = seized.begin(lineage).await.map_err(|error| chain(&error))?;
+    let journal = Journal::new(writer);
+    let engine = new_engine(settings, own)?.start(journal.log());
+    let engine = engine.map_err(|error| format!("start the catalog: {error}"))?;
+    let catalog = Catalog::new(Arc::new(engine));
+    let headers = ShardHeaders::new(shards);
+    let mut list = Listing::new(own)?;
+    let made = make(&mut facts, &headers, &new, &catalog, &mut |one| {
+        list.add(one)
+    })
+    .await;
+    let made = made.map_err(|error| {
+        journal.give_up();
+        format!("write the catalog: {}", chain(&error))
+    })?;
+    let listed = list.end()?;
+    if let Err(error) = catalog.flush().await {
+        tracing::warn!(%error, "the catalog is not flushed: the next start replays it");
+    }
+    forget_checkpoints(&journals, &journal).await;
+    let ctx = journal.context();
+    if journal.close().await {
+        release(&journals, ctx, RELEASE).await;
+    }
+    Ok(words(&made, &scanned.unread, &listed))
+}
+
+/// Checkpoints of before are of a catalog that is no more.
+async fn forget_checkpoints(disks: &[Arc<dyn JournalDisk>], journal: &Journal) {
+    let ctx = journal.context();
+    for disk in disks {
+        let forgotten = tokio::time::timeout(RELEASE, disk.set_checkpoint(&ctx, Bytes::new()));
+        if !matches!(forgotten.await, Ok(Ok(()))) {
+            tracing::warn!(disk = %disk.disk(), "an old checkpoint's root stays there");
+        }
+    }
+}
+
+/// The disks that are here, and those that the pool map has besides.
+fn add_disks(facts: &mut Facts, seized: &Seized, disks: &[(DiskId, SeizedDisk)]) {
+    for of in &seized.map().disks {
+        facts.add_disk(row_of(of, seized.lost()), false);
+    }
+    for (id, disk) in disks {
+        let medium = disk.health.identity.medium;
+        facts.add_disk(disk.at.row(*id, medium), true);
+        facts.add_told(disk.health.told);
+    }
+}
+
+fn row_of(of: &MapDisk, lost: &[DiskId]) -> DiskRow {
+    DiskRow {
+        id: of.id,
+        agent: of.agent,
+        path: of.path.clone(),
+        server: of.server.clone(),
+        site: of.site.clone(),
+        medium: of.medium,
+        state: match of.state == MapDiskState::Lost || lost.contains(&of.id) {
+            true => DiskState::Lost,
+            false => DiskState::Member,
+        },
+    }
+}
+
+/// The list of what cannot be told.
+struct Listing {
+    path: PathBuf,
+    file: BufWriter<fs::File>,
+    failed: Option<std::io::Error>,
+}
+
+impl Listing {
+    fn new(own: &Path) -> Result<Self, String> {
+        let path = own.join(UNDECIDED);
+        let file = fs::File::create(&path);
+        let file = file.map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(Self {
+            path,
+            file: BufWriter::new(file),
+            failed: None,
+        })
+    }
+
+    fn add(&mut self, one: &Undecided) {
+        let (bucket, key) = one.object.as_ref().map_or(("", ""), |(b, k)| (b, k));
+        // Tabs and line ends of keys are written as JSON has them.
+        let key = serde_json::Value::from(key);
+        let (group, blob, why) = (one.group, one.blob, one.doubt.words());
+        let written = writeln!(self.file, "{group}\t{blob}\t{bucket}\t{key}\t{why}");
+        if let Err(error) = written {
+            self.failed.get_or_insert(error);
+        }
+    }
+
+    fn end(mut self) -> Result<PathBuf, String> {
+        let flushed = self
+            .file
+            .flush()
+            .and_then(|()| self.file.get_ref().sync_all());
+        match self.failed.or(flushed.err()) {
+            Some(error) => Err(format!("{}: {error}", self.path.display())),
+            None => Ok(self.path),
+        }
+    }
+}
+
+/// What came of it, as the operator reads it.
+fn words(made: &Rebuilt, unread: &[(DiskId, String)], listed: &Path) -> String {
+    let mut text = format!(
+        "The catalog is made anew: {} objects in {} buckets, {} open uploads, {} groups.\n",
+        made.objects, made.buckets, made.uploads, made.groups
+    );
+    let mut line = |words: String| {
+        text.push_str(&words);
+        text.push('\n');
+    };
+    match made.last > made.vouched {
+        true => line(format!(
+            "Of blobs everything up to commit {} is in it. It cannot vouch for commits {} to {}: \
+             what they did may be missing.",
+            made.vouched.0,
+            made.vouched.0 + 1,
+            made.last.0
+        )),
+        false => line(format!(
+            "Of blobs everything up to commit {}, the last one, is in it.",
+            made.last.0
+        )),
+    }
+    let spans = made
+        .journal
+        .iter()
+        .map(|(from, to)| format!("{} to {}", from.0, to.0));
+    let spans: Vec<String> = spans.collect();
+    match spans.is_empty() {
+        true => line(
+            "Objects that lay in the catalog alone (up to catalog.inline_max bytes) are \
+             gone: no part of the journal could be read."
+                .to_owned(),
+        ),
+        false => line(format!(
+            "Of objects that lay in the catalog alone (up to catalog.inline_max bytes) it has \
+             those of commits {}.",
+            spans.join(", ")
+        )),
+    }
+    for (disk, why) in unread {
+        line(format!("Disk {disk} was not read to its end: {why}"));
+    }
+    if made.damaged_notes > 0 {
+        line(format!(
+            "{} stretches of notes are damaged.",
+            made.damaged_notes
+        ));
+    }
+    if made.undecided > 0 {
+        line(format!(
+            "{} blobs could not be decided: {} has them. Their shards stay.",
+            made.undecided,
+            listed.display()
+        ));
+    }
+    if made.owed > 0 {
+        line(format!(
+            "{} slots lack shards, which are made anew in the background.",
+            made.owed
+        ));
+    }
+    line(format!(
+        "Nothing is reclaimed until `shardgate catalog hold --end`; {} blobs would be.",
+        made.condemned
+    ));
+    text
+}

@@ -1,0 +1,184 @@
+//! Taking a pool whose catalog is to be made anew.
+//!
+//! Owns the order that a rebuild has in common with a start: find the disks,
+//! follow the pool map, be free to start or watch, raise the epoch; then read
+//! what there is of the journal, and only when everything is read begin
+//! another. Invariant: the pool map names the new lineage before the first
+//! segment of the new journal, and until that is there nothing of the old one
+//! is void: whatever is cut short before begins here again.
+
+use shardgate_journal::disks::{Lost, choose_journal};
+use shardgate_journal::map::{MapDisk, MapDiskState, PoolMap};
+use shardgate_journal::recover::Request;
+use shardgate_journal::salvage::{Salvage, salvage};
+use shardgate_journal::{Position, Writer, WriterOptions};
+use shardgate_wire::{CallContext, ClusterId, CommitNumber, DiskHealth, DiskId, Epoch, LineageId};
+use tokio::time::Instant;
+
+use super::find::Found;
+use super::maps::write_until_it_counts;
+use super::own::OwnRecord;
+use super::start::{ANSWER, JournalStart, JournalStartError, Starting};
+use crate::pool::start::plan::At;
+use crate::pool::ways::DiskWays;
+
+/// How often the map may change while this begins.
+const ROUNDS: usize = 5;
+
+/// A pool that is this process's.
+pub struct Seized {
+    starting: Starting,
+    map: PoolMap,
+    lost: Vec<DiskId>,
+    /// What there is of the journal.
+    pub salvage: Salvage,
+}
+
+/// A disk of it.
+pub struct SeizedDisk {
+    /// Where it is.
+    pub at: At,
+    /// What it said before the epoch was raised.
+    pub health: DiskHealth,
+    /// The ways to it.
+    pub ways: DiskWays,
+}
+
+/// Takes the pool of a cluster.
+///
+/// # Errors
+/// [`JournalStartError`]; nothing was written but an epoch.
+pub async fn seize(
+    start: JournalStart,
+    cluster: ClusterId,
+) -> Result<Seized, JournalStartError> {
+    let own = OwnRecord::read(&start.own).map_err(JournalStartError::Own)?;
+    let own = own.filter(|own| own.cluster == cluster);
+    let give_up = Instant::now() + start.settings.start_patience;
+    let mut starting = Starting::new(Found::new(cluster), Some(cluster), own, start);
+    let mut newest = starting.find_map(give_up).await?;
+    for _ in 0..ROUNDS {
+        let lost = starting.lost(&newest.map);
+        let instance = starting.be_free(&newest.map, &lost).await?;
+        let request = Request {
+            ctx: CallContext {
+                cluster,
+                epoch: Epoch {
+                    number: 0,
+                    instance,
+                },
+                lineage: newest.map.lineage,
+                committed: CommitNumber(0),
+            },
+            map: newest.map.journal_map(),
+            lost: lost.clone(),
+            from: Position::default(),
+            begun: true,
+            answer_within: ANSWER,
+        };
+        let salvage = salvage(&starting.found.journals(&lost), request).await?;
+        match starting.newest().await {
+            Some(again) if again.map != newest.map => newest = again,
+            Some(_) => {
+                return Ok(Seized {
+                    starting,
+                    map: newest.map,
+                    lost,
+                    salvage,
+                });
+            }
+            None => return Err(JournalStartError::Unsettled),
+        }
+    }
+    Err(JournalStartError::Unsettled)
+}
+
+impl Seized {
+    /// The newest pool map.
+    pub fn map(&self) -> &PoolMap {
+        &self.map
+    }
+
+    /// Disks that were named lost for good: none is read.
+    pub fn lost(&self) -> &[DiskId] {
+        &self.lost
+    }
+
+    /// The disks that are open and not lost for good.
+    pub fn disks(&self) -> Vec<(DiskId, SeizedDisk)> {
+        let disks = self.starting.found.disks.iter();
+        let here = disks.filter(|(disk, _)| !self.lost.contains(disk));
+        let seized = here.map(|(disk, found)| {
+            let seized = SeizedDisk {
+                at: found.at.clone(),
+                health: found.health.clone(),
+                ways: found.ways.clone(),
+            };
+            (*disk, seized)
+        });
+        seized.collect()
+    }
+
+    /// Makes ready for another journal under a new lineage, over the disks
+    /// that are here: gives its writer. The first record must say that the catalog is not whole: with it the
+    /// journal begins, and the old one is void.
+    ///
+    /// # Errors
+    /// Too few disks take the pool map, or another gateway has taken over.
+    pub async fn begin(self, lineage: LineageId) -> Result<Writer, JournalStartError> {
+        let Self {
+            starting,
+            map,
+            lost,
+            salvage,
+        } = self;
+        let mut ctx = salvage.context();
+        ctx.lineage = lineage;
+        let candidates = starting.found.candidates();
+        let here: Vec<_> = candidates
+            .into_iter()
+            .filter(|of| !lost.contains(&of.disk))
+            .collect();
+        let journal = choose_journal(&here, &map.journal, starting.parity());
+        let changed = PoolMap {
+            number: map.number + 1,
+            epoch: ctx.epoch,
+            lineage,
+            old: (journal != map.journal).then(|| map.journal.clone()),
+            journal,
+            disks: disks_of(&starting, &map, &lost),
+            ..map
+        };
+        let disks = starting.found.journals(&lost);
+        let patience = starting.start.settings.start_patience;
+        write_until_it_counts(&disks, &ctx, &changed, &lost, patience).await?;
+        let settled = changed.settled(ctx.epoch);
+        let members = starting.members(&settled).await;
+        let options = WriterOptions {
+            parity: starting.parity(),
+            lost: Lost::new(lost.clone()),
+            ..WriterOptions::default()
+        };
+        let writer = Writer::anew(ctx, &settled.journal_map(), members, options);
+        if changed.old.is_some() {
+            write_until_it_counts(&disks, &ctx, &settled, &lost, patience).await?;
+        }
+        Ok(writer)
+    }
+}
+
+/// All disks as the map has them from now on.
+fn disks_of(starting: &Starting, map: &PoolMap, lost: &[DiskId]) -> Vec<MapDisk> {
+    let mut disks = map.disks.clone();
+    for disk in starting.found.map_disks() {
+        match disks.iter_mut().find(|known| known.id == disk.id) {
+            Some(known) if known.state == MapDiskState::Member => *known = disk,
+            Some(_) => {}
+            None => disks.push(disk),
+        }
+    }
+    for disk in disks.iter_mut().filter(|disk| lost.contains(&disk.id)) {
+        disk.state = MapDiskState::Lost;
+    }
+    disks
+}
