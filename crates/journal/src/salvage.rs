@@ -97,11 +97,16 @@ impl Salvage {
         self.ctx
     }
 
-    /// The highest commit that a disk was told of, or that a segment's first
-    /// batch knows to be acknowledged.
-    pub fn known(&self) -> CommitNumber {
-        let told = self.told.iter().map(|(_, number)| *number);
-        let noted = self.held.iter().map(|held| held.acknowledged);
+    /// The highest commit that is known to have been acknowledged in a piece
+    /// that goes back to the first: by disks that were told of its lineage,
+    /// and by what the first batches of its segments and of later ones say.
+    pub fn known(&self, piece: &Piece) -> CommitNumber {
+        let told = self.told.iter().filter(|(of, _)| *of == self.ctx.lineage);
+        let first = piece.segments[0].segment;
+        let counts = |held: &&Held| held.segment.is_some_and(|of| of >= first);
+        let noted = self.held.iter().filter(counts);
+        let noted = noted.map(|held| held.acknowledged);
+        let told = told.map(|(_, number)| *number);
         told.chain(noted).max().unwrap_or_default()
     }
 

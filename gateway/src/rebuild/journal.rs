@@ -82,7 +82,7 @@ async fn is_finished(salvage: &Salvage, piece: &Piece) -> Result<bool, JournalEr
 async fn is_whole(salvage: &Salvage, piece: &Piece) -> Result<bool, JournalError> {
     let read = salvage.read(piece, None, &mut |_| {}).await?;
     let reaches = |(from, to): &(CommitNumber, CommitNumber)| {
-        *from == CommitNumber(1) && *to >= salvage.known()
+        *from == CommitNumber(1) && *to >= salvage.known(piece)
     };
     Ok(matches!(&read.spans[..], [span] if reaches(span)))
 }

@@ -56,11 +56,16 @@ struct Highest<'a> {
 impl Search<'_> {
     /// `told`: the highest number that a disk was told is durable.
     pub(super) async fn find(&self, told: CommitNumber) -> Result<Found, JournalError> {
-        let noted = self.held.iter().map(|held| held.acknowledged).max();
-        let known = noted.unwrap_or(CommitNumber(0)).max(told);
         let Some(segment) = self.held.iter().filter_map(|held| held.segment).max() else {
-            return self.nothing(known);
+            return self.nothing(told);
         };
+        // A journal that was begun anew has numbers of its own: what is older
+        // than its first segment says nothing of them.
+        let begun = self.first_of(segment);
+        let counts = |held: &&Held| held.segment.is_some_and(|of| begun.is_none_or(|b| of >= b));
+        let noted = self.held.iter().filter(counts);
+        let noted = noted.map(|held| held.acknowledged).max();
+        let known = noted.unwrap_or(CommitNumber(0)).max(told);
         let highest = self.highest(segment).await?;
         let known = known.max(highest.best.acknowledged);
         let tail = highest.best.last;
@@ -104,6 +109,20 @@ impl Search<'_> {
                 .map(|disk| (*disk, segment))
                 .collect(),
         })
+    }
+
+    /// The segment that began the journal of `segment`, if all between are
+    /// there.
+    fn first_of(&self, mut segment: SegmentId) -> Option<SegmentId> {
+        loop {
+            let holders = self.holders(segment);
+            let header = holders.iter().find_map(|held| held.header.as_ref())?;
+            match header.predecessor {
+                Some(before) if before < segment => segment = before,
+                Some(_) => return None,
+                None => return (header.base == Position::default()).then_some(segment),
+            }
+        }
     }
 
     fn nothing(&self, known: CommitNumber) -> Result<Found, JournalError> {

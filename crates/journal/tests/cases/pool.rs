@@ -22,6 +22,7 @@ pub struct Pool {
     pub lost: Vec<DiskId>,
     pub begun: bool,
     pub from: Position,
+    pub lineage: LineageId,
     /// Disks of one device.
     pub together: Vec<DiskId>,
     instances: u128,
@@ -36,6 +37,7 @@ impl Pool {
             lost: Vec::new(),
             begun: false,
             from: Position::default(),
+            lineage: LineageId(1),
             together: Vec::new(),
             instances: 0,
         }
@@ -94,7 +96,7 @@ impl Pool {
                     number: 0,
                     instance: InstanceId(self.instances),
                 },
-                lineage: LineageId(1),
+                lineage: self.lineage,
                 committed: CommitNumber(0),
                 purpose: Purpose::Client,
             },

@@ -2,7 +2,7 @@
 
 use shardgate_journal::salvage::{Read, Salvage, salvage};
 use shardgate_journal::{Record, Writer};
-use shardgate_wire::CommitNumber;
+use shardgate_wire::{CallContext, CommitNumber, LineageId};
 
 use crate::pool::{Pool, commit};
 
@@ -48,7 +48,7 @@ async fn a_whole_journal_is_one_piece() {
     assert_eq!(records, all);
     assert_eq!(whole.spans, [span(1, 12)]);
     assert_eq!(found.first(&pieces[0]).await.unwrap(), Some(all[0].clone()));
-    assert!(found.known() >= CommitNumber(8));
+    assert!(found.known(&pieces[0]) >= CommitNumber(8));
     let (records, some) = read(&found, 0, Some(6)).await;
     assert_eq!((records.len(), some.spans), (6, vec![span(1, 6)]));
 }
@@ -99,13 +99,19 @@ async fn a_journal_begun_anew_is_the_journal_and_the_old_one_void() {
     let old = three_segments(&mut pool).await;
     let found = look(&mut pool).await;
     let (map, members) = (pool.map(), pool.members());
-    let mut writer = Writer::anew(found.context(), &map, members, pool.options());
+    pool.lineage = LineageId(2);
+    let ctx = CallContext {
+        lineage: pool.lineage,
+        ..found.context()
+    };
+    let mut writer = Writer::anew(ctx, &map, members, pool.options());
     let new = commit(&mut writer, 3).await;
     drop(writer);
     // Until a start has taken the new one, both can be read.
     let again = look(&mut pool).await;
     let (records, _) = read(&again, 0, None).await;
     assert_eq!(records, new);
+    assert!(again.known(&again.pieces()[0]) <= CommitNumber(3), "of its own numbers");
     let (records, _) = read(&again, 1, None).await;
     assert_eq!(records, old);
     pool.begun = true;
