@@ -18,9 +18,7 @@ async fn catalog() -> (Catalog, BucketRef) {
     catalog_over(std::sync::Arc::new(crate::engine::MemoryEngine::new())).await
 }
 
-async fn catalog_over(
-    engine: std::sync::Arc<crate::engine::MemoryEngine>,
-) -> (Catalog, BucketRef) {
+async fn catalog_over(engine: std::sync::Arc<crate::engine::MemoryEngine>) -> (Catalog, BucketRef) {
     let catalog = Catalog::new(engine);
     let group = GroupRow {
         id: GROUP,
@@ -367,11 +365,16 @@ async fn damaged_rows_are_shown_and_pass() {
 async fn a_queued_note_adds_little_to_a_commit() {
     let engine = std::sync::Arc::new(crate::engine::MemoryEngine::new());
     let (catalog, bucket) = catalog_over(engine.clone()).await;
-    put(&catalog, &bucket, "photos/2026/11/26/picture.jpg", u128::MAX >> 1).await;
+    put(
+        &catalog,
+        &bucket,
+        "photos/2026/11/26/picture.jpg",
+        u128::MAX >> 1,
+    )
+    .await;
     let (_, changes) = engine.commits().pop().expect("the publication");
-    let bytes = |(key, value): &crate::engine::Change| {
-        9 + key.len() + value.as_ref().map_or(0, Bytes::len)
-    };
+    let bytes =
+        |(key, value): &crate::engine::Change| 9 + key.len() + value.as_ref().map_or(0, Bytes::len);
     let of_note = |change: &&crate::engine::Change| change.0[0] == space::NOTE;
     let all: usize = changes.iter().map(bytes).sum();
     let note: usize = changes.iter().filter(of_note).map(bytes).sum();

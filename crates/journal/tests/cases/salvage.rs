@@ -111,7 +111,10 @@ async fn a_journal_begun_anew_is_the_journal_and_the_old_one_void() {
     let again = look(&mut pool).await;
     let (records, _) = read(&again, 0, None).await;
     assert_eq!(records, new);
-    assert!(again.known(&again.pieces()[0]) <= CommitNumber(3), "of its own numbers");
+    assert!(
+        again.known(&again.pieces()[0]) <= CommitNumber(3),
+        "of its own numbers"
+    );
     let (records, _) = read(&again, 1, None).await;
     assert_eq!(records, old);
     pool.begun = true;
