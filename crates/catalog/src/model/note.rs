@@ -25,6 +25,10 @@ pub struct NoteRow {
 /// What a note of a published blob says. At most
 /// [`MAX_NOTE_BYTES`](shardgate_wire::note::MAX_NOTE_BYTES) in all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it is made, encoded and dropped; few are alive at once"
+)]
 pub enum NotePayload {
     /// It is an object, or a part of one.
     Version {

@@ -26,6 +26,10 @@ pub(crate) struct BlobFact {
 
 /// What a note says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it is made, encoded and dropped; few are alive at once"
+)]
 pub(crate) enum Noted {
     /// What it is.
     Is(NotePayload),

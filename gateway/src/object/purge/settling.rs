@@ -102,13 +102,16 @@ pub(super) async fn end(core: &Core, settling: &mut Settling) -> Result<(), Obje
     }
 }
 
+/// Whose notes go, by disk.
+type ByDisk = BTreeMap<DiskId, (Option<Target>, Vec<(GroupId, BlobId)>)>;
+
 /// The blobs whose notes all disks of their slots have dropped.
 async fn drop_notes(
     core: &Core,
     blobs: &[Condemned],
 ) -> Result<BTreeSet<CondemnedCursor>, ObjectError> {
     let mut disks_of: BTreeMap<CondemnedCursor, BTreeSet<DiskId>> = BTreeMap::new();
-    let mut by_disk: BTreeMap<DiskId, (Option<Target>, Vec<(GroupId, BlobId)>)> = BTreeMap::new();
+    let mut by_disk = ByDisk::new();
     for condemned in blobs {
         let blob = blob_of(&condemned.row);
         let group = core.disks.group(blob.group).await?;
