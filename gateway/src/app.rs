@@ -162,6 +162,7 @@ async fn run(
         engine,
         roots,
         held,
+        without_checkpoint,
         answer_from,
     } = started;
     let reclaiming = Reclaiming::new(held);
@@ -210,6 +211,9 @@ async fn run(
         &tracker,
         stop.clone(),
     );
+    if without_checkpoint {
+        renew_checkpoints(checkpoints.clone(), &tracker, stop.clone());
+    }
 
     let parts = ServerParts {
         front: build_s3(
@@ -368,6 +372,22 @@ fn object_settings(settings: &Settings) -> ObjectSettings {
         memory_wait: settings.limits.memory_wait.0,
         ..ObjectSettings::default()
     }
+}
+
+/// Takes the two checkpoints that are kept anew, under a lineage of which
+/// there is none: until then only the local catalog has everything.
+fn renew_checkpoints(checkpoints: Checkpoints, tracker: &TaskTracker, stop: CancellationToken) {
+    tracker.spawn(async move {
+        for _ in 0..2 {
+            let taken = tokio::select! {
+                () = stop.cancelled() => return,
+                taken = checkpoints.take_now() => taken,
+            };
+            if let Err(why) = taken {
+                tracing::warn!(why, "no checkpoint under the new lineage yet");
+            }
+        }
+    });
 }
 
 fn checkpoint_wishes(settings: &Settings) -> Wished {

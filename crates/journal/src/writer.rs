@@ -131,6 +131,7 @@ impl Writer {
             acknowledged: Position::default(),
             predecessor: None,
             closed: Vec::new(),
+            trimmed: CommitNumber(0),
             ended: None,
         }
     }

@@ -89,6 +89,7 @@ fn word(reason: CondemnReason) -> &'static str {
         CondemnReason::Overwritten => "overwritten",
         CondemnReason::UploadEnded => "upload-ended",
         CondemnReason::NeverPublished => "never-published",
+        CondemnReason::CheckpointDropped => "checkpoint-dropped",
     }
 }
 

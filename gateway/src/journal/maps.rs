@@ -10,7 +10,8 @@ use shardgate_wire::journal::JournalDisk;
 use shardgate_wire::{CallContext, DiskId};
 use tokio::time::{Instant, sleep};
 
-use super::start::{ANSWER, JournalStartError, LOOK_AGAIN, refused};
+use super::refused::refused;
+use super::start::{ANSWER, JournalStartError, LOOK_AGAIN};
 
 /// Writes a map to all disks until it counts, at most for `patience`.
 pub(super) async fn write_until_it_counts(

@@ -48,10 +48,7 @@ pub struct SeizedDisk {
 ///
 /// # Errors
 /// [`JournalStartError`]; nothing was written but an epoch.
-pub async fn seize(
-    start: JournalStart,
-    cluster: ClusterId,
-) -> Result<Seized, JournalStartError> {
+pub async fn seize(start: JournalStart, cluster: ClusterId) -> Result<Seized, JournalStartError> {
     let own = OwnRecord::read(&start.own).map_err(JournalStartError::Own)?;
     let own = own.filter(|own| own.cluster == cluster);
     let give_up = Instant::now() + start.settings.start_patience;

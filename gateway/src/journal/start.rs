@@ -36,7 +36,6 @@ use super::lineage::Told;
 use super::maps::write_until_it_counts;
 use super::own::OwnRecord;
 pub use super::refused::JournalStartError;
-use super::refused::refused;
 use super::replay::replay_into;
 use crate::placement::PoolView;
 use crate::placement::scheme::class_scheme;

@@ -120,6 +120,9 @@ impl Work<'_> {
         let looked = self.looked(group, blob, layout);
         match fate(fact, journal, looked) {
             Fate::Nothing | Fate::ByJournal => Ok(()),
+            Fate::Undecided(Doubt::NoNote) if self.is_own_file(group, blob).await => {
+                self.condemn_found(group, blob, layout).await
+            }
             Fate::Undecided(doubt) => {
                 self.doubt(group, blob, doubt).await;
                 Ok(())
@@ -141,7 +144,8 @@ impl Work<'_> {
         };
         Ok(Some(match decode(&value)? {
             BlobState::Owned(_) => JournalBlob::Owned,
-            BlobState::NeverPublished => JournalBlob::Gone,
+            // Checkpoints are of the catalog that is no more.
+            BlobState::NeverPublished | BlobState::Checkpoint(_) => JournalBlob::Gone,
         }))
     }
 
@@ -158,6 +162,13 @@ impl Work<'_> {
             read: self.facts.read_of(disks),
             parity: usize::from(layout.parity),
         }
+    }
+
+    /// Whether it is a file of the gateway's own, which names no bucket: of a
+    /// checkpoint of the catalog that is no more.
+    async fn is_own_file(&self, group: GroupId, blob: BlobId) -> bool {
+        let header = self.headers.header(group, blob).await;
+        header.is_some_and(|header| header.object.bucket.is_empty())
     }
 
     /// A blob that was deleted and has shards still.

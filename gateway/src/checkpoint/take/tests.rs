@@ -56,6 +56,7 @@ impl Test {
             catalog_room: CatalogRoom::default(),
             disks: Arc::new(pool.pool.clone()),
             clock: Arc::new(pool.clock.clone()),
+            reclaiming: Default::default(),
             settings: ObjectSettings::default(),
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
