@@ -12,7 +12,9 @@ use shardgate_journal::map::{MapDisk, MapDiskState, PoolMap};
 use shardgate_journal::recover::Request;
 use shardgate_journal::salvage::{Salvage, salvage};
 use shardgate_journal::{Position, Writer, WriterOptions};
-use shardgate_wire::{CallContext, ClusterId, CommitNumber, DiskHealth, DiskId, Epoch, LineageId};
+use shardgate_wire::{
+    CallContext, ClusterId, CommitNumber, DiskHealth, DiskId, Epoch, LineageId, Purpose,
+};
 use tokio::time::Instant;
 
 use super::find::Found;
@@ -66,6 +68,7 @@ pub async fn seize(start: JournalStart, cluster: ClusterId) -> Result<Seized, Jo
                 },
                 lineage: newest.map.lineage,
                 committed: CommitNumber(0),
+                purpose: Purpose::Client,
             },
             map: newest.map.journal_map(),
             lost: lost.clone(),

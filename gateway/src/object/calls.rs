@@ -282,7 +282,7 @@ impl DiskCalls {
     pub async fn put_notes(&self, to: &Target, notes: &[BlobNote]) -> Result<(), StoreError> {
         let limit = self.settings.sync_limit;
         self.insist(to.group, limit, || async {
-            let ctx = self.disks.context();
+            let ctx = self.context(to);
             let put = to.store.put_notes(&ctx, notes);
             self.call(to.disk, (CallKind::Sync, 0), limit, put).await
         })
@@ -295,7 +295,7 @@ impl DiskCalls {
         to: &Target,
         blobs: &[(GroupId, BlobId)],
     ) -> Result<(), StoreError> {
-        let ctx = self.disks.context();
+        let ctx = self.context(to);
         let forgotten = to.store.forget_notes(&ctx, blobs);
         let limit = self.settings.sync_limit;
         self.call(to.disk, (CallKind::Sync, 0), limit, forgotten)

@@ -20,7 +20,9 @@ use parking_lot::Mutex;
 use shardgate_catalog::model::{BlobRef, CondemnedRow, NotePayload};
 use shardgate_catalog::{CatalogError, CondemnedCursor, NotePlace};
 use shardgate_wire::note::{MAX_NOTES, NO_BLOB, NO_GROUP};
-use shardgate_wire::{BlobNote, CommitNumber, DiskId, GroupId, NoteOrder, NoteState, StoreError};
+use shardgate_wire::{
+    BlobNote, CommitNumber, DiskId, GroupId, NoteOrder, NoteState, Purpose, StoreError,
+};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -205,8 +207,13 @@ fn due(core: &Core, recorded: &Recorded) -> Vec<DiskId> {
 async fn turn(core: &Core, disk: DiskId) {
     let outcome = match core.disks.store(disk) {
         Some(store) => {
-            let group = GroupId::default();
-            tell(core, &Target { disk, store, group }).await
+            let to = Target {
+                disk,
+                store,
+                group: GroupId::default(),
+                purpose: Purpose::Background,
+            };
+            tell(core, &to).await
         }
         None => Err(ObjectError::Unavailable {
             why: "the disk is not there".into(),

@@ -165,6 +165,7 @@ impl Pool {
             epoch: self.disk(id).epoch(),
             lineage: LineageId(1),
             committed: CommitNumber(0),
+            purpose: Purpose::Client,
         };
         link.remove(&ctx, &[file]).await.unwrap();
     }
