@@ -124,7 +124,14 @@ impl ObjectService {
             target,
             turns,
         };
-        match work.run(header).await {
+        let made = work.run(header).await;
+        if let Err(RebuildError::Target(StoreError::BadCall { .. })) = &made
+            && !core.is_owned(blob).await?
+        {
+            // Deleted meanwhile, and its disk was told: it takes no shard.
+            return Ok(Rebuilt::NotNeeded);
+        }
+        match made {
             // A late write of its own got there first, and it is finished.
             Err(RebuildError::Target(StoreError::Exists)) => Ok(Rebuilt::NotNeeded),
             made => Ok(Rebuilt::Made(made?)),
@@ -133,6 +140,12 @@ impl ObjectService {
 }
 
 impl Core {
+    /// Whether the blob belongs to something still.
+    async fn is_owned(&self, blob: &BlobRef) -> Result<bool, ObjectError> {
+        let found = self.catalog.blob(blob.group, blob.blob).await?;
+        Ok(found.is_some_and(|state| state.extent().is_some()))
+    }
+
     /// The disk of a slot, for what nobody waits for.
     fn slot_target(&self, group: &GroupView, slot: u8) -> Result<Target, StoreError> {
         let target = self.target(group, slot).ok_or_else(|| StoreError::Lost {
