@@ -51,7 +51,14 @@ impl Reads {
     }
 
     pub(super) async fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Bytes>>, EngineError> {
-        if let Some(found) = warm(get_many(&self.db, keys, &options::cached_reads()))? {
+        let cached = get_many(&self.db, keys, &options::cached_reads());
+        // RocksDB gives an empty value, and no error, for a key of which it
+        // would have to read a block to tell (MultiGet on the block cache
+        // alone): what looks so is read again.
+        let doubtful = |value: &Option<Bytes>| value.as_ref().is_some_and(Bytes::is_empty);
+        if let Some(found) = warm(cached)?
+            && !found.iter().any(doubtful)
+        {
             return Ok(found);
         }
         let keys = keys.to_vec();
