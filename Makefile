@@ -29,7 +29,7 @@ DATA ?= ./shardgate-data
 DISKS ?= 6
 LISTEN ?= 127.0.0.1:9000
 
-.PHONY: help setup rocksdb build demo check test test-unit test-clients bench bench-catalog bench-disk fmt clean
+.PHONY: help setup rocksdb build demo check test test-unit test-clients bench bench-catalog bench-disk bench-volume-max fmt clean
 
 help:
 	@echo "make demo    build and run a pool of $(DISKS) local folders in $(DATA), S3 on $(LISTEN)"
@@ -89,6 +89,10 @@ bench-catalog: rocksdb
 bench-disk: rocksdb
 	@scripts/setup.sh bench
 	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- disk-store
+
+# Extents of volumes beside files of their own, by length: for volume_max.
+bench-volume-max: rocksdb
+	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- disk-store --volume-max
 
 fmt:
 	cargo fmt --all

@@ -18,12 +18,13 @@ use shardgate_catalog::WrittenBlob;
 use shardgate_catalog::model::{BlobRef, GroupRow};
 use shardgate_erasure::Layout;
 use shardgate_wire::store::{ShardEnd, ShardHandle, SmallShard};
-use shardgate_wire::{BlobLayout, ObjectRef, ShardHeader, StoreError};
+use shardgate_wire::{BlobLayout, ObjectRef, Purpose, ShardHeader, StoreError};
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::abandon::Abandoned;
 use super::budget::Permit;
+use super::calls::Target;
 use super::core::Core;
 use super::error::ObjectError;
 use super::in_flight::InFlightBlob;
@@ -86,6 +87,16 @@ pub(super) enum Manner {
     /// Nobody waits, and every shard is needed; the catalog knows the blob
     /// already, and whoever registered it sees to its end.
     Registered,
+}
+
+impl Manner {
+    /// Whose space its shards may take.
+    fn purpose(self) -> Purpose {
+        match self {
+            Self::Client => Purpose::Client,
+            Self::Registered => Purpose::Checkpoint,
+        }
+    }
 }
 
 impl BlobWriter {
@@ -169,6 +180,10 @@ impl BlobWriter {
             let disk = writer.group.row.slots[usize::from(slot)];
             let living = core.disks.is_living(disk);
             let target = core.target(&writer.group, slot).filter(|_| living);
+            let target = target.map(|target| Target {
+                purpose: manner.purpose(),
+                ..target
+            });
             if target.is_none() {
                 writer.tally.failed(shard);
             }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shardgate_wire::{DiskId, DiskRoom, Medium};
+use shardgate_wire::{DiskId, DiskRoom, Medium, Purpose};
 
 /// One disk.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +38,11 @@ pub struct DiskView {
 }
 
 impl DiskView {
+    /// What shards of a purpose may still take of it, bytes.
+    pub fn free_for(&self, purpose: Purpose) -> u64 {
+        self.room.map_or(self.free_bytes, |room| room.of(purpose))
+    }
+
     /// What stands and falls together below the server: its file system, or
     /// the disk alone while that is not known.
     pub fn device_key(&self) -> DeviceKey {
@@ -111,6 +116,17 @@ impl PoolView {
     pub fn media(&self) -> Vec<Medium> {
         let media: BTreeSet<_> = self.disks.iter().map(|disk| disk.medium).collect();
         media.into_iter().collect()
+    }
+
+    /// The same, with the space that shards of a purpose may take as free.
+    pub fn for_purpose(&self, purpose: Purpose) -> Self {
+        let disk = |disk: &DiskView| DiskView {
+            free_bytes: disk.free_for(purpose),
+            ..disk.clone()
+        };
+        Self {
+            disks: self.disks.iter().map(disk).collect(),
+        }
     }
 
     /// The disks of one medium, or all.

@@ -12,7 +12,7 @@ use futures::future::join_all;
 use shardgate_catalog::CatalogError;
 use shardgate_catalog::model::{GroupRow, GroupState};
 use shardgate_erasure::{Layout, Scheme};
-use shardgate_wire::{Generation, GroupId, Medium, StoreError};
+use shardgate_wire::{Generation, GroupId, Medium, Purpose, StoreError};
 use thiserror::Error;
 use tokio::time::timeout;
 
@@ -86,6 +86,7 @@ impl Pool {
             medium: class.medium,
             narrow: false,
             slot_bytes: slot_bytes(class.scheme, class.medium, len),
+            purpose: Purpose::Client,
         };
         let entry = match self.preferred(&snapshot.view, &wanted, prefer) {
             Some(entry) => entry,
@@ -205,7 +206,7 @@ impl Pool {
     }
 
     pub(super) async fn open_narrow(&self, wanted: &Wanted) -> Result<Arc<Entry>, PlaceError> {
-        let view = &self.snapshot().view;
+        let view = &self.snapshot().view.for_purpose(wanted.purpose);
         let mut best: Option<Wanted> = None;
         for medium in self.media_for(wanted.medium, view) {
             let mut count = view.of_medium(Some(medium)).living_by_server();
@@ -249,8 +250,7 @@ impl Pool {
         spare: bool,
     ) -> Result<Arc<Entry>, PlaceError> {
         for _ in 0..ATTEMPTS {
-            let snapshot = self.snapshot();
-            let view = &snapshot.view;
+            let view = &self.snapshot().view.for_purpose(wanted.purpose);
             let resting = self.inner.open.resting(view, wanted, Fitness::Whole);
             if let Some(entry) = resting.filter(|entry| self.make_room(view, entry, spare)) {
                 if let Ok(entry) = self.activate(entry).await {

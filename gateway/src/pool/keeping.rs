@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use shardgate_wire::GroupId;
+use shardgate_wire::{GroupId, Purpose};
 
 use super::groups::{PlaceError, slot_bytes};
 use super::open_set::{Entry, Fitness, Wanted};
@@ -29,7 +29,8 @@ impl Pool {
                 disks: snapshot.view.disks.len(),
             });
         };
-        let entry = match self.choose(&snapshot.view, &wanted, Fitness::Whole) {
+        let view = snapshot.view.for_purpose(wanted.purpose);
+        let entry = match self.choose(&view, &wanted, Fitness::Whole) {
             Some(entry) => entry,
             None => {
                 let _making = self.inner.making.lock().await;
@@ -42,7 +43,8 @@ impl Pool {
 
     async fn make_for_keeping(&self, wanted: &Wanted) -> Result<Arc<Entry>, PlaceError> {
         // Another may have opened one meanwhile.
-        let chosen = self.choose(&self.snapshot().view, wanted, Fitness::Whole);
+        let view = self.snapshot().view.for_purpose(wanted.purpose);
+        let chosen = self.choose(&view, wanted, Fitness::Whole);
         if let Some(entry) = chosen {
             return Ok(entry);
         }
@@ -72,6 +74,7 @@ impl Pool {
             medium,
             narrow: false,
             slot_bytes: slot_bytes(scheme, medium, Some(len)),
+            purpose: Purpose::Checkpoint,
         })
     }
 }

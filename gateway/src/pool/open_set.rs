@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::RwLock;
 use rand::Rng;
 use shardgate_erasure::Scheme;
-use shardgate_wire::{DiskId, GroupId, Medium};
+use shardgate_wire::{DiskId, GroupId, Medium, Purpose};
 
 use crate::object::ports::GroupView;
 use crate::placement::open::OpenGroup;
@@ -27,6 +27,8 @@ pub(crate) struct Wanted {
     pub narrow: bool,
     /// Bytes that each slot must take.
     pub slot_bytes: u64,
+    /// Whose space it may take.
+    pub purpose: Purpose,
 }
 
 /// How much of a group must be there.

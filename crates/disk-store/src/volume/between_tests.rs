@@ -258,6 +258,33 @@ fn a_volume_that_cannot_be_read_does_not_hold_up_the_others() {
     }
 }
 
+/// The log is full when a compaction comes to its entry, so that it is begun
+/// anew; whichever sync fails then, the disk is fenced, and there.
+#[test]
+fn a_failed_sync_of_a_compaction_fences_the_disk_and_does_not_lose_it() {
+    let mut fenced = 0;
+    for at in 1..40 {
+        let (disk, engine) = wasteful();
+        for blob in 100..103 {
+            let note = super::Note {
+                commit: CommitNumber(1),
+                deleted: false,
+                payload: vec![7; 500_000],
+            };
+            let kept = engine.keep_note(sample::GROUP, BlobId(blob), Some(note));
+            assert_eq!(kept, Ok(()));
+        }
+        disk.set_faults(Faults {
+            fail_sync: Some(at),
+            ..Faults::default()
+        });
+        compact(&engine);
+        assert_eq!(engine.condition.check_present(), Ok(()), "sync {at}");
+        fenced += u32::from(engine.condition.check_writable().is_err());
+    }
+    assert!(fenced > 8, "{fenced}");
+}
+
 #[test]
 fn a_compaction_that_finds_no_room_leaves_nothing_behind() {
     let disk = SimDisk::new(1);

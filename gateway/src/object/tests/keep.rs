@@ -7,7 +7,7 @@ use std::time::Duration;
 use shardgate_catalog::checkpoint::{ContentHash, StoredFile};
 use shardgate_catalog::model::CondemnReason;
 use shardgate_wire::memory_store::Call;
-use shardgate_wire::{ShardKey, ShardStore, StoreError};
+use shardgate_wire::{Purpose, ShardKey, ShardStore, StoreError};
 
 use super::fixture::*;
 use crate::checkpoint::fetch::{FetchError, PoolFiles};
@@ -42,6 +42,26 @@ async fn keep(store: &Fixture, content: &bytes::Bytes) -> (Keeping, Result<Kept,
         .keep(&place, "a/file", body(content, 100_000), &AtOnce);
     let kept = kept.await;
     (place, kept)
+}
+
+/// Small and large: what is put, and what is opened and appended to.
+#[tokio::test(start_paused = true)]
+async fn full_disks_still_take_what_is_kept() {
+    let store = fixture("4+2", &SIX).await;
+    for disk in 0..6 {
+        store
+            .pool
+            .disk(disk)
+            .keep_from(Purpose::Background, u64::MAX);
+    }
+    let refused = store.put("key", &bytes(200_000, 1)).await;
+    assert!(matches!(refused, Err(ObjectError::NoSpace)));
+    for len in [5_000, 3_500_001] {
+        let content = bytes(len, 7);
+        let (_, kept) = keep(&store, &content).await;
+        let file = stored(&kept.unwrap());
+        read(&files(&store, &[]), &file, &content).await.unwrap();
+    }
 }
 
 fn stored(kept: &Kept) -> StoredFile {
