@@ -1,7 +1,7 @@
 //! A catalog made anew from what disks and journal still have: the last
 //! resort (PROTOCOL.md 9).
 //!
-//! [`Facts`] gathers what was read; [`rebuild`] decides ([`mod@decide`], pure)
+//! [`Facts`] gathers what was read; [`rebuild`] decides (`decide`, pure)
 //! and writes the rows of a new catalog, in ordinary commits. Invariants: what
 //! was deleted stays deleted; of several versions of a key the one of the
 //! highest commit is the newest, whatever clocks say; what cannot be told is

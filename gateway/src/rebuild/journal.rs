@@ -91,7 +91,7 @@ async fn is_whole(salvage: &Salvage, piece: &Piece) -> Result<bool, JournalError
 /// the journal itself does not say.
 ///
 /// # Errors
-/// [`JournalReadError`].
+/// The journal cannot be read.
 pub async fn read_journal(
     salvage: &Salvage,
     found: &JournalFound,
