@@ -173,7 +173,11 @@ impl Restore {
             // A start uses up what was looked at.
             let now = match looked.take() {
                 Some(looked) => looked,
-                None => self.look().await?,
+                None => {
+                    let again = self.look().await?;
+                    check_provable(&again)?;
+                    again
+                }
             };
             match self.try_source(&source, now, unfinished, operator).await? {
                 Tried::Done(started) => {

@@ -4,8 +4,8 @@
 //! disks lose power, die, stall, fail to sync, are cut off or lost for good;
 //! the journal disks change. The model keeps what was acknowledged or shown:
 //! whatever a start shows must be all of that, unchanged, and a start that has
-//! its majority must succeed. `SHARDGATE_SEED=N` repeats one seed,
-//! `SHARDGATE_SEEDS=N` sets how many are run.
+//! its majority must succeed. `SHARDGATE_TEST_SEED=N` repeats one seed,
+//! `SHARDGATE_TEST_SEEDS=N` sets how many are run.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -37,15 +37,15 @@ fn run(seed: u64) -> world::Counts {
 
 #[test]
 fn the_recovered_log_is_the_model_of_what_was_acknowledged() {
-    let seeds = match number("SHARDGATE_SEED") {
+    let seeds = match number("SHARDGATE_TEST_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("SHARDGATE_SEEDS").unwrap_or(SEEDS),
+        None => 0..number("SHARDGATE_TEST_SEEDS").unwrap_or(SEEDS),
     };
     let mut total = world::Counts::default();
     for seed in seeds.clone() {
         match catch_unwind(AssertUnwindSafe(|| run(seed))) {
             Ok(counts) => total.add(&counts),
-            Err(_) => panic!("seed {seed} failed; repeat it with SHARDGATE_SEED={seed}"),
+            Err(_) => panic!("seed {seed} failed; repeat it with SHARDGATE_TEST_SEED={seed}"),
         }
     }
     println!("seeds {seeds:?}: {total:?}");

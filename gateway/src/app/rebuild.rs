@@ -164,24 +164,46 @@ fn what_is_there(surveys: &[Result<Survey, String>]) -> Result<(ClusterId, Strin
     }
 }
 
-/// An empty catalog, in place of what is there.
+/// An empty catalog, in place of what is there, which is set aside: it is
+/// removed only where it is itself what an unfinished rebuild left.
 fn new_engine(settings: &Settings, own: &Path) -> Result<RocksStopped, String> {
     let path = own.join("rocksdb");
-    let aside = own.join("rocksdb.before-rebuild");
-    let context = |error: std::io::Error| format!("{}: {error}", own.display());
-    let there = |path: &Path| path.try_exists().map_err(context);
-    if there(&path)? {
-        // What an unfinished rebuild left is not worth what is aside already.
-        match there(&aside)? {
-            true => fs::remove_dir_all(&path).map_err(context)?,
-            false => fs::rename(&path, &aside).map_err(context)?,
-        }
-    }
     let options = CatalogOptions {
         block_cache_bytes: settings.catalog.cache.0 as usize,
         ..CatalogOptions::default()
     };
+    let context = |error: std::io::Error| format!("{}: {error}", own.display());
+    if path.try_exists().map_err(context)? {
+        match is_unfinished(&path, &options) {
+            true => fs::remove_dir_all(&path).map_err(context)?,
+            false => fs::rename(&path, aside(own).map_err(context)?).map_err(context)?,
+        }
+    }
     RocksStopped::open(&path, &options).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Whether this is a catalog that a rebuild did not come to the end of.
+/// What cannot be opened is not known to be one.
+fn is_unfinished(path: &Path, options: &CatalogOptions) -> bool {
+    let opened = RocksStopped::open(path, options).ok();
+    opened.is_some_and(|database| {
+        database.applied().number.0 == 0 || database.is_being_rebuilt().unwrap_or(false)
+    })
+}
+
+/// Where a catalog is set aside: the first of these names that is free.
+fn aside(own: &Path) -> std::io::Result<PathBuf> {
+    for number in 1.. {
+        let name = match number {
+            1 => "rocksdb.before-rebuild".to_owned(),
+            _ => format!("rocksdb.before-rebuild-{number}"),
+        };
+        let path = own.join(name);
+        if !path.try_exists()? {
+            return Ok(path);
+        }
+    }
+    unreachable!("some number is free")
 }
 
 /// Everything behind the taking of the pool.
@@ -250,13 +272,15 @@ async fn read_and_write(
         owner: wishes.owner.clone(),
         now: clock.now_ms(),
     };
+    // What can fail here comes before the pool is told.
+    let stopped = new_engine(settings, own)?;
+    let mut list = Listing::new(own)?;
     let writer = seized.begin(lineage).await.map_err(|error| chain(&error))?;
     let journal = Journal::new(writer);
-    let engine = new_engine(settings, own)?.start(journal.log());
+    let engine = stopped.start(journal.log());
     let engine = engine.map_err(|error| format!("start the catalog: {error}"))?;
     let catalog = Catalog::new(Arc::new(engine));
     let headers = ShardHeaders::new(shards);
-    let mut list = Listing::new(own)?;
     let made = make(&mut facts, &headers, &new, &catalog, &mut |one| {
         list.add(one)
     })

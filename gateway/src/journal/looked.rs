@@ -122,9 +122,12 @@ impl Looked {
     }
 
     /// Whether a majority of the journal disks answers, so that nothing that
-    /// was acknowledged can be missing unnoticed.
+    /// was acknowledged can be missing unnoticed. What was named lost is not
+    /// read, whether it answers or not.
     pub fn is_provable(&self) -> bool {
-        let answered = self.disks();
+        let lost = &self.starting.start.lost;
+        let disks = self.disks().into_iter();
+        let answered: Vec<_> = disks.filter(|disk| !lost.contains(disk)).collect();
         check_quorum(&self.newest.map.journal_map(), &answered, &[]).is_ok()
     }
 

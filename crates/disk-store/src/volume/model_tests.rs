@@ -3,8 +3,8 @@
 //! compaction and readers run one after the other, and at once in turns.
 //!
 //! After every crash: what was answered is there, what was deleted is not,
-//! and what was not answered is whole or absent. `SHARDGATE_SEED=N` repeats
-//! one sequence, `SHARDGATE_SEQUENCES=N` says how many are run.
+//! and what was not answered is whole or absent. `SHARDGATE_TEST_SEED=N` repeats
+//! one sequence, `SHARDGATE_TEST_SEQUENCES=N` says how many are run.
 
 mod turns;
 mod world;
@@ -33,7 +33,7 @@ struct Sequence(u64);
 impl Drop for Sequence {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("repeat with SHARDGATE_SEED={}", self.0);
+            eprintln!("repeat with SHARDGATE_TEST_SEED={}", self.0);
         }
     }
 }
@@ -50,12 +50,12 @@ fn run(seed: u64, sabotage: Sabotage) {
 
 #[test]
 fn acknowledged_stays_and_deleted_is_gone() {
-    if let Some(seed) = told("SHARDGATE_SEED") {
+    if let Some(seed) = told("SHARDGATE_TEST_SEED") {
         return run(seed, Sabotage::default());
     }
     let first = shardgate_wire::ids::random_u128() as u64 >> 16;
-    println!("SHARDGATE_SEED={first} and those that follow");
-    let end = first + told("SHARDGATE_SEQUENCES").unwrap_or(SEQUENCES);
+    println!("SHARDGATE_TEST_SEED={first} and those that follow");
+    let end = first + told("SHARDGATE_TEST_SEQUENCES").unwrap_or(SEQUENCES);
     let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));
     let runs = || {
         let mut seed = next.fetch_add(1, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! The disk against the store in memory: the same calls, the same answers.
 //!
 //! Both stand under one suite; this finds what the suite did not think of.
-//! `SHARDGATE_SEED=N` repeats a run.
+//! `SHARDGATE_TEST_SEED=N` repeats a run.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -38,11 +38,11 @@ impl Random {
 }
 
 fn seed() -> u64 {
-    let seed = match std::env::var("SHARDGATE_SEED") {
+    let seed = match std::env::var("SHARDGATE_TEST_SEED") {
         Ok(told) => told.parse().unwrap(),
         Err(_) => shardgate_wire::ids::random_u128() as u64,
     };
-    println!("SHARDGATE_SEED={seed}");
+    println!("SHARDGATE_TEST_SEED={seed}");
     seed
 }
 

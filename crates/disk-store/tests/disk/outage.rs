@@ -96,10 +96,10 @@ async fn misses(disk: &LocalDisk, said: &Said) -> bool {
     false
 }
 
-/// Said, so that a failure can be repeated with `SHARDGATE_SEED`.
+/// Said, so that a failure can be repeated with `SHARDGATE_TEST_SEED`.
 fn seed() -> u64 {
-    let told = std::env::var("SHARDGATE_SEED");
+    let told = std::env::var("SHARDGATE_TEST_SEED");
     let seed = told.map_or_else(|_| std::process::id().into(), |told| told.parse().unwrap());
-    eprintln!("SHARDGATE_SEED={seed}");
+    eprintln!("SHARDGATE_TEST_SEED={seed}");
     seed
 }
