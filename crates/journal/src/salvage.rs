@@ -1,7 +1,7 @@
 //! What can still be read of a journal that is not whole: the source of last
 //! resort of a catalog that is made anew (PROTOCOL.md 9).
 //!
-//! A start refuses a chain with a gap ([`crate::recover`]); this reads what
+//! A start refuses a chain with a gap ([`crate::recover()`]); this reads what
 //! is on either side of it and says where the gaps are. Invariants: nothing is
 //! read before the epoch is durable on enough journal disks, as in a start;
 //! of a segment only what leads, record by record, to the hashes it was
