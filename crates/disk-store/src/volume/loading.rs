@@ -207,13 +207,17 @@ impl Engine {
         scanned: &Scanned,
     ) -> Result<(), StoreError> {
         const MARK: u64 = HEAD_BYTES as u64 + 4;
-        for (from, to) in scanned.torn.iter().filter(|(_, to)| *to <= scanned.tail) {
+        // From the end on: that a later stretch is torn can be known from the
+        // first one alone, and no mark says that more was synced than was.
+        let torn = scanned.torn.iter().rev();
+        for (from, to) in torn.filter(|(_, to)| *to <= scanned.tail) {
             let data_at = from + MARK;
             let end = ShardEnd {
                 shard_len: to.saturating_sub(data_at),
                 blob_len: 0,
             };
-            let mark = NewRecord::mark(heading.salt, *from, *from, Kind::Void, data_at, end);
+            let durable_to = scanned.durable_to;
+            let mark = NewRecord::mark(heading.salt, *from, durable_to, Kind::Void, data_at, end);
             let zeroes = [0; MARK as usize];
             let bytes = match usize::try_from(to - from) {
                 Ok(len) if len < zeroes.len() => &zeroes[..len],

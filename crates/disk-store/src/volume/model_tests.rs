@@ -4,7 +4,8 @@
 //!
 //! After every crash: what was answered is there, what was deleted is not,
 //! and what was not answered is whole or absent. `SHARDGATE_TEST_SEED=N` repeats
-//! one sequence, `SHARDGATE_TEST_SEQUENCES=N` says how many are run.
+//! one sequence, `SHARDGATE_TEST_SEQUENCES=N` says how many are run, from
+//! `SHARDGATE_TEST_FIRST_SEED` on.
 
 mod turns;
 mod world;
@@ -53,7 +54,8 @@ fn acknowledged_stays_and_deleted_is_gone() {
     if let Some(seed) = told("SHARDGATE_TEST_SEED") {
         return run(seed, Sabotage::default());
     }
-    let first = shardgate_wire::ids::random_u128() as u64 >> 16;
+    let random = || shardgate_wire::ids::random_u128() as u64 >> 16;
+    let first = told("SHARDGATE_TEST_FIRST_SEED").unwrap_or_else(random);
     println!("SHARDGATE_TEST_SEED={first} and those that follow");
     let end = first + told("SHARDGATE_TEST_SEQUENCES").unwrap_or(SEQUENCES);
     let (next, failed) = (AtomicU64::new(first), AtomicBool::new(false));

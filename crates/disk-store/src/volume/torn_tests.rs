@@ -23,6 +23,7 @@ const SECTOR: u64 = 512;
 /// Of the record that is torn: several sectors.
 const TORN_LEN: usize = 3000;
 const TORN: u128 = 2;
+const TORN_TOO: u128 = 4;
 
 fn stored(engine: &Engine, blob: u128, len: usize) -> Result<bool, StoreError> {
     let read = engine.read(sample::key(blob), 0, len as u32)?;
@@ -32,14 +33,25 @@ fn stored(engine: &Engine, blob: u128, len: usize) -> Result<bool, StoreError> {
 /// A batch of three whose second record begins so shortly before the border of
 /// a sector that what covers it goes over the border, and lacks just the
 /// sector behind that border, as after a crash. With the place of the border.
-fn torn(seed: u64) -> (SimDisk, u64) {
+/// `two`: a later record of the batch is not whole either, and lacks no sector.
+fn torn(seed: u64, two: bool) -> (SimDisk, u64) {
     for pad in (0..SECTOR as usize).step_by(64) {
         let disk = SimDisk::new(seed);
         disk.set_old_bytes(false);
         let engine = open(&disk);
-        let lens = [(1, 300 + pad), (TORN, TORN_LEN), (3, 700)];
+        let lens = [
+            (1, 300 + pad),
+            (TORN, TORN_LEN),
+            (3, 700),
+            (TORN_TOO, 700),
+            (5, 700),
+        ];
+        let lens = &lens[..if two { 5 } else { 3 }];
         let ctx = sample::context(1);
-        let shards = lens.map(|(blob, len)| sample::small(&ctx, blob, len));
+        let shards = lens.iter();
+        let shards: Vec<_> = shards
+            .map(|(blob, len)| sample::small(&ctx, *blob, *len))
+            .collect();
         let before = sample::small(&ctx, 0, 300);
         assert_eq!(engine.commit(&[Op::Put(&before)]), [Ok(())]);
         let ops: Vec<_> = shards.iter().map(Op::Put).collect();
@@ -48,9 +60,14 @@ fn torn(seed: u64) -> (SimDisk, u64) {
         let at = located.entry.offset();
         let border = at.next_multiple_of(SECTOR);
         if at % SECTOR == SECTOR - 64 {
+            let too = engine.locate(sample::key(TORN_TOO)).unwrap();
             drop(engine);
             disk.restart();
-            disk.lose_sector(&volume_file(sample::GROUP, 1, What::Volume), border);
+            let path = volume_file(sample::GROUP, 1, What::Volume);
+            disk.lose_sector(&path, border);
+            if let Some(too) = too {
+                disk.flip_bit(&path, too.entry.offset(), 0);
+            }
             return (disk, border);
         }
     }
@@ -60,13 +77,14 @@ fn torn(seed: u64) -> (SimDisk, u64) {
 /// The power goes at each change that opening makes: what was answered before
 /// stays, and what never was stays absent. If a part of the mark that covers it
 /// lay behind the border before all of it was whole, no sector would be
-/// missing, and it would be damage.
+/// missing, and it would be damage; and so would be a later record, if the mark
+/// that covers it came after that of the record by which it is known.
 #[test]
 fn what_a_crash_left_is_covered_whenever_the_power_goes_again() {
     let mut covered = 0;
-    for seed in 0..6 {
+    for (seed, two) in (0..6).flat_map(|seed| [(seed, false), (seed, true)]) {
         for at in 1..40 {
-            let (disk, _) = torn(seed);
+            let (disk, _) = torn(seed, two);
             disk.set_faults(Faults {
                 power_off: Some(at),
                 ..Faults::default()
@@ -76,7 +94,9 @@ fn what_a_crash_left_is_covered_whenever_the_power_goes_again() {
             disk.set_faults(Faults::default());
             disk.power_loss(seed * 1000 + at);
             let engine = open(&disk);
-            for (blob, len) in [(0, 300), (3, 700)] {
+            let whole = [(0, 300), (3, 700), (5, 700)];
+            for (blob, len) in &whole[..if two { 3 } else { 2 }] {
+                let (blob, len) = (*blob, *len);
                 let there = stored(&engine, blob, len);
                 assert_eq!(
                     there,
@@ -86,12 +106,14 @@ fn what_a_crash_left_is_covered_whenever_the_power_goes_again() {
             }
             let there = stored(&engine, TORN, TORN_LEN);
             assert_eq!(there, Ok(false), "seed {seed}, power off at {at}");
+            let there = stored(&engine, TORN_TOO, 700);
+            assert_eq!(there, Ok(false), "seed {seed}, {two}, power off at {at}");
             while engine.upkeep().unwrap() {}
             assert_eq!(engine.check(false).unwrap().findings, [], "{seed} {at}");
             covered += u32::from(off);
         }
     }
-    assert!(covered > 60, "{covered}");
+    assert!(covered > 120, "{covered}");
 }
 
 /// Bytes may begin up to 4,096 behind their record's head: they are read, and
