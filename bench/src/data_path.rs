@@ -14,7 +14,7 @@ use clap::ValueEnum;
 use futures::future::try_join_all;
 use http::Method;
 use serde::Serialize;
-use shardgate_tests::process::TestPool;
+use shardgate_tests::pool::TestPool;
 use shardgate_tests::random;
 use shardgate_tests::raw::Connection;
 use shardgate_tests::sigv4::{self, Keys, Unsigned};

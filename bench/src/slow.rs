@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
-use shardgate_tests::process::TestPool;
+use shardgate_tests::pool::TestPool;
 use shardgate_tests::slow::{self, Ended};
 use tokio::time::sleep;
 

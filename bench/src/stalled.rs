@@ -12,7 +12,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::process::Signal;
 use serde::Serialize;
-use shardgate_tests::process::TestPool;
+use shardgate_tests::pool::TestPool;
 use shardgate_tests::random;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use shardgate_tests::process::{TestPool, root_keys};
+use shardgate_tests::pool::{TestPool, root_keys};
 
 use crate::sample;
 

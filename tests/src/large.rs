@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::client::Client;
-use crate::process::TestPool;
+use crate::pool::TestPool;
 use crate::random;
 use crate::raw::{Connection, Head};
 

@@ -10,6 +10,7 @@ pub mod large;
 pub mod linear;
 pub mod model;
 pub mod places;
+pub mod pool;
 pub mod process;
 pub mod random;
 pub mod raw;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::Method;
 use shardgate_tests::client::Client;
-use shardgate_tests::process::TestPool;
+use shardgate_tests::pool::TestPool;
 use shardgate_tests::random;
 
 const MIB: u64 = 1 << 20;

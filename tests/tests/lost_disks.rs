@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::Method;
 use shardgate_tests::client::{Client, Response};
 use shardgate_tests::places;
-use shardgate_tests::process::TestPool;
+use shardgate_tests::pool::TestPool;
 use shardgate_tests::random;
 
 const BUCKET: &str = "kept";

@@ -8,7 +8,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use shardgate_tests::client::Client;
 use shardgate_tests::model::{Bucket, Object};
-use shardgate_tests::process::TestPool;
+use shardgate_tests::pool::TestPool;
 use shardgate_tests::{random, xml};
 
 const BUCKET: &str = "model";

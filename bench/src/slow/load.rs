@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use shardgate_tests::client::Client;
-use shardgate_tests::process::root_keys;
+use shardgate_tests::pool::root_keys;
 use shardgate_tests::slow::{self, Ended, SlowClients};
 
 /// What the process says when all clients have begun.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use shardgate_tests::process::TestPool;
+use shardgate_tests::pool::TestPool;
 
 use crate::load::{Acknowledged, BUCKET, Load};
 

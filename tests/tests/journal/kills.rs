@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use shardgate_tests::process::TestPool;
+use shardgate_tests::pool::TestPool;
 
 use crate::load::{Acknowledged, BUCKET, Load};
 

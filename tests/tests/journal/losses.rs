@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use shardgate_disk_store::LocalDisk;
-use shardgate_tests::process::TestPool;
+use shardgate_tests::pool::TestPool;
 
 use crate::load::{Acknowledged, BUCKET, Load};
 

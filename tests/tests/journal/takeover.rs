@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shardgate_tests::client::Client;
-use shardgate_tests::process::{TestPool, root_keys};
+use shardgate_tests::pool::{TestPool, root_keys};
 
 use crate::damage::copy_folder;
 use crate::load::{Acknowledged, BUCKET, Load};

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use shardgate_tests::linear::history::{Asked, Life, Record, Told};
 use shardgate_tests::linear::listing::{Listing, torn};
 use shardgate_tests::linear::{Op, check};
-use shardgate_tests::process::TestPool;
+use shardgate_tests::pool::TestPool;
 use shardgate_tests::random;
 
 use client::{Lie, Told as Answers};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rand::Rng;
 use shardgate_tests::linear::history::Life;
-use shardgate_tests::process::TestPool;
+use shardgate_tests::pool::TestPool;
 use shardgate_tests::random;
 use tokio::task::JoinHandle;
 

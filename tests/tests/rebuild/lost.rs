@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shardgate_tests::process::TestPool;
+use shardgate_tests::pool::TestPool;
 
 use crate::answers::{BUCKETS, Told};
 use crate::operator::{

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use shardgate_tests::process::{Process, TestPool, root_keys};
+use shardgate_tests::pool::{TestPool, root_keys};
+use shardgate_tests::process::Process;
 
 /// How long something may take that happens by itself.
 const PATIENCE: Duration = Duration::from_secs(90);

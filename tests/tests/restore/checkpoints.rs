@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use shardgate_tests::process::TestPool;
+use shardgate_tests::pool::TestPool;
 
 use crate::told::Told;
 use crate::whole::{lose_gateway, restored};

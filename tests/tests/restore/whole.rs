@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use shardgate_tests::process::TestPool;
+use shardgate_tests::pool::TestPool;
 use shardgate_tests::random;
 
 use crate::told::Told;
