@@ -37,7 +37,7 @@ help:
 	@echo "make build   release binaries: $(TARGET)/release/shardgate and shardgate-agent"
 	@echo "make check   formatting, clippy, licences and sources, documentation, tidy"
 	@echo "make test    every test, with the real S3 clients"
-	@echo "make bench   costs of the data path, memory and slow clients, into bench-results/"
+	@echo "make bench   costs of the data path, memory, slow clients, stalled agents, into bench-results/"
 	@echo "make bench-catalog  commits per second, listings of ten million keys, checkpoints"
 	@echo "make bench-disk  the disk store beside a file per record, RocksDB and fio"
 	@echo "make fmt     formats the code"
@@ -78,6 +78,7 @@ bench: build
 	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- data-path
 	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- memory
 	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- slow
+	cargo run $(CARGO_FLAGS) --release -p shardgate-bench -- stalled
 
 # Fills buckets of ten million keys first.
 bench-catalog: rocksdb

@@ -18,7 +18,8 @@ cargo_deny_version=0.20.2
 
 build_packages=(g++ make libclang-dev ca-certificates)
 bench_packages=(fio strace)
-client_packages=(awscli s3cmd rclone curl php-cli php-curl php-xml php-mbstring python3 python3-venv strace)
+client_packages=(awscli s3cmd rclone curl php-cli php-curl php-xml php-mbstring python3 python3-venv strace
+    e2fsprogs mount)
 
 fail() {
     echo "setup.sh: $*" >&2
@@ -89,9 +90,17 @@ install_php_sdk() {
     local here=s3-compat-tests/clients/php
     [ ! -e "$here/vendor/autoload.php" ] || return 0
     [ ! -e "${SHARDGATE_PHP_SDK:-../shared/php-sdk}/vendor/autoload.php" ] || return 0
-    command -v composer > /dev/null || install_packages composer
+    # Packages of PHP come as zip files.
+    command -v composer > /dev/null || install_packages composer unzip
     echo "setup.sh: installing the AWS SDK for PHP into $here/vendor" >&2
     composer --working-dir="$here" install --no-interaction --no-progress
+}
+
+# Power losses, full and failing disks are tested on file systems that the tests mount.
+check_mounts() {
+    [ "$(id -u)" -eq 0 ] || fail "tests mount file systems of their own: run them as root, for example sudo env \"PATH=\$PATH\" \"HOME=\$HOME\" make test"
+    [ -c /dev/fuse ] || fail "no /dev/fuse: tests mount file systems of their own"
+    losetup -f > /dev/null || fail "no loop devices: tests mount file systems of their own"
 }
 
 case $mode in build | check | test | bench) ;; *) fail "usage: scripts/setup.sh [build|check|test|bench]" ;; esac
@@ -100,6 +109,7 @@ install_packages "${build_packages[@]}"
 case $mode in check | test) install_cargo_deny ;; bench) install_packages "${bench_packages[@]}" ;; esac
 if [ "$mode" = test ]; then
     install_packages "${client_packages[@]}"
+    check_mounts
     install_python_clients
     install_php_sdk
 fi

@@ -7,7 +7,6 @@
 
 mod hold;
 mod readings;
-mod token;
 mod words;
 
 use std::collections::BTreeMap;
@@ -22,7 +21,6 @@ use shardgate_wire::DiskId;
 
 pub use hold::{HoldStatus, words as hold_words};
 pub use readings::readings;
-pub use token::{TOKEN_FILE, token};
 pub use words::words;
 
 use crate::auth::{Action, Context, Decision, Principal, Resource, authorise};

@@ -20,6 +20,7 @@ use shardgate_disk_store::{DirectoryMemory, DiskOptions};
 use shardgate_journal::contact::May;
 use shardgate_wire::DiskId;
 use shardgate_wire::mac::Secret;
+use shardgate_wire::operator_token::operator_token;
 use start::Started;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +29,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin;
 use crate::agents::place::AgentFolders;
 use crate::agents::{AgentClient, AgentSettings};
-use crate::auth::RootCredentials;
+use crate::auth::{RootCredentials, SecretText};
 use crate::background::{JobParts, Jobs, paced};
 use crate::checkpoint::due::Wished;
 use crate::checkpoint::{CheckpointParts, Checkpoints};
@@ -104,9 +105,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// The secret of agents; without one every agent must be on loopback.
 fn pool_secret(settings: &Settings) -> Result<Option<Secret>, String> {
     match settings.pool_secret().map_err(|error| error.to_string())? {
-        Some(text) => Secret::new(text.expose().as_bytes())
-            .map(Some)
-            .map_err(|error| format!("pool.secret: {error}")),
+        Some(secret) => Ok(Some(secret)),
         None => match settings
             .pool
             .agents
@@ -148,7 +147,8 @@ async fn run(
         .ok_or("catalog.path is missing")?;
     let folder =
         folder::Own::open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let token = admin::token(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let token = operator_token(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let token = SecretText::new(token);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
 
@@ -271,18 +271,27 @@ async fn told_or_taken_over(told: impl Future<Output = ()>, pool: Pool) {
     }
 }
 
-/// Ends with the first SIGTERM or SIGINT.
+/// Ends with the first SIGTERM or SIGINT; from then on a second one ends the
+/// process at once, without a drain.
 fn stop_signal() -> Result<impl Future<Output = ()>, String> {
     let listen = |kind| signal(kind).map_err(|error| format!("listen for signals: {error}"));
     let (mut term, mut interrupt) = (
         listen(SignalKind::terminate())?,
         listen(SignalKind::interrupt())?,
     );
-    Ok(async move {
+    let mut next = async move || {
         tokio::select! {
             _ = term.recv() => {}
             _ = interrupt.recv() => {}
         }
+    };
+    Ok(async move {
+        next().await;
+        tokio::spawn(async move {
+            next().await;
+            tracing::warn!("told to stop again: nothing is waited for");
+            std::process::exit(1);
+        });
     })
 }
 
@@ -416,7 +425,7 @@ fn s3_settings(settings: &Settings) -> S3Settings {
     }
 }
 
-fn server_settings(settings: &Settings, token: crate::auth::SecretText) -> ServerSettings {
+fn server_settings(settings: &Settings, token: SecretText) -> ServerSettings {
     let limits = &settings.limits;
     ServerSettings {
         listen: settings.gateway.listen.0,

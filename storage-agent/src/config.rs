@@ -12,10 +12,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Deserialize;
+use shardgate_wire::log_filter::words_are_levels;
 use shardgate_wire::mac::{MAX_SECRET_BYTES, MIN_SECRET_BYTES, Secret};
+use shardgate_wire::secret_file::read_secret_file;
 use shardgate_wire::{ClusterId, Medium};
 use thiserror::Error;
 use toml::Spanned;
+use tracing_subscriber::EnvFilter;
 
 use crate::flags::Flags;
 use crate::limits::Limits;
@@ -297,9 +300,7 @@ fn build(
         disks: disks(sources, flags.disks, file.disks, index_dir)?,
         limits,
         check_every: Duration::from_secs(check),
-        log: sources
-            .pick("log", flags.log, file.log)
-            .map_or("info".into(), |said| said.value),
+        log: log_filter(sources.pick("log", flags.log, file.log))?,
         log_json: log_format.map_or(Ok(false), |said| match said.value.as_str() {
             "text" => Ok(false),
             "json" => Ok(true),
@@ -419,20 +420,23 @@ fn secret(
 }
 
 fn read_secret(named: &Said<String>) -> Result<String, ConfigError> {
-    use std::os::unix::fs::PermissionsExt;
     let path = Path::new(&named.value);
-    let refuse = |error: std::io::Error| named.refuse(format!("secret_file: {error}"));
-    let mode = std::fs::metadata(path)
-        .map_err(refuse)?
-        .permissions()
-        .mode();
-    if mode & 0o007 != 0 {
-        return Err(named.refuse(format!(
-            "secret_file {} is open to every user, allowed is mode 0600 or 0640",
-            path.display()
-        )));
+    let refuse = |error| named.refuse(format!("secret_file {}: {error}", path.display()));
+    read_secret_file(path).map_err(refuse)
+}
+
+/// Which lines are logged.
+fn log_filter(said: Option<Said<String>>) -> Result<String, ConfigError> {
+    let Some(said) = said else {
+        return Ok("info".to_owned());
+    };
+    let text = &said.value;
+    match words_are_levels(text) && EnvFilter::builder().parse(text).is_ok() {
+        true => Ok(said.value),
+        false => Err(said.refuse(format!(
+            "log is {text:?}, allowed is error, warn, info, debug, trace or off, or directives"
+        ))),
     }
-    std::fs::read_to_string(path).map_err(refuse)
 }
 
 fn absolute_index_dir(said: Said<String>) -> Result<PathBuf, ConfigError> {

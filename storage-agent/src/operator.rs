@@ -1,7 +1,8 @@
 //! The operator's port: `/metrics` and `/healthz`, nothing else.
 //!
-//! Owns a second, small listener, so that metrics need no secret and the
-//! gateways' port answers nothing to those without one.
+//! Owns a second, small listener, so that the gateways' port answers nothing
+//! to those without their secret. Off loopback, metrics are for who has the
+//! operator's token; health is answered without one.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -9,13 +10,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use http::header::CONTENT_TYPE;
-use http::{Method, Request, Response, StatusCode};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use shardgate_wire::operator_token::is_bearer;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -38,6 +40,8 @@ pub struct Operator {
     pub lanes: Arc<Lanes>,
     /// Everything else.
     pub metrics: Arc<Metrics>,
+    /// Asked for before metrics are shown.
+    pub token: Option<String>,
 }
 
 impl Operator {
@@ -77,6 +81,10 @@ impl Operator {
 
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let (status, kind, text) = match (request.method(), request.uri().path()) {
+            (&Method::GET, "/metrics") if !self.may_ask(request.headers()) => {
+                let refusal = "the operator's token is needed\n".to_owned();
+                (StatusCode::UNAUTHORIZED, "text/plain", refusal)
+            }
             (&Method::GET, "/metrics") => {
                 let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
                 (StatusCode::OK, kind, self.metrics_text().await)
@@ -96,6 +104,14 @@ impl Operator {
             .expect("a status and a fixed header are valid")
     }
 
+    fn may_ask(&self, headers: &HeaderMap) -> bool {
+        let Some(token) = &self.token else {
+            return true;
+        };
+        let given = headers.get(AUTHORIZATION);
+        given.is_some_and(|given| is_bearer(given.as_bytes(), token))
+    }
+
     /// Everything counted, each disk asked first.
     pub async fn metrics_text(&self) -> String {
         let lanes = self.lanes.all();
@@ -107,5 +123,58 @@ impl Operator {
         });
         join_all(ask).await;
         self.metrics.text()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    async fn status(operator: &Arc<Operator>, path: &str, header: &str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(Arc::clone(operator).serve(listener, stop.clone()));
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\n{header}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        stop.cancel();
+        serving.await.unwrap();
+        answer.split(' ').nth(1).unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn metrics_are_for_who_has_the_token_and_health_for_all() {
+        let with = |token: Option<&str>| {
+            let metrics = Arc::new(Metrics::default());
+            Arc::new(Operator {
+                lanes: Arc::new(Lanes::new(1, Arc::clone(&metrics))),
+                metrics,
+                token: token.map(str::to_owned),
+            })
+        };
+        let (open, closed) = (with(None), with(Some("secret")));
+        let bearer = "authorization: Bearer secret\r\n";
+        for (operator, path, header, expected) in [
+            (&open, "/metrics", "", "200"),
+            (&closed, "/metrics", "", "401"),
+            (
+                &closed,
+                "/metrics",
+                "authorization: Bearer wrong\r\n",
+                "401",
+            ),
+            (&closed, "/metrics", bearer, "200"),
+            (&closed, "/healthz", "", "200"),
+            (&closed, "/else", bearer, "404"),
+        ] {
+            assert_eq!(status(operator, path, header).await, expected, "{path}");
+        }
     }
 }

@@ -22,7 +22,7 @@ use crate::lanes::Lanes;
 use crate::metrics::Metrics;
 use crate::operator::Operator;
 use crate::service::{Agent, Who};
-use crate::state::{StateError, agent_id};
+use crate::state::{StateError, agent_id, token};
 
 /// How long a start waits for slow disks before it serves the others.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
@@ -54,6 +54,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         None => None,
     };
     let agent = agent_id(&config.state_dir)?;
+    let seen_by_others = |address: SocketAddr| !address.ip().is_loopback();
+    let token = match config.operator_listen.is_some_and(seen_by_others) {
+        true => Some(token(&config.state_dir)?),
+        false => None,
+    };
     let metrics = Arc::new(Metrics::default());
     let lanes = Arc::new(Lanes::new(
         config.limits.calls_per_disk,
@@ -86,7 +91,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         metrics: Arc::clone(&metrics),
     });
     if let Some(listener) = operator {
-        let operator = Arc::new(Operator { lanes, metrics });
+        let operator = Arc::new(Operator {
+            lanes,
+            metrics,
+            token,
+        });
         tracker.spawn(operator.serve(listener, stop.clone()));
     }
     tracing::info!(

@@ -1,4 +1,4 @@
-//! What an agent remembers: its own id.
+//! What an agent remembers: its own id, and the operator's token.
 //!
 //! Owns the file `agent-id` in the state folder. Invariant: once an id was
 //! shown to a gateway it is durable; a file that is there and is not an id is
@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use shardgate_wire::AgentId;
+use shardgate_wire::operator_token::{TOKEN_FILE, operator_token};
 use thiserror::Error;
 
 const NAME: &str = "agent-id";
@@ -53,6 +54,16 @@ pub fn agent_id(folder: &Path) -> Result<AgentId, StateError> {
         }
         Err(other) => Err(error("read")(other)),
     }
+}
+
+/// The operator's token in the state folder, made if there is none.
+pub fn token(folder: &Path) -> Result<String, StateError> {
+    let made = fs::create_dir_all(folder).and_then(|()| operator_token(folder));
+    made.map_err(|source| StateError::Io {
+        what: "read or make",
+        path: folder.join(TOKEN_FILE).display().to_string(),
+        source,
+    })
 }
 
 fn make(folder: &Path, path: &Path, id: AgentId) -> io::Result<()> {

@@ -21,6 +21,7 @@ pub mod ids;
 pub mod journal;
 #[cfg(feature = "testing")]
 pub mod journal_conformance;
+pub mod log_filter;
 pub mod mac;
 pub mod mac_replay;
 #[cfg(feature = "testing")]
@@ -29,6 +30,8 @@ pub mod message;
 pub mod message_journal;
 pub mod message_notes;
 pub mod note;
+pub mod operator_token;
+pub mod secret_file;
 pub mod shard;
 pub mod slots;
 pub mod space;

@@ -9,11 +9,12 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use shardgate_wire::operator_token::TOKEN_FILE;
 use tokio::net::TcpStream;
 
 use super::args::{Disk, DiskCommand, Operator, environment};
 use super::demo::operator_address;
-use crate::admin::{self, TOKEN_FILE};
+use crate::admin;
 use crate::config::{Sources, load};
 
 /// How long the gateway may take to answer.

@@ -39,16 +39,19 @@ pub(super) fn banner(
          \x20 curl -X PUT '{make}'\n\
          \x20 curl -T README.md '{put}'\n\
          \x20 curl -O '{get}'\n\
-         PHP, after `composer require aws/aws-sdk-php`:\n\
+         PHP, after `composer require aws/aws-sdk-php`, as a file beside vendor/:\n\
+         \x20 <?php require 'vendor/autoload.php';\n\
          \x20 $s3 = new Aws\\S3\\S3Client(['endpoint' => 'http://{addr}', 'region' => '{region}',\n\
          \x20   'use_path_style_endpoint' => true, 'credentials' => ['key' => getenv('AWS_ACCESS_KEY_ID'),\n\
          \x20   'secret' => getenv('AWS_SECRET_ACCESS_KEY')]]);\n\
          \x20 $s3->putObject(['Bucket' => 'photos', 'Key' => 'hello.txt', 'Body' => 'hello']);\n\n\
-         The pool: shardgate status --data {data}\n\
+         The pool: {program} status --data {quoted}\n\
          Metrics and health: http://{operator}\n\
          Stop with Ctrl-C; data and keys stay.\n",
         disks = settings.pool.disks.len(),
         data = data.display(),
+        program = program(),
+        quoted = quoted(data),
         key_lines = key_lines(keys, source, region),
         make = link("PUT", "/links"),
         put = link("PUT", "/links/README.md"),
@@ -70,15 +73,37 @@ fn key_lines(keys: &RootCredentials, source: &KeySource, region: &str) -> String
              \x20 secret key {secret}\n\
              For the lines below:\n\
              \x20 set -a; . {path}; AWS_DEFAULT_REGION={region}; set +a\n",
-            path = path.display(),
+            path = quoted(path),
             access = keys.access_key(),
             secret = keys.secret().expose(),
         ),
         KeySource::Kept(path) => format!(
             "The root keys are in {path}. For the lines below:\n\
              \x20 set -a; . {path}; AWS_DEFAULT_REGION={region}; set +a\n",
-            path = path.display(),
+            path = quoted(path),
         ),
+    }
+}
+
+/// This program, as a shell finds it again.
+fn program() -> String {
+    match std::env::current_exe() {
+        Ok(path) => quoted(&path),
+        Err(_) => "shardgate".to_owned(),
+    }
+}
+
+/// A path as one word of a shell. `.` looks for a bare name elsewhere.
+fn quoted(path: &Path) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
+    let text = path.display().to_string();
+    let text = match text.contains('/') {
+        true => text,
+        false => format!("./{text}"),
+    };
+    match text.chars().all(plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', "'\\''")),
     }
 }
 
@@ -99,5 +124,18 @@ mod tests {
         assert!(shows(KeySource::Made(file.clone())));
         assert!(!shows(KeySource::Kept(file)));
         assert!(!shows(KeySource::Environment));
+    }
+
+    #[test]
+    fn paths_are_one_word_of_a_shell() {
+        for (path, word) in [
+            ("/data/credentials", "/data/credentials"),
+            ("credentials", "./credentials"),
+            ("/my data/a", "'/my data/a'"),
+            ("/it's", "'/it'\\''s'"),
+            ("/$HOME", "'/$HOME'"),
+        ] {
+            assert_eq!(quoted(Path::new(path)), word);
+        }
     }
 }

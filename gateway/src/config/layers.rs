@@ -11,9 +11,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use shardgate_wire::log_filter::words_are_levels;
+use shardgate_wire::mac::{Secret, WeakSecret};
+use shardgate_wire::secret_file::{SecretFileError, read_secret_file};
 use thiserror::Error;
 use toml::{Table, Value};
-use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::filter::EnvFilter;
 
 use super::place;
 use super::settings::Settings;
@@ -33,7 +36,7 @@ const MIN_INTERVAL: Duration = Duration::from_secs(1);
 const MIN_BUDGET: u64 = 32 << 20;
 
 /// Every key that may be set; `classes` is a table of its own.
-const KEYS: &[&str] = &[
+pub(super) const KEYS: &[&str] = &[
     "gateway.listen",
     "gateway.operator_listen",
     "gateway.host_names",
@@ -95,6 +98,14 @@ pub enum ConfigError {
         path: PathBuf,
         /// Why not.
         source: io::Error,
+    },
+    /// A file that holds a secret is not taken.
+    #[error("{path}: {source}", path = path.display())]
+    SecretFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: SecretFileError,
     },
     /// Something in the file is wrong.
     #[error("{path}, line {line}: {what}", path = path.display())]
@@ -287,6 +298,7 @@ fn check(settings: &Settings) -> Result<(), Wrong> {
     if settings.catalog.inline_max.0 > MAX_INLINE {
         return wrong("catalog.inline_max", "allowed is 0 to 16KiB");
     }
+    check_secrets(settings)?;
     check_checkpoints(settings)?;
     if settings.limits.memory_budget.0 < MIN_BUDGET {
         return wrong("limits.memory_budget", "allowed is 32MiB and more");
@@ -323,6 +335,25 @@ fn check(settings: &Settings) -> Result<(), Wrong> {
     check_names(settings)
 }
 
+/// Secrets that stand in the settings themselves; those in files are read
+/// where they are needed.
+fn check_secrets(settings: &Settings) -> Result<(), Wrong> {
+    let (root, pool) = (&settings.root, &settings.pool);
+    if let (Some(access), Some(secret)) = (&root.access_key, &root.secret_key)
+        && !access.is_empty()
+        && !secret.expose().is_empty()
+        && let Err(unfit) = RootCredentials::new(access, secret.expose())
+    {
+        return wrong("root.secret_key", &unfit.to_string());
+    }
+    if let Some(secret) = &pool.secret
+        && let Err(weak) = Secret::from_text(secret.expose())
+    {
+        return wrong("pool.secret", &weak.to_string());
+    }
+    Ok(())
+}
+
 /// How often checkpoints are taken, beside the journal's bound.
 fn check_checkpoints(settings: &Settings) -> Result<(), Wrong> {
     let catalog = &settings.catalog;
@@ -345,16 +376,9 @@ fn check_checkpoints(settings: &Settings) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// Whether a text says which lines are logged. A word alone must be a level:
-/// as the name of a module, which it may be too, a misspelt level would
-/// silence all others.
+/// Whether a text says which lines are logged.
 fn is_log_filter(text: &str) -> bool {
-    let mut words = text.split(',').map(str::trim).filter(|directive| {
-        let word = |c: char| c.is_ascii_alphanumeric();
-        !directive.is_empty() && directive.chars().all(word)
-    });
-    let levels = words.all(|word| word.parse::<LevelFilter>().is_ok());
-    levels && EnvFilter::builder().parse(text).is_ok()
+    words_are_levels(text) && EnvFilter::builder().parse(text).is_ok()
 }
 
 /// Names that stand in requests and answers.
@@ -380,37 +404,54 @@ fn check_names(settings: &Settings) -> Result<(), Wrong> {
     Ok(())
 }
 
-fn first_line(path: &Path) -> Result<String, ConfigError> {
-    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    Ok(text.lines().next().unwrap_or_default().to_owned())
-}
-
 impl Settings {
     /// The root credentials, refused when missing, known or weak.
     pub fn root_credentials(&self) -> Result<RootCredentials, ConfigError> {
-        let from_file = self
-            .root
-            .secret_key_file
-            .as_deref()
-            .map(first_line)
-            .transpose()?;
+        let file = self.root.secret_key_file.as_deref();
+        let from_file = file.map(secret_of_file).transpose()?;
         let secret = self.root.secret_key.as_ref().map(SecretText::expose);
         let given = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
         let secret = given(secret.or(from_file.as_deref()));
         let access = given(self.root.access_key.as_deref());
         let (access, secret) = access.zip(secret).ok_or(ConfigError::NoRoot)?;
-        Ok(RootCredentials::new(&access, &secret)?)
+        let root = RootCredentials::new(&access, &secret);
+        Ok(root.map_err(|unfit| unfit_secret(file, unfit.into()))?)
     }
 
-    /// The secret that agents and gateways share, if one is set.
-    pub fn pool_secret(&self) -> Result<Option<SecretText>, ConfigError> {
-        match (&self.pool.secret, &self.pool.secret_file) {
-            (Some(secret), _) => Ok(Some(secret.clone())),
-            (None, Some(path)) => first_line(path).map(|line| Some(SecretText::new(line))),
-            (None, None) => Ok(None),
-        }
+    /// The secret that agents and gateways share, if one is set; refused when
+    /// weak.
+    pub fn pool_secret(&self) -> Result<Option<Secret>, ConfigError> {
+        let file = self.pool.secret_file.as_deref();
+        let text = match (&self.pool.secret, file) {
+            (Some(secret), _) => secret.expose().to_owned(),
+            (None, Some(path)) => secret_of_file(path)?,
+            (None, None) => return Ok(None),
+        };
+        let weak = |weak: WeakSecret| {
+            unfit_secret(
+                file,
+                ConfigError::Contradiction(format!("pool.secret: {weak}")),
+            )
+        };
+        Secret::from_text(&text).map(Some).map_err(weak)
+    }
+}
+
+fn secret_of_file(path: &Path) -> Result<String, ConfigError> {
+    read_secret_file(path).map_err(|source| ConfigError::SecretFile {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The refusal of a secret, with the file that holds it.
+fn unfit_secret(file: Option<&Path>, refused: ConfigError) -> ConfigError {
+    match file {
+        Some(path) => ConfigError::File {
+            path: path.to_owned(),
+            line: 1,
+            what: refused.to_string(),
+        },
+        None => refused,
     }
 }

@@ -2,6 +2,7 @@
 //! which words.
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use super::*;
@@ -32,19 +33,38 @@ fn the_commented_example_is_the_defaults() {
         })
         .collect();
     let settings = from_text(&uncommented).expect("what is commented out is valid");
-    let default = Settings::default();
-    assert_eq!(settings.limits, default.limits);
-    assert_eq!(settings.log, default.log);
-    assert_eq!(settings.catalog.cache, default.catalog.cache);
-    assert_eq!(settings.catalog.inline_max, default.catalog.inline_max);
-    assert_eq!(
-        settings.gateway.shutdown_deadline,
-        default.gateway.shutdown_deadline
-    );
-    assert_eq!(
-        settings.pool.connections_per_agent,
-        default.pool.connections_per_agent
-    );
+    // All but what the example itself sets, for want of a default.
+    let mut default = Settings::default();
+    default.gateway.host_names = settings.gateway.host_names.clone();
+    default.root = settings.root.clone();
+    default.catalog.path = settings.catalog.path.clone();
+    default.pool.disks = settings.pool.disks.clone();
+    default.pool.agents = settings.pool.agents.clone();
+    default.pool.secret_file = settings.pool.secret_file.clone();
+    default.classes = settings.classes.clone();
+    assert_eq!(format!("{settings:?}"), format!("{default:?}"));
+}
+
+#[test]
+fn the_commented_example_names_every_setting() {
+    let example = include_str!("../../../docs/shardgate.toml.example");
+    let mut section = "";
+    let mut named = Vec::new();
+    for line in example.lines() {
+        if let Some(name) = line
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
+            section = name;
+        }
+        let line = line.trim_start_matches("#:").trim_start_matches('#').trim();
+        if let Some((name, _)) = line.split_once(" = ") {
+            named.push(format!("{section}.{name}"));
+        }
+    }
+    for key in super::layers::KEYS.iter().filter(|key| **key != "classes") {
+        assert!(named.iter().any(|name| name == key), "{key} is in no line");
+    }
 }
 
 #[test]
@@ -100,6 +120,12 @@ fn what_is_wrong_beside_the_rest_is_refused_with_its_line_too() {
         ("[limits]\n\nconnections = 0", "line 3", "1 to 1000000"),
         ("limits.body_timeout = \"0s\"", "line 1", "more than 0s"),
         ("\n[classes.cold]\nscheme = \"4+2\"", "line 2", "upper-case"),
+        (
+            "[root]\naccess_key = \"operator\"\nsecret_key = \"weak\"",
+            "line 3",
+            "16 characters",
+        ),
+        ("[pool]\nsecret = \"short\"", "line 2", "32 to"),
         ("[log]\nlevel = \"loud\"", "line 2", "debug"),
         ("[log]\nlevel = \"info,a=b=c\"", "line 2", "debug"),
         // s3s knows no such region and would take any.
@@ -214,8 +240,7 @@ fn wrong_overrides_are_refused_by_name() {
 #[test]
 fn root_credentials_come_whole_or_not_at_all() {
     let mut file = tempfile::NamedTempFile::new().expect("make a file");
-    file.write_all(b"q7Rw-2mZx_9LtKv4\nnot this line\n")
-        .expect("write it");
+    file.write_all(b"q7Rw-2mZx_9LtKv4\n").expect("write it");
     let path = file.path().display();
     for (text, expected) in [
         ("", "missing"),
@@ -223,10 +248,6 @@ fn root_credentials_come_whole_or_not_at_all() {
         (
             "[root]\naccess_key = \"\"\nsecret_key = \"q7Rw-2mZx_9LtKv4\"",
             "missing",
-        ),
-        (
-            "[root]\naccess_key = \"operator\"\nsecret_key = \"weak\"",
-            "16 characters",
         ),
         (
             "[root]\naccess_key = \"operator\"\nsecret_key_file = \"/nowhere\"",
@@ -246,4 +267,42 @@ fn root_credentials_come_whole_or_not_at_all() {
         .root_credentials()
         .expect("strong");
     assert_eq!(keys.secret().expose(), "q7Rw-2mZx_9LtKv4");
+}
+
+/// The same file is the agents' too, and they take it in the same way.
+#[test]
+fn files_of_secrets_are_the_owners_and_have_one_line() {
+    let dir = tempfile::tempdir().expect("make a folder");
+    let path = dir.path().join("secret");
+    let refusal = |text: &str, mode: u32| {
+        std::fs::write(&path, text).expect("write it");
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&path, mode).expect("set its mode");
+        let set = format!(
+            "[root]\naccess_key = \"operator\"\nsecret_key_file = \"{0}\"\n[pool]\nsecret_file = \"{0}\"",
+            path.display()
+        );
+        let settings = from_text(&set).expect("valid");
+        let said = |error: ConfigError| error.to_string();
+        (
+            settings.root_credentials().map(drop).map_err(said).err(),
+            settings.pool_secret().map(drop).map_err(said).err(),
+        )
+    };
+    let secret = "q7Rw-2mZx_9LtKv4-8dHs5jWn0bYcXe3A";
+    assert_eq!(refusal(secret, 0o600), (None, None));
+    assert_eq!(refusal(&format!(" {secret} \n"), 0o640), (None, None));
+    for (text, mode, why) in [
+        (secret.to_owned(), 0o644, "every user"),
+        (format!("{secret}\n{secret}\n"), 0o600, "several lines"),
+        ("short".to_owned(), 0o600, "line 1"),
+    ] {
+        let (root, pool) = refusal(&text, mode);
+        for refused in [root, pool] {
+            let refused = refused.expect("it is refused");
+            assert!(refused.contains(why), "{refused}");
+            assert!(refused.contains(&path.display().to_string()), "{refused}");
+            assert!(!refused.contains(secret), "{refused}");
+        }
+    }
 }

@@ -11,9 +11,10 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
+use shardgate_wire::operator_token::is_bearer;
 
 use super::metrics::Metrics;
-use crate::auth::{SecretText, same_secret};
+use crate::auth::SecretText;
 
 /// A request to the operator's port, its body gathered.
 #[derive(Clone, Debug)]
@@ -128,10 +129,8 @@ impl Operator {
         let Some(token) = &self.token else {
             return true;
         };
-        let given = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-        given.is_some_and(|given| same_secret(given, token.expose().as_bytes()))
+        let given = headers.get(header::AUTHORIZATION);
+        given.is_some_and(|given| is_bearer(given.as_bytes(), token.expose()))
     }
 }
 

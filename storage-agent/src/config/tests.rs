@@ -146,6 +146,10 @@ fn refusals_say_where_and_what_is_allowed() {
             "agent.toml:3: cluster is \"xyz\", allowed is an id",
         ),
         (
+            with("log = 'inof'"),
+            "agent.toml:3: log is \"inof\", allowed is error, warn",
+        ),
+        (
             with("log_format = 'xml'"),
             "agent.toml:3: log_format is \"xml\", allowed are text, json",
         ),
@@ -222,6 +226,20 @@ fn attack_069_weak_secrets_are_refused_and_never_shown() {
     assert!(!error.contains(SECRET), "{error}");
     let config = read(&format!("{LEAST}secret = '{SECRET}'")).unwrap();
     assert!(!format!("{config:?}").contains(SECRET));
+}
+
+#[test]
+fn the_commented_example_is_the_defaults() {
+    let example = include_str!("../../../docs/agent.toml.example");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("secret");
+    std::fs::write(&path, SECRET).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let example = example.replace("/etc/shardgate/pool.secret", &path.display().to_string());
+    let config = read(&example).unwrap();
+    // Every commented setting is valid too, and says the default.
+    let uncommented = read(&example.replace("\n#: ", "\n")).unwrap();
+    assert_eq!(format!("{config:?}"), format!("{uncommented:?}"));
 }
 
 #[test]
