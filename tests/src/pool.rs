@@ -78,6 +78,14 @@ impl TestPool {
         pool
     }
 
+    /// As [`Self::embedded`], with all of it in `dir`, which outlives it.
+    pub fn embedded_in(dir: &Path, disks: usize) -> Self {
+        let mut pool = Self::empty(Kind::Embedded { disks });
+        pool.dir = dir.to_owned();
+        pool.start();
+        pool
+    }
+
     /// `agents` agent processes with `disks_each` disks, and a gateway over
     /// them. `class` is the scheme of STANDARD where it is not `auto`.
     pub fn with_agents(agents: usize, disks_each: usize, class: Option<&str>) -> Self {

@@ -1,8 +1,10 @@
 //! The journal under real gateways and agents: kills, lost and stopped
-//! journal disks, damaged catalogs, two gateways on the same agents.
+//! journal disks, lost power, damaged catalogs, two gateways on the same
+//! agents.
 
 mod damage;
 mod kills;
 mod load;
 mod losses;
+mod power;
 mod takeover;
