@@ -1,5 +1,5 @@
 //! The journal under real gateways and agents: kills, lost and stopped
-//! journal disks, lost power, damaged catalogs, two gateways on the same
+//! journal disks, agents that return, lost power, damaged catalogs, two gateways on the same
 //! agents.
 
 mod damage;
@@ -7,4 +7,5 @@ mod kills;
 mod load;
 mod losses;
 mod power;
+mod returns;
 mod takeover;
