@@ -415,7 +415,7 @@ impl Settings {
         let access = given(self.root.access_key.as_deref());
         let (access, secret) = access.zip(secret).ok_or(ConfigError::NoRoot)?;
         let root = RootCredentials::new(&access, &secret);
-        Ok(root.map_err(|unfit| unfit_secret(file, unfit.into()))?)
+        root.map_err(|unfit| unfit_secret(file, unfit.into()))
     }
 
     /// The secret that agents and gateways share, if one is set; refused when
