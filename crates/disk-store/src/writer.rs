@@ -159,26 +159,6 @@ impl Writing {
         finished
     }
 
-    fn append_extent(
-        &mut self,
-        buffer: &mut AlignedBuffer,
-        offset: u64,
-        bytes: &[u8],
-    ) -> Result<(), StoreError> {
-        let Some(extent) = &self.extent else {
-            return Err(StoreError::NoHandle);
-        };
-        // Whole pages can go past the page cache.
-        let (pages, tail) = bytes.split_at(bytes.len() / PAGE * PAGE);
-        if !pages.is_empty() {
-            extent.write(offset, buffer.fill(&[pages], pages.len()))?;
-        }
-        if !tail.is_empty() {
-            extent.write(offset + pages.len() as u64, tail)?;
-        }
-        Ok(())
-    }
-
     /// Takes space and writes the header into a new, empty file.
     pub(crate) fn begin(
         condition: &Condition,
@@ -287,8 +267,8 @@ impl Writing {
         bytes: &[u8],
         crcs: &[u32],
     ) -> Result<(), StoreError> {
-        if self.extent.is_some() {
-            self.append_extent(buffer, offset, bytes)?;
+        if let Some(extent) = &mut self.extent {
+            extent.append(buffer, offset, bytes)?;
             self.crcs.extend_from_slice(crcs);
             self.len += bytes.len() as u64;
             self.last_append = Some(offset);

@@ -72,6 +72,10 @@ impl DiskIo for Asking {
 }
 
 fn open_asking(disk: &SimDisk, salts: u64, hook: Arc<Hook>) -> Arc<Engine> {
+    try_open(disk, salts, hook).expect("it opens")
+}
+
+fn try_open(disk: &SimDisk, salts: u64, hook: Arc<Hook>) -> Result<Arc<Engine>, StoreError> {
     let salts = AtomicU64::new(salts);
     let opened = Engine::open(Opening {
         io: Arc::new(Asking {
@@ -86,7 +90,7 @@ fn open_asking(disk: &SimDisk, salts: u64, hook: Arc<Hook>) -> Arc<Engine> {
         directories: Arc::default(),
         random: Box::new(move || salts.fetch_add(1, Ordering::Relaxed)),
     });
-    Arc::new(opened.expect("it opens"))
+    opened.map(Arc::new)
 }
 
 fn open(disk: &SimDisk, salts: u64) -> Arc<Engine> {
@@ -335,4 +339,53 @@ fn a_log_that_finds_no_room_leaves_nothing_behind() {
     }
     assert_eq!(disk.files(), before);
     delete(&engine, 0..1);
+}
+
+/// All shards of a volume are deleted, and it is compacted to nothing. The
+/// power goes, or the process, at each change that this makes and that the
+/// next start makes; the volume does not come back without its deletes.
+#[test]
+fn a_volume_that_was_compacted_to_nothing_stays_gone() {
+    let mut cut = 0;
+    for seed in 0..160u64 {
+        let disk = SimDisk::new(seed);
+        let engine = open(&disk, 1);
+        put(&engine, 0..6);
+        engine.roll(sample::GROUP);
+        while engine.upkeep().unwrap() {}
+        delete(&engine, 0..6);
+        let off = |at| Faults {
+            power_off: Some(at),
+            ..Faults::default()
+        };
+        let stop = |seed: u64| match seed % 3 {
+            0 => disk.restart(),
+            _ => disk.power_loss(seed),
+        };
+        disk.set_faults(off(1 + seed % 8));
+        compact(&engine);
+        let mut goes = disk.is_off();
+        drop(engine);
+        disk.set_faults(Faults::default());
+        if goes {
+            disk.power_loss(seed);
+        } else {
+            stop(seed / 8);
+        }
+        disk.set_faults(off(1 + seed / 8));
+        drop(try_open(&disk, 100, Arc::new(|_, _| Ok(()))));
+        goes |= disk.is_off();
+        disk.set_faults(Faults::default());
+        disk.power_loss(seed);
+        let engine = open(&disk, 200);
+        for blob in 0..6 {
+            assert_eq!(
+                read(&engine, blob),
+                Ok(false),
+                "{blob} is back, seed {seed}"
+            );
+        }
+        cut += u32::from(goes);
+    }
+    assert!(cut > 80, "{cut}");
 }

@@ -50,6 +50,8 @@ pub(crate) struct Ending {
     pub(crate) header: ShardHeader,
     pub(crate) end: ShardEnd,
     pub(crate) crcs: Vec<u32>,
+    /// Sectors of the extent that are all zeroes.
+    pub(crate) zeroes: u32,
 }
 
 impl Op<'_> {
@@ -216,7 +218,7 @@ impl Engine {
             let writing = |error| (true, Doing::Writing, error);
             let written = match made_ready {
                 Ok(()) if large => write.write_large(buffer).map_err(writing),
-                Ok(()) => write.write().map_err(writing),
+                Ok(()) => write.write(buffer).map_err(writing),
                 Err((doing, error)) => Err((false, doing, error)),
             };
             match written {

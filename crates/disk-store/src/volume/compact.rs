@@ -21,7 +21,7 @@ use shardgate_wire::{ShardKey, StoreError};
 
 use super::engine::Engine;
 use super::files::Order;
-use super::format::{Entry, FIRST_RECORD, Heading, Kind, NewRecord, RECORD_ALIGN, SECTOR};
+use super::format::{Body, Entry, FIRST_RECORD, Heading, Kind, NewRecord, RECORD_ALIGN, SECTOR};
 use super::locate::Located;
 use super::place::{What, volume_file};
 use super::reading::Unread;
@@ -249,7 +249,15 @@ impl Engine {
         };
         let at = output.cursor;
         let salt = output.heading.salt;
-        let record = NewRecord::shard(salt, at, FIRST_RECORD, &meta.header, end, &meta.crcs, None);
+        let record = NewRecord::shard(
+            salt,
+            at,
+            FIRST_RECORD,
+            &meta.header,
+            end,
+            &meta.crcs,
+            Body::Follows(&bytes),
+        );
         let zeroes = [0; RECORD_ALIGN as usize];
         let parts = [
             IoSlice::new(&record.meta),

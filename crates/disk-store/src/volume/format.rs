@@ -23,8 +23,8 @@ pub(crate) use log::{
     decode_batch, encode_batch,
 };
 pub(crate) use record::{
-    HEAD_BYTES, Head, Kind, Meta, NewRecord, RECORD_ALIGN, decode_head, decode_meta, explains,
-    header_at, meta_len,
+    Body, HEAD_BYTES, Head, Kind, Meta, NewRecord, RECORD_ALIGN, decode_head, decode_meta,
+    explains, header_at, meta_len, zero_sectors,
 };
 
 use shardgate_wire::checksum::crc32c;

@@ -5,14 +5,13 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use shardgate_wire::ids::GroupId;
-use shardgate_wire::store::ShardEnd;
 use shardgate_wire::{DiskIdentity, StoreError};
 use tracing::{error, warn};
 
 use super::engine::{Engine, Group};
 use super::format::{
-    DirectoryHead, Entry, FIRST_RECORD, HEAD_BYTES, Heading, Kind, NewRecord, SECTOR,
-    decode_directory_head, directory_head_len,
+    DirectoryHead, Entry, FIRST_RECORD, Heading, NewRecord, SECTOR, decode_directory_head,
+    directory_head_len,
 };
 use super::logbook::{Refused, read_heading};
 use super::opening::{Dead, Found, Held};
@@ -198,46 +197,28 @@ impl Engine {
         Ok((file, read))
     }
 
-    /// Covers what a crash left between whole records, so that it is not
-    /// taken for damage once the volume is sealed behind it.
+    /// Covers what a crash left before the end of records, so that it is not
+    /// taken for damage once the volume's end says that all of it was synced.
+    ///
+    /// A mark lies in one sector, and none in a sector by which another
+    /// stretch is known to be torn (a whole record is between them): whichever
+    /// of them are there when the power goes again, the rest is still torn.
     fn void_torn(
         &self,
         file: &dyn DiskFile,
         heading: &Heading,
         scanned: &Scanned,
     ) -> Result<(), StoreError> {
-        const MARK: u64 = HEAD_BYTES as u64 + 4;
-        // From the end on: that a later stretch is torn can be known from the
-        // first one alone, and no mark says that more was synced than was.
-        let torn = scanned.torn.iter().rev();
-        for (from, to) in torn.filter(|(_, to)| *to <= scanned.tail) {
-            let data_at = from + MARK;
-            let end = ShardEnd {
-                shard_len: to.saturating_sub(data_at),
-                blob_len: 0,
-            };
-            let durable_to = scanned.durable_to;
-            let mark = NewRecord::mark(heading.salt, *from, durable_to, Kind::Void, data_at, end);
-            let zeroes = [0; MARK as usize];
-            let bytes = match usize::try_from(to - from) {
-                Ok(len) if len < zeroes.len() => &zeroes[..len],
-                _ => &mark.meta[..],
-            };
-            // Over the border of a sector the first part goes first: a sector
-            // of the stretch must be missing until the mark is whole.
-            let border = usize::try_from(from.next_multiple_of(SECTOR) - from).unwrap_or(0);
-            let (first, second) = bytes.split_at(border.min(bytes.len()));
-            for (part, at) in [(first, *from), (second, *from + first.len() as u64)] {
-                if part.is_empty() {
-                    continue;
-                }
-                file.write_at(&[IoSlice::new(part)], at)
-                    .map_err(|error| self.refused(Doing::Writing, "void record", &error))?;
-                file.sync_data()
-                    .map_err(|error| self.refused(Doing::Syncing, "void record", &error))?;
-            }
+        if scanned.torn.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        for (from, to) in &scanned.torn {
+            let mark = NewRecord::void(heading.salt, *from, *to, scanned.durable_to);
+            file.write_at(&[IoSlice::new(&mark.meta)], *from)
+                .map_err(|error| self.refused(Doing::Writing, "void record", &error))?;
+        }
+        let synced = file.sync_data();
+        synced.map_err(|error| self.refused(Doing::Syncing, "void record", &error))
     }
 }
 

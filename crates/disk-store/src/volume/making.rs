@@ -12,9 +12,11 @@ use super::commit::{Ending, OwnedOp};
 use super::engine::{Engine, Writer};
 use super::format::{
     FIRST_RECORD, HEADING_COPY, Heading, RECORD_ALIGN, SECTOR, encode_heading, meta_len,
+    zero_sectors,
 };
 use super::place::{VOLUMES, What, group_folder, volume_file};
 use super::volume_state::{Stage, Volume};
+use crate::aligned::AlignedBuffer;
 use crate::condition::Doing;
 use crate::io::{DiskFile, DiskIo, OpenHow};
 
@@ -47,6 +49,8 @@ pub(crate) fn make_folder(io: &dyn DiskIo, path: &Path) -> io::Result<()> {
 pub(crate) struct OwnExtent {
     engine: Arc<Engine>,
     extent: Extent,
+    /// Sectors of it that were written and are all zeroes.
+    zeroes: u32,
     settled: bool,
 }
 
@@ -61,13 +65,37 @@ impl OwnExtent {
         Ok(extent.map(|extent| Self {
             engine: Arc::clone(engine),
             extent,
+            zeroes: 0,
             settled: false,
         }))
     }
 
-    /// Writes bytes of the shard; durable with its end.
-    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
-        assert!(offset + bytes.len() as u64 <= self.extent.len.next_multiple_of(PAGE));
+    /// Writes bytes of the shard, from the start of a sector on; durable with
+    /// its end.
+    ///
+    /// Invariant: no sector is written twice with other bytes. One that a loss
+    /// of power left out shows zeroes, and is known by them.
+    pub(crate) fn append(
+        &mut self,
+        buffer: &mut AlignedBuffer,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), StoreError> {
+        assert!(offset.is_multiple_of(SECTOR));
+        assert!(offset + bytes.len() as u64 <= self.extent.len);
+        // Whole pages can go past the page cache.
+        let (pages, tail) = bytes.split_at(bytes.len() / PAGE as usize * PAGE as usize);
+        if !pages.is_empty() {
+            self.write(offset, buffer.fill(&[pages], pages.len()))?;
+        }
+        if !tail.is_empty() {
+            self.write(offset + pages.len() as u64, tail)?;
+        }
+        self.zeroes = self.zeroes.saturating_add(zero_sectors(bytes, offset));
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
         let at = self.extent.at + offset;
         let written = self.extent.file.write_at(&[IoSlice::new(bytes)], at);
         written.map_err(|error| self.engine.refused(Doing::Writing, "write extent", &error))
@@ -85,6 +113,7 @@ impl OwnExtent {
             header,
             end,
             crcs,
+            zeroes: self.zeroes,
         };
         let ops = vec![OwnedOp::Finish(Box::new(ending))];
         let answers = self.engine.commit_with_others(ops);

@@ -8,7 +8,7 @@
 //! `SHARDGATE_TEST_FIRST_SEED` on.
 
 mod turns;
-mod world;
+pub(super) mod world;
 
 use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -18,6 +18,7 @@ use shardgate_wire::store::{ShardEnd, SmallShard};
 use super::engine::{Engine, VolumeFigures};
 use super::opening::Opening;
 use super::{Choice, Op, OwnExtent, WindowCursor};
+use crate::aligned::AlignedBuffer;
 use crate::condition::Condition;
 use crate::directories::DirectoryMemory;
 use crate::io::rotating::{Motion, RotatingDisk};
@@ -226,8 +227,9 @@ fn extents(table: &mut Table) {
         let ctx = sample::context(1);
         let shard = sample::small(&ctx, blob.into(), LEN);
         let extent = OwnExtent::reserve(&engine, &shard.header, LEN as u64);
-        let extent = extent.unwrap().expect("it belongs into a volume");
-        extent.write(0, &shard.bytes).unwrap();
+        let mut extent = extent.unwrap().expect("it belongs into a volume");
+        let buffer = &mut AlignedBuffer::default();
+        extent.append(buffer, 0, &shard.bytes).unwrap();
         let end = ShardEnd {
             shard_len: LEN as u64,
             blob_len: shard.blob_len,

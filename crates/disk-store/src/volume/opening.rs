@@ -233,6 +233,13 @@ impl Engine {
             unknown: folders.all_unread,
             ..State::default()
         };
+        if writable && !loaded.clean {
+            // A process that was killed may have left names that are gone, and
+            // not durably so: nothing below sees what it has to wait for.
+            for group in folders.groups.keys() {
+                self.sync_folder(&group_folder(*group))?;
+            }
+        }
         if writable {
             for (group, volume, of) in &held.adopted {
                 let found = folders.groups.entry(*group).or_default();
@@ -331,16 +338,20 @@ impl Engine {
             whats.insert(What::Volume);
             self.sync_folder(&group_folder(group))?;
         }
+        let mut removed = false;
         for old in of {
             for what in found.remove(old).unwrap_or_default() {
-                let removed = self.io.remove(&volume_file(group, *old, what));
-                removed.map_err(refused)?;
+                let gone = self.io.remove(&volume_file(group, *old, what));
+                gone.map_err(refused)?;
+                removed = true;
             }
         }
-        if found.is_empty() {
-            return Ok(());
+        // Durable before the log forgets it, also where no volume is left: the
+        // deletes of those that came back are in no log any more.
+        match removed {
+            true => self.sync_folder(&group_folder(group)),
+            false => Ok(()),
         }
-        self.sync_folder(&group_folder(group))
     }
 
     /// Removes what never counted. A directory goes, durably, before the

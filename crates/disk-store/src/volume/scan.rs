@@ -1,10 +1,15 @@
 //! The records of a volume, found from its bytes alone.
 //!
 //! Reads past the page cache, because after a failed fsync the cache shows
-//! what the disk does not have. Invariant: a torn end is one that a write
-//! which never ended can have left. Bytes that a later record proves to have
-//! been synced, that the device does not give, or of which no whole sector is
-//! missing, are damage.
+//! what the disk does not have.
+//!
+//! Invariant: what a write that never ended left is torn, anything else that
+//! is not whole is damage. Such a write leaves sectors out, whole ones, where
+//! zeroes were before; so of a record whose head is whole, some sector is zero
+//! that the record does not say to be, and of one whose head is not, a sector
+//! of that head. What a later record proves to have been synced, or the device
+//! does not give, is damage whatever it shows. (`docs/formats.md` has the rule
+//! with all that it rests on.)
 
 use std::io;
 
@@ -13,7 +18,7 @@ use shardgate_wire::ids::GroupId;
 
 use super::format::{
     Entry, FIRST_RECORD, HEAD_BYTES, Head, Heading, Kind, RECORD_ALIGN, SECTOR, decode_head,
-    decode_meta, explains, header_at,
+    decode_meta, explains, header_at, zero_sectors,
 };
 use super::source::{BadSectors, Source};
 use super::volume_state::at_of;
@@ -34,8 +39,8 @@ pub(crate) struct Scanned {
     pub(crate) damaged: Vec<Entry>,
     /// Damaged stretches whose keys nobody knows.
     pub(crate) unknown: Vec<(u64, u64)>,
-    /// Stretches that a crash left, followed by whole records of the same
-    /// batch: nobody was answered.
+    /// Stretches that a crash left before the end of records: nobody was
+    /// answered.
     pub(crate) torn: Vec<(u64, u64)>,
     /// Where records end.
     pub(crate) tail: u64,
@@ -59,6 +64,8 @@ enum Seen {
 
 /// A stretch that is no whole record.
 struct Stretch {
+    /// Where the record before it ends.
+    behind: u64,
     from: u64,
     to: u64,
     known: Option<Entry>,
@@ -157,24 +164,24 @@ impl Scanned {
                 self.extents_from = self.extents_from.min(head.data_at);
             }
             Kind::Seal => self.sealed = true,
-            Kind::End | Kind::Void => {}
+            Kind::End | Kind::Void | Kind::LongVoid => {}
         }
         if matches!(head.kind, Kind::Seal | Kind::End) {
             self.extents_from = self.extents_from.min(head.data_at);
         }
     }
 
-    /// What was synced is damaged; what was not, and can be of a write that
-    /// never ended, is torn.
+    /// What was synced is damaged, whatever it shows.
     fn judge(&mut self, stretches: Vec<Stretch>) {
-        // Nothing is written behind a batch before it is synced: what follows
-        // a torn record is of the same batch.
-        let mut torn = false;
         for stretch in stretches {
-            let Stretch { from, to, .. } = stretch;
-            if from >= self.durable_to && (stretch.may_be_torn || torn) {
-                torn = true;
-                self.torn.push((from, to));
+            let Stretch {
+                behind, from, to, ..
+            } = stretch;
+            if from >= self.durable_to && stretch.may_be_torn {
+                match self.torn.last_mut() {
+                    Some((_, end)) if behind == *end => *end = to,
+                    _ => self.torn.push((from, to)),
+                }
                 continue;
             }
             if let Some(entry) = stretch.known {
@@ -223,36 +230,45 @@ impl Scan<'_> {
         })
     }
 
-    /// A record whose head is whole.
+    /// A record whose head is whole, and the rest is not.
     fn bad_record(&mut self, at: u64, head: &Head) -> io::Result<Stretch> {
-        let to = at + head.span(at);
-        let extent_to = head.data_at + head.end.shard_len;
-        let unread = head.kind == Kind::Extent && self.extents.is_unread(head.data_at, extent_to);
-        let bytes = self.source.bytes(at, u64::from(head.meta_len))?;
-        let meta = decode_meta(self.heading.salt, at, head, bytes);
-        // An extent lies in space that nobody zeroed, so that nobody can tell
-        // what a write that never ended left there.
-        let of_extent = head.kind == Kind::Extent && meta.is_ok();
         Ok(Stretch {
+            behind: at,
             from: at,
-            to,
-            known: head.kind.is_shard().then(|| entry(at, head)),
+            to: at + head.span(at),
+            known: Some(entry(at, head)),
             unknown: false,
-            may_be_torn: !unread && (of_extent || self.may_be_torn(at, to)?),
+            may_be_torn: self.lacks_sectors(at, head)?,
         })
     }
 
-    /// Whether a write that never ended can have left this: then a sector of
-    /// it is missing, and shows the zeroes that were synced before. A device
-    /// writes sectors whole or not at all.
-    fn may_be_torn(&mut self, from: u64, to: u64) -> io::Result<bool> {
-        if self.source.is_unread(from, to) {
+    /// Whether sectors of a record are missing: one before its bytes, or more
+    /// of its bytes are zero than it says.
+    fn lacks_sectors(&mut self, at: u64, head: &Head) -> io::Result<bool> {
+        let (meta_end, len) = (at + u64::from(head.meta_len), head.end.shard_len);
+        let data_end = head.data_at + len;
+        if self.source.is_unread(at, meta_end) {
             return Ok(false);
         }
+        let source = match head.kind {
+            Kind::Extent => &mut self.extents,
+            _ => &mut self.source,
+        };
+        let zeroes = zero_sectors(source.bytes(head.data_at, len)?, head.data_at);
+        if source.is_unread(head.data_at, data_end) {
+            return Ok(false);
+        }
+        Ok(zeroes > head.zeroes || self.has_zero_sector(at, meta_end)?)
+    }
+
+    /// Whether a sector that a range touches is all zeroes.
+    fn has_zero_sector(&mut self, from: u64, to: u64) -> io::Result<bool> {
         let mut at = from / SECTOR * SECTOR;
         while at < to {
             let sector = self.source.bytes(at, SECTOR)?;
-            if sector.len() as u64 == SECTOR && sector.iter().all(|byte| *byte == 0) {
+            let whole = sector.len() as u64 == SECTOR;
+            let is_zero = whole && sector.iter().all(|byte| *byte == 0);
+            if is_zero && !self.source.is_unread(at, at + SECTOR) {
                 return Ok(true);
             }
             at += SECTOR;
@@ -281,6 +297,24 @@ impl Scan<'_> {
         Ok(None)
     }
 
+    /// Where the next record begins if there is one: where the one before
+    /// ends, or at the next sector if it was the last of its batch.
+    fn next_record(&mut self, at: u64) -> io::Result<u64> {
+        let sector = at.next_multiple_of(SECTOR);
+        Ok(if self.is_zero(at, sector)? {
+            sector
+        } else {
+            at
+        })
+    }
+
+    /// Whether the record that begins at `from` or behind has no whole head
+    /// because a sector of it is missing.
+    fn lacks_head(&mut self, from: u64) -> io::Result<bool> {
+        let to = self.next_record(from)? + HEAD_BYTES as u64;
+        self.has_zero_sector(from, to)
+    }
+
     /// What lies between two records; nothing if it is only the way to the
     /// next sector.
     fn stretch(&mut self, from: u64, to: u64) -> io::Result<Option<Stretch>> {
@@ -291,25 +325,24 @@ impl Scan<'_> {
     }
 
     /// What lies behind the last record that has a whole head; nothing if
-    /// nothing was written there, or a write that never ended.
+    /// nothing was written there, or no more is left of it than what the
+    /// volume's end is written over.
     fn last(&mut self, at: u64) -> io::Result<Option<Stretch>> {
-        let sector = at.next_multiple_of(SECTOR);
-        let from = if self.is_zero(at, sector)? {
-            sector
-        } else {
-            at
-        };
-        // Its first record's head is there, or nothing of it was answered.
-        let mut to = (from + HEAD_BYTES as u64).next_multiple_of(SECTOR);
-        if from >= self.heading.size.min(self.source.len) || self.may_be_torn(from, to)? {
+        let from = self.next_record(at)?;
+        if from >= self.heading.size.min(self.source.len) {
             return Ok(None);
+        }
+        let mut to = (from + 1).next_multiple_of(SECTOR);
+        if self.lacks_head(at)? {
+            // The end comes to the start of a sector: what is left of a head
+            // before it is not covered by it.
+            let is_before_end = !from.is_multiple_of(SECTOR);
+            return is_before_end.then(|| self.headless(at, to)).transpose();
         }
         while to < self.heading.size && !self.is_zero(to, to + SECTOR)? {
             to += SECTOR;
         }
-        let mut last = self.headless(from, to)?;
-        last.may_be_torn = false;
-        Ok(Some(last))
+        self.headless(at, to).map(Some)
     }
 
     fn is_zero(&mut self, from: u64, to: u64) -> io::Result<bool> {
@@ -319,8 +352,10 @@ impl Scan<'_> {
     }
 
     /// A stretch without a whole head.
-    fn headless(&mut self, from: u64, to: u64) -> io::Result<Stretch> {
-        let may_be_torn = self.may_be_torn(from, to)?;
+    fn headless(&mut self, behind: u64, to: u64) -> io::Result<Stretch> {
+        let may_be_torn = self.lacks_head(behind)?;
+        // A sector with what was answered is not written again.
+        let from = self.next_record(behind)?;
         let bytes = self.source.bytes(from, MOST_RECORD.min(to - from))?;
         let key = header_at(bytes).filter(|key| key.group == self.heading.group);
         // More than one record may be gone.
@@ -333,6 +368,7 @@ impl Scan<'_> {
             extent: 0,
         });
         Ok(Stretch {
+            behind,
             from,
             to,
             known,

@@ -13,6 +13,7 @@ use shardgate_wire::store::{ShardEnd, SmallShard};
 use super::Op;
 use super::commit::Ending;
 use super::engine::{Engine, VolumeFigures};
+use super::format::zero_sectors;
 use super::opening::Opening;
 use crate::condition::Condition;
 use crate::io::sim::SimDisk;
@@ -101,6 +102,7 @@ fn put_in_extent(engine: &Engine, blob: u128, len: usize) {
         header,
         end,
         crcs: block_crcs(&bytes),
+        zeroes: zero_sectors(&bytes, 0),
     };
     assert_eq!(engine.commit(&[Op::Finish(&ending)]), [Ok(())]);
 }

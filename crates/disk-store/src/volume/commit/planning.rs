@@ -17,7 +17,7 @@ use crate::format::PAGE;
 use crate::io::DiskFile;
 use crate::volume::engine::{Engine, Note, Writer};
 use crate::volume::format::{
-    Entry, Heading, LogEntry, MAX_NOTE_BYTES, NewRecord, RECORD_ALIGN, SECTOR, meta_len,
+    Body, Entry, Heading, LogEntry, MAX_NOTE_BYTES, NewRecord, RECORD_ALIGN, SECTOR, meta_len,
 };
 use crate::volume::logbook::Refused;
 use crate::volume::making::Extent;
@@ -25,6 +25,11 @@ use crate::volume::volume_state::at_of;
 
 /// Bytes of a large batch that are written with one call.
 const LARGE_PIECE: u64 = 1 << 20;
+
+/// Records that are written with one call from where they are: more parts than
+/// the system takes at once would be cut within a sector, which a loss of
+/// power could leave half written.
+const MOST_GATHERED: usize = 256;
 
 /// A record that is about to be written.
 pub(super) struct Planned<'a> {
@@ -182,7 +187,7 @@ impl Engine {
             &shard.header,
             end,
             &shard.crcs,
-            None,
+            Body::Follows(&shard.bytes),
         );
         debug_assert_eq!(record.head.span(write.cursor), span);
         write.push(op, record, shard.bytes.clone(), None);
@@ -204,7 +209,10 @@ impl Engine {
             &ending.header,
             ending.end,
             &ending.crcs,
-            Some(extent.at),
+            Body::Extent {
+                at: extent.at,
+                zeroes: ending.zeroes,
+            },
         );
         write.push(op, record, Bytes::new(), Some(extent));
         Ok(())
@@ -311,8 +319,11 @@ impl<'a> VolumeWrite<'a> {
         Ok(())
     }
 
-    /// Writes all of it with one call.
-    pub(super) fn write(&self) -> io::Result<()> {
+    /// Writes all of it, each sector with one call.
+    pub(super) fn write(&self, buffer: &mut AlignedBuffer) -> io::Result<()> {
+        if self.planned.len() > MOST_GATHERED {
+            return self.write_large(buffer);
+        }
         let zeroes = [0; RECORD_ALIGN as usize];
         let parts: Vec<_> = self.parts(&zeroes).map(IoSlice::new).collect();
         self.file.write_at(&parts, self.start)

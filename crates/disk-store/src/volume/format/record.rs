@@ -18,6 +18,11 @@ const MAGIC: &[u8; 8] = b"SG.vrec\0";
 pub(crate) const RECORD_ALIGN: u64 = 64;
 /// Bytes of a record's head, its checksum included.
 pub(crate) const HEAD_BYTES: usize = 72;
+/// Bytes of a void record before what it covers: it fits between two places
+/// where records may begin, and so into one sector, wherever it is.
+const VOID_BYTES: usize = RECORD_ALIGN as usize;
+/// Most sectors that a head can say are zero.
+const MOST_ZEROES: u32 = 0xff_ffff;
 const SUM_BYTES: usize = 4;
 /// Longest head, header and checksums of a record.
 const MAX_META_BYTES: u32 = 1 << 20;
@@ -35,6 +40,9 @@ pub(crate) enum Kind {
     End,
     /// Takes the place of bytes that a crash left and nobody was answered.
     Void,
+    /// The same as disks of before have it: longer than a place for a record,
+    /// so that it may have been torn itself.
+    LongVoid,
 }
 
 impl Kind {
@@ -44,7 +52,8 @@ impl Kind {
             Self::Extent => 2,
             Self::Seal => 3,
             Self::End => 4,
-            Self::Void => 5,
+            Self::LongVoid => 5,
+            Self::Void => 6,
         }
     }
 
@@ -54,6 +63,7 @@ impl Kind {
             Self::Extent,
             Self::Seal,
             Self::End,
+            Self::LongVoid,
             Self::Void,
         ];
         all.into_iter().find(|kind| kind.number() == number)
@@ -61,6 +71,14 @@ impl Kind {
 
     pub(crate) fn is_shard(self) -> bool {
         matches!(self, Self::Inline | Self::Extent)
+    }
+
+    /// Where the checksum of its head lies.
+    fn sum_at(self) -> usize {
+        match self {
+            Self::Void => VOID_BYTES - SUM_BYTES,
+            _ => HEAD_BYTES - SUM_BYTES,
+        }
     }
 }
 
@@ -77,13 +95,18 @@ pub(crate) struct Head {
     pub(crate) durable_to: u64,
     pub(crate) blob: BlobId,
     pub(crate) index: u8,
+    /// Sectors in which the shard has bytes, all of them zero. One that shows
+    /// more of them lacks some; none is said by disks of before.
+    pub(crate) zeroes: u32,
 }
 
 impl Head {
     /// Bytes from the record's start to where the next may begin.
     pub(crate) fn span(&self, offset: u64) -> u64 {
         let len = match self.kind {
-            Kind::Inline | Kind::Void => self.data_at + self.end.shard_len - offset,
+            Kind::Inline | Kind::Void | Kind::LongVoid => {
+                self.data_at + self.end.shard_len - offset
+            }
             Kind::Extent | Kind::Seal | Kind::End => u64::from(self.meta_len),
         };
         len.next_multiple_of(RECORD_ALIGN)
@@ -94,7 +117,9 @@ impl Head {
     fn is_sane(&self, offset: u64, size: u64) -> bool {
         let meta_end = offset + u64::from(self.meta_len);
         let own = match self.kind {
-            Kind::Inline | Kind::Void => (meta_end..=meta_end + 4096).contains(&self.data_at),
+            Kind::Inline | Kind::Void | Kind::LongVoid => {
+                (meta_end..=meta_end + 4096).contains(&self.data_at)
+            }
             Kind::Extent => self.data_at >= meta_end && self.data_at.is_multiple_of(PAGE as u64),
             Kind::Seal | Kind::End => true,
         };
@@ -104,8 +129,12 @@ impl Head {
         };
         let blocks = bytes.div_ceil(CHECK_BLOCK as u64);
         let meta = self.meta_len as usize;
+        let least = match self.kind {
+            Kind::Void => VOID_BYTES,
+            _ => HEAD_BYTES + SUM_BYTES,
+        };
         own && offset.is_multiple_of(RECORD_ALIGN)
-            && (HEAD_BYTES + SUM_BYTES..=MAX_META_BYTES as usize).contains(&meta)
+            && (least..=MAX_META_BYTES as usize).contains(&meta)
             && (!self.kind.is_shard() || 4 * blocks < meta as u64)
             && self.end.shard_len <= MAX_SHARD_BYTES.max(size)
             && self.durable_to <= offset
@@ -127,7 +156,8 @@ impl Head {
         w.u64(self.durable_to);
         w.u128(self.blob.0);
         w.u8(self.index);
-        w.raw(&[0; 3]);
+        w.raw(&self.zeroes.min(MOST_ZEROES).to_be_bytes()[1..]);
+        w.out.truncate(self.kind.sum_at());
         let sum = keyed_sum(salt, offset, &w.out);
         w.u32(sum);
         w.out
@@ -148,16 +178,19 @@ pub(crate) fn decode_head(heading: &Heading, offset: u64, bytes: &[u8]) -> Optio
     if offset > heading.size {
         return None;
     }
-    let salt = heading.salt;
-    let covered = &bytes[..HEAD_BYTES - SUM_BYTES];
-    if bytes[..8] != MAGIC[..]
-        || keyed_sum(salt, offset, covered) != u32_at(bytes, HEAD_BYTES - SUM_BYTES)
+    if bytes[..8] != MAGIC[..] {
+        return None;
+    }
+    let kind = Kind::of(bytes[10])?;
+    let sum_at = kind.sum_at();
+    if keyed_sum(heading.salt, offset, &bytes[..sum_at]) != u32_at(bytes, sum_at)
         || bytes[8..10] != VERSION.to_be_bytes()
     {
         return None;
     }
+    let is_void = kind == Kind::Void;
     let head = Head {
-        kind: Kind::of(bytes[10])?,
+        kind,
         meta_len: u32_at(bytes, 12),
         end: ShardEnd {
             shard_len: u64_at(bytes, 16),
@@ -165,10 +198,18 @@ pub(crate) fn decode_head(heading: &Heading, offset: u64, bytes: &[u8]) -> Optio
         },
         data_at: u64_at(bytes, 32),
         durable_to: u64_at(bytes, 40),
-        blob: BlobId(u128::from_be_bytes(
-            bytes[48..64].try_into().expect("sixteen bytes"),
-        )),
-        index: bytes[64],
+        blob: match is_void {
+            true => BlobId(0),
+            false => BlobId(u128::from_be_bytes(
+                bytes[48..64].try_into().expect("sixteen bytes"),
+            )),
+        },
+        index: if is_void { 0 } else { bytes[64] },
+        zeroes: if is_void {
+            0
+        } else {
+            u32_at(bytes, 64) & MOST_ZEROES
+        },
     };
     head.is_sane(offset, heading.size).then_some(head)
 }
@@ -266,6 +307,30 @@ pub(crate) fn meta_len(header: &ShardHeader, shard_len: u64) -> u64 {
     (HEAD_BYTES + header_bytes(header) + SUM_BYTES) as u64 + 4 * blocks
 }
 
+/// Sectors in which `bytes`, which lie at `at`, have a part, all of it zero.
+pub(crate) fn zero_sectors(bytes: &[u8], at: u64) -> u32 {
+    let first = (at.next_multiple_of(SECTOR) - at).min(bytes.len() as u64);
+    let (first, rest) = bytes.split_at(usize::try_from(first).unwrap_or(usize::MAX));
+    let first = (!first.is_empty()).then_some(first);
+    let parts = first.into_iter().chain(rest.chunks(SECTOR as usize));
+    let zeroes = parts.filter(|part| part.iter().all(|byte| *byte == 0));
+    u32::try_from(zeroes.count()).unwrap_or(u32::MAX)
+}
+
+/// Where the bytes of a shard are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Body<'a> {
+    /// Behind its record.
+    Follows(&'a [u8]),
+    /// In an extent.
+    Extent {
+        /// Where in the volume.
+        at: u64,
+        /// As [`Head::zeroes`].
+        zeroes: u32,
+    },
+}
+
 /// A record that is about to be written.
 #[derive(Clone, Debug)]
 pub(crate) struct NewRecord {
@@ -275,8 +340,7 @@ pub(crate) struct NewRecord {
 }
 
 impl NewRecord {
-    /// A shard at `offset`; its bytes follow, or lie in the extent at
-    /// `extent`.
+    /// A shard at `offset`.
     pub(crate) fn shard(
         salt: u64,
         offset: u64,
@@ -284,23 +348,25 @@ impl NewRecord {
         header: &ShardHeader,
         end: ShardEnd,
         crcs: &[u32],
-        extent: Option<u64>,
+        body: Body<'_>,
     ) -> Self {
         let frame = encode_header(header);
         let len = HEAD_BYTES + frame.len() + 4 * crcs.len() + SUM_BYTES;
         let meta_len = u32::try_from(len).expect("headers and shards are bounded");
+        let behind = offset + len as u64;
+        let (kind, data_at, zeroes) = match body {
+            Body::Follows(bytes) => (Kind::Inline, behind, zero_sectors(bytes, behind)),
+            Body::Extent { at, zeroes } => (Kind::Extent, at, zeroes),
+        };
         let head = Head {
-            kind: if extent.is_some() {
-                Kind::Extent
-            } else {
-                Kind::Inline
-            },
+            kind,
             meta_len,
             end,
-            data_at: extent.unwrap_or(offset + len as u64),
+            data_at,
             durable_to,
             blob: header.key.blob,
             index: header.key.index,
+            zeroes,
         };
         let mut meta = head.encode(salt, offset);
         meta.reserve_exact(len - meta.len());
@@ -330,10 +396,32 @@ impl NewRecord {
             durable_to,
             blob: BlobId(0),
             index: 0,
+            zeroes: 0,
         };
         let mut meta = head.encode(salt, offset);
         let sum = keyed_sum(salt, offset, &meta);
         meta.extend_from_slice(&sum.to_be_bytes());
+        Self { head, meta }
+    }
+
+    /// What covers `offset` up to `to`: a head alone, within one sector, so
+    /// that it is there or not whatever happens while it is written.
+    pub(crate) fn void(salt: u64, offset: u64, to: u64, durable_to: u64) -> Self {
+        let data_at = offset + VOID_BYTES as u64;
+        let head = Head {
+            kind: Kind::Void,
+            meta_len: VOID_BYTES as u32,
+            end: ShardEnd {
+                shard_len: to.saturating_sub(data_at),
+                blob_len: 0,
+            },
+            data_at,
+            durable_to,
+            blob: BlobId(0),
+            index: 0,
+            zeroes: 0,
+        };
+        let meta = head.encode(salt, offset);
         Self { head, meta }
     }
 

@@ -28,8 +28,13 @@ fn record(offset: u64, len: usize, extent: Option<u64>) -> NewRecord {
         shard_len: len as u64,
         blob_len: 4 * len as u64,
     };
-    let crcs = block_crcs(&sample::bytes(1, len));
-    NewRecord::shard(SALT, offset, 512, &header, end, &crcs, extent)
+    let bytes = sample::bytes(1, len);
+    let crcs = block_crcs(&bytes);
+    let body = match extent {
+        Some(at) => Body::Extent { at, zeroes: 7 },
+        None => Body::Follows(&bytes),
+    };
+    NewRecord::shard(SALT, offset, 512, &header, end, &crcs, body)
 }
 
 fn entries(count: u32) -> Vec<Entry> {

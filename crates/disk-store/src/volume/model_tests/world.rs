@@ -19,6 +19,7 @@ use crate::io::sim::{Faults, Sabotage, SimDisk};
 use crate::volume::Op;
 use crate::volume::commit::Ending;
 use crate::volume::engine::{Engine, Note, VolumeFigures};
+use crate::volume::format::zero_sectors;
 use crate::volume::making::Extent;
 use crate::volume::opening::Opening;
 use checks::Known;
@@ -42,10 +43,10 @@ fn figures() -> VolumeFigures {
 }
 
 /// SplitMix64.
-pub(super) struct Random(pub(super) u64);
+pub(in crate::volume) struct Random(pub(in crate::volume) u64);
 
 impl Random {
-    pub(super) fn next(&mut self) -> u64 {
+    pub(in crate::volume) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut x = self.0;
         x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -53,7 +54,7 @@ impl Random {
         x ^ (x >> 31)
     }
 
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub(in crate::volume) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
@@ -78,6 +79,7 @@ impl Writing {
                 blob_len: self.shard.blob_len,
             },
             crcs: block_crcs(&self.shard.bytes),
+            zeroes: zero_sectors(&self.shard.bytes, 0),
         }
     }
 }
@@ -189,6 +191,14 @@ impl World {
         let seed = key.blob.0 << 8 | u128::from(self.random.below(3));
         let ctx = sample::context(1);
         let mut shard = sample::small(&ctx, seed, len);
+        if self.random.below(3) == 0 {
+            // Zeroes too, of whole sectors: a sector that is missing shows them.
+            let mut bytes = shard.bytes.to_vec();
+            let from = self.random.below(len as u64 + 1) as usize;
+            bytes[from..].fill(0);
+            shard.crcs = block_crcs(&bytes);
+            shard.bytes = bytes.into();
+        }
         shard.header = sample::header(&ctx, key.blob.0);
         shard.header.key = key;
         shard
