@@ -100,6 +100,7 @@ pub struct Routes {
     checkpoints: Checkpoints,
     objects: ObjectService,
     reclaiming: Reclaiming,
+    held: hold::Counted,
     operator: Principal,
 }
 
@@ -156,6 +157,7 @@ impl Routes {
             checkpoints,
             objects,
             reclaiming,
+            held: hold::Counted::default(),
             operator,
         })
     }
@@ -218,8 +220,8 @@ impl Routes {
         if !self.reclaiming.is_held() {
             return None;
         }
-        let why = match hold::look(self.objects.catalog()).await {
-            Ok(status) => status.why.join("; "),
+        let why = match hold::why(self.objects.catalog()).await {
+            Ok(hold) => hold.map_or_else(String::new, |(_, why)| why.join("; ")),
             Err(error) => error.to_string(),
         };
         Some(format!(
@@ -228,7 +230,7 @@ impl Routes {
     }
 
     async fn hold(&self) -> OperatorAnswer {
-        let status = match hold::look(self.objects.catalog()).await {
+        let status = match hold::look(self.objects.catalog(), &self.held).await {
             Ok(status) => status,
             Err(error) => return refused(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
         };

@@ -9,7 +9,7 @@
 //! is not proven complete is refused, with what is missing; cut off anywhere,
 //! it can be run again.
 
-mod build;
+pub(crate) mod build;
 mod choice;
 mod words;
 

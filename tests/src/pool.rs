@@ -244,7 +244,7 @@ impl TestPool {
     }
 
     /// Which pool a command is for, as its flags say it.
-    fn which(&self) -> Vec<String> {
+    pub fn which(&self) -> Vec<String> {
         match &self.kind {
             Kind::Embedded { .. } => vec!["--data".to_owned(), self.dir.display().to_string()],
             Kind::Agents { .. } => {

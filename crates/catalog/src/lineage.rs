@@ -19,8 +19,11 @@ pub struct NewLineage {
     pub lineage: LineageId,
     /// The epoch in which it is taken.
     pub history: u64,
-    /// The last commit of the one before that anybody knows of.
+    /// The last commit of the one before that anybody knows of: the one that
+    /// takes this one is of it still.
     pub last_before: CommitNumber,
+    /// Others that disks were told of, and how far: known from now on.
+    pub others: Vec<(LineageId, CommitNumber)>,
     /// Why nothing is reclaimed from now on; not empty.
     pub why: Vec<HoldReason>,
     /// The time.
@@ -89,6 +92,12 @@ impl Catalog {
 
 fn next(held: LineageRow, new: &NewLineage) -> LineageRow {
     let mut before = held.before;
+    for (lineage, last) in &new.others {
+        match before.iter_mut().find(|(of, _)| of == lineage) {
+            Some((_, known)) => *known = (*last).max(*known),
+            None => before.insert(0, (*lineage, *last)),
+        }
+    }
     before.insert(0, (held.lineage, new.last_before));
     before.truncate(LineageRow::KEPT);
     let mut hold = held.hold.unwrap_or(Hold {
@@ -119,6 +128,7 @@ mod tests {
             lineage: LineageId(lineage),
             history: lineage as u64 * 10,
             last_before: CommitNumber(last),
+            others: Vec::new(),
             why: vec![why],
             now: 5,
         }
@@ -163,6 +173,29 @@ mod tests {
         let committed = catalog.committed();
         catalog.end_hold().await.unwrap();
         assert_eq!(catalog.committed(), committed, "there was none");
+    }
+
+    #[test]
+    fn what_disks_were_told_of_others_is_known_from_then_on() {
+        let why = HoldReason::JournalIncomplete;
+        let row = next(LineageRow::first(LineageId(1)), &new(2, 9, why));
+        let others = vec![
+            (LineageId(1), CommitNumber(12)),
+            (LineageId(77), CommitNumber(5)),
+        ];
+        let row = next(
+            row,
+            &NewLineage {
+                others,
+                ..new(3, 20, why)
+            },
+        );
+        let known = [
+            (LineageId(2), CommitNumber(20)),
+            (LineageId(77), CommitNumber(5)),
+            (LineageId(1), CommitNumber(12)),
+        ];
+        assert_eq!(row.before, known);
     }
 
     #[test]

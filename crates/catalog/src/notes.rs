@@ -202,33 +202,51 @@ impl Catalog {
         })
     }
 
+    /// As [`Self::note_of`], with a commit as of which it is so: `queued`,
+    /// which queued the blob, or a later one. A part is queued when it is
+    /// uploaded, and when its upload is completed it is of a version that
+    /// other commits may lie before.
+    ///
+    /// # Errors
+    /// As [`Self::note_of`].
+    pub async fn note_as_of(
+        &self,
+        group: GroupId,
+        blob: BlobId,
+        queued: CommitNumber,
+    ) -> Result<Option<(NotePayload, CommitNumber)>> {
+        for _ in 0..ATTEMPTS {
+            let Some(note) = self.note_of(group, blob).await? else {
+                return Ok(None);
+            };
+            if !matches!(note, NotePayload::Version { part: Some(_), .. }) {
+                return Ok(Some((note, queued)));
+            }
+            // What a blob belongs to never comes back: seen before and behind
+            // this moment, it was so at it.
+            let moment = self.snapshot().await?.committed();
+            if self.note_of(group, blob).await?.as_ref() == Some(&note) {
+                return Ok(Some((note, queued.max(moment))));
+            }
+        }
+        Err(CatalogError::Unavailable {
+            why: format!("blob {blob} of group {group} changes all the time"),
+        })
+    }
+
     async fn note_of_object(&self, blob: BlobId, owner: &BlobRow) -> Result<Option<NotePayload>> {
-        let key = keys::current(owner.incarnation, &owner.key);
-        let Some(row) = self.row::<VersionRow>(&key).await? else {
+        let Some(row) = self.version_of(owner).await? else {
             return Ok(None);
         };
-        let is_its = matches!(&row.content, Content::Blob(held) if held.blob == blob);
-        if row.uid != owner.uid || !is_its {
+        if !matches!(&row.content, Content::Blob(held) if held.blob == blob) {
             return Ok(None);
         }
-        let Some(detail) = self.detail_for_note(&row).await? else {
-            return Ok(None);
-        };
-        Ok(Some(NotePayload::Version {
-            incarnation: owner.incarnation,
-            key: owner.key.clone(),
-            class: self.class_name(row.class).await?,
-            row,
-            detail,
-            part: None,
-            empty_last: None,
-        }))
+        let detail = self.detail_for_note(&row).await?;
+        self.note_of_version(owner, row, detail).await
     }
 
     async fn note_of_part(&self, blob: BlobId, owner: &BlobRow) -> Result<Option<NotePayload>> {
-        let key = keys::current(owner.incarnation, &owner.key);
-        let row = self.row::<VersionRow>(&key).await?;
-        let Some(row) = row.filter(|row| row.uid == owner.uid) else {
+        let Some(row) = self.version_of(owner).await? else {
             return self.note_of_upload(blob, owner).await;
         };
         let part = match self.part_by_number(row.uid, owner.part).await {
@@ -240,12 +258,38 @@ impl Catalog {
             0 => self.detail_for_note(&row).await?,
             _ => Some(None),
         };
-        let Some(detail) = detail else {
-            return Ok(None);
-        };
-        let empty_last = match part.start + part.len == row.size {
+        let last = match part.start + part.len == row.size {
             true => self.empty_last(&row, &part).await?,
             false => None,
+        };
+        let mut note = self.note_of_version(owner, row, detail).await?;
+        if let Some(NotePayload::Version {
+            part: of,
+            empty_last,
+            ..
+        }) = &mut note
+        {
+            (*of, *empty_last) = (Some(part), last);
+        }
+        Ok(note)
+    }
+
+    /// The version that a blob's row names, while it is the newest of its key.
+    async fn version_of(&self, owner: &BlobRow) -> Result<Option<VersionRow>> {
+        let key = keys::current(owner.incarnation, &owner.key);
+        let row: Option<VersionRow> = self.row(&key).await?;
+        Ok(row.filter(|row| row.uid == owner.uid))
+    }
+
+    /// What is said of a whole version; `None` if it was dropped meanwhile.
+    async fn note_of_version(
+        &self,
+        owner: &BlobRow,
+        row: VersionRow,
+        detail: Option<Option<DetailRow>>,
+    ) -> Result<Option<NotePayload>> {
+        let Some(detail) = detail else {
+            return Ok(None);
         };
         Ok(Some(NotePayload::Version {
             incarnation: owner.incarnation,
@@ -253,8 +297,8 @@ impl Catalog {
             class: self.class_name(row.class).await?,
             row,
             detail,
-            part: Some(part),
-            empty_last,
+            part: None,
+            empty_last: None,
         }))
     }
 

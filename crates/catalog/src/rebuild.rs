@@ -10,9 +10,11 @@
 //!
 //! Reads no disk: who gathers the facts does.
 
+mod before;
 mod decide;
 mod facts;
 mod pool_rows;
+mod scratch;
 mod sort;
 #[cfg(test)]
 mod tests;
@@ -23,7 +25,7 @@ mod write;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use shardgate_wire::{
-    BlobId, ClusterId, CommitNumber, Epoch, GroupId, LineageId, NoteOrder, ShardHeader,
+    BlobId, ClusterId, CommitNumber, DiskId, Epoch, GroupId, LineageId, NoteOrder, ShardHeader,
 };
 
 use crate::catalog::Catalog;
@@ -31,7 +33,7 @@ use crate::draft::Draft;
 use crate::engine::log::decode_payload;
 use crate::error::{CatalogError, Result};
 use crate::keys;
-use crate::model::{ClusterRow, Hold, HoldReason, LineageRow, UnixMillis};
+use crate::model::{ClusterRow, DiskState, Hold, HoldReason, LineageRow, UnixMillis};
 use crate::row::Damaged;
 pub use decide::Doubt;
 pub use facts::Facts;
@@ -102,11 +104,34 @@ pub struct Rebuilt {
     pub vouched: CommitNumber,
     /// The last commit that is known to have been.
     pub last: CommitNumber,
-    /// Commits whose records were read, from and to: only these tell of
-    /// objects that lie in the catalog alone.
+    /// The commit of a catalog that was read: a checkpoint's.
+    pub base: Option<CommitNumber>,
+    /// Commits whose records were read, from and to: beside that, only these
+    /// tell of objects that lie in the catalog alone.
     pub journal: Vec<(CommitNumber, CommitNumber)>,
-    /// Stretches of notes that are damaged, and notes that cannot be read.
-    pub damaged_notes: u64,
+    /// Disks some of whose notes are damaged or cannot be read: how many
+    /// stretches of them.
+    pub damaged_notes: Vec<(DiskId, u64)>,
+    /// Disks of the pool that were not there, and were not declared lost.
+    pub missing: Vec<DiskId>,
+}
+
+impl Rebuilt {
+    /// Commits that are known to have been, and were neither in a catalog that
+    /// was read nor in what was read of the journal.
+    pub fn unknown_spans(&self) -> Vec<(CommitNumber, CommitNumber)> {
+        let mut known = self.base.unwrap_or_default().0;
+        let mut unknown = Vec::new();
+        let last = CommitNumber(self.last.0 + 1);
+        let ends = self.journal.iter().copied().chain([(last, last)]);
+        for (from, to) in ends {
+            if from.0 > known + 1 {
+                unknown.push((CommitNumber(known + 1), CommitNumber(from.0 - 1)));
+            }
+            known = known.max(to.0);
+        }
+        unknown
+    }
 }
 
 /// Hears what cannot be told, one after the other.
@@ -147,10 +172,11 @@ pub fn ends_rebuild(payload: bytes::Bytes) -> std::result::Result<bool, Damaged>
     Ok(changes.iter().any(ends))
 }
 
-/// Makes the rows of `into`, which is empty, from `facts`.
+/// Makes the rows of `into`, which [`begin`] has begun, from `facts`.
 ///
 /// # Errors
 /// The engines'. Then the catalog says of itself that it is not whole.
+/// [`CatalogError::Conflict`]: there is more in it, or less.
 pub async fn rebuild(
     facts: &mut Facts,
     headers: &dyn Headers,
@@ -158,17 +184,37 @@ pub async fn rebuild(
     into: &Catalog,
     doubts: Doubts<'_>,
 ) -> Result<Rebuilt> {
-    begin(facts, new, into).await?;
+    let begun: Option<RebuildingRow> = into.row(keys::REBUILDING).await?;
+    if begun.is_none() || into.committed() != CommitNumber(1) {
+        return Err(CatalogError::Conflict);
+    }
     facts.settle_groups().await?;
     let groups: Vec<_> = facts.groups.values().map(|(_, row)| row).collect();
-    let vouched = decide::vouched(&groups, &facts.marks);
-    let done = Rebuilt {
-        vouched: vouched.commit,
-        last: known_last(facts),
-        journal: facts.spans.clone(),
-        damaged_notes: facts.damaged_notes + facts.unread_notes,
+    let (vouched, last) = (
+        decide::vouched(&groups, &facts.vouching()),
+        facts.known_last(),
+    );
+    let missing = facts
+        .disks
+        .values()
+        .filter(|row| row.state != DiskState::Lost && !facts.marks.contains_key(&row.id));
+    let mut done = Rebuilt {
+        vouched: decide::comparable(vouched, last),
+        last: last.commit,
+        base: facts.base.map(|base| base.commit),
+        journal: facts.last_spans(),
+        damaged_notes: facts
+            .damaged
+            .iter()
+            .map(|(disk, of)| (*disk, *of))
+            .collect(),
+        missing: missing.map(|row| row.id).collect(),
         ..Rebuilt::default()
     };
+    // What was read of a catalog and of its journal needs no notes.
+    let unknown = done.unknown_spans();
+    let read = unknown.first().map(|(from, _)| CommitNumber(from.0 - 1));
+    done.vouched = done.vouched.max(read.unwrap_or(done.last));
     let mut work = Work {
         facts,
         headers,
@@ -186,20 +232,20 @@ pub async fn rebuild(
     work.finish().await
 }
 
-/// The last commit that anything knows of.
-fn known_last(facts: &Facts) -> CommitNumber {
-    let told = facts.told.values().max().copied().unwrap_or_default();
-    facts.last.commit.max(told)
-}
-
-/// The first commit: the catalog is not whole. It has its lineage from the
-/// beginning, so that what reads the journal later knows its place.
-async fn begin(facts: &Facts, new: &NewCatalog, into: &Catalog) -> Result<()> {
+/// The first commit of `into`, which is empty: the catalog is not whole. It
+/// has its lineage from the beginning, so that what reads the journal later
+/// knows its place, and what disks were told of those before: they may say no
+/// more of it once they were told of this one.
+///
+/// # Errors
+/// The engine's; [`CatalogError::Conflict`]: there is something in it.
+pub async fn begin(facts: &Facts, new: &NewCatalog, into: &Catalog) -> Result<()> {
     if into.committed() != CommitNumber(0) {
         return Err(CatalogError::Conflict);
     }
     let mut before: Vec<_> = facts.told.iter().map(|(id, last)| (*id, *last)).collect();
-    before.sort_by_key(|(_, last)| std::cmp::Reverse(*last));
+    // The last one comes first, whatever the numbers of others are.
+    before.sort_by_key(|(id, last)| (facts.current != Some(*id), std::cmp::Reverse(*last)));
     let earlier = facts.lineage.iter().flat_map(|row| &row.before);
     for (lineage, last) in earlier {
         if !before.iter().any(|(known, _)| known == lineage) {
@@ -215,7 +261,7 @@ async fn begin(facts: &Facts, new: &NewCatalog, into: &Catalog) -> Result<()> {
             since: new.now,
             why: vec![HoldReason::Rebuilt {
                 vouched: CommitNumber(0),
-                last: known_last(facts),
+                last: facts.known_last().commit,
             }],
         }),
     };
@@ -244,10 +290,12 @@ impl Work<'_> {
         let row = catalog.lineage().await?;
         let mut row = row.ok_or(CatalogError::Conflict)?;
         if let Some(hold) = &mut row.hold {
-            hold.why = vec![HoldReason::Rebuilt {
+            let rebuilt = HoldReason::Rebuilt {
                 vouched: self.done.vouched,
                 last: self.done.last,
-            }];
+            };
+            let through = catalog.committed();
+            hold.why = vec![rebuilt, HoldReason::Decided { through }];
         }
         let mut draft = Draft::new();
         draft.put(keys::LINEAGE.into(), &row);

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use shardgate_wire::journal::{JournalDisk, JournalFile, JournalStanding};
-use shardgate_wire::{CallContext, CommitNumber, DiskId, StoreError};
+use shardgate_wire::{CallContext, DiskId, StoreError};
 use tokio::time::timeout;
 
 use crate::chain::{Position, Record};
@@ -67,6 +67,7 @@ pub struct Recovered {
     reached: Vec<DiskId>,
     damaged: Vec<(DiskId, SegmentId)>,
     complete: bool,
+    ahead: bool,
 }
 
 /// Raises the epoch and finds the journal on `disks`, those of the map and any
@@ -83,11 +84,7 @@ pub async fn recover(
     let highest = standings.iter().map(|(_, of)| of.epoch.number).max();
     let mut ctx = request.ctx;
     ctx.epoch.number = highest.unwrap_or(0) + 1;
-    let told = standings
-        .iter()
-        .filter(|(_, of)| of.told.0 == ctx.lineage)
-        .map(|(_, of)| of.told.1)
-        .max();
+    let told: Vec<_> = standings.iter().map(|(_, of)| of.told).collect();
     let raised = raise(disks, &ctx, &request).await?;
     let (held, reached) = look_at_all(&raised, ctx, request.answer_within).await?;
     check_quorum(&request.map, &reached, &request.lost)?;
@@ -101,9 +98,10 @@ pub async fn recover(
         disks: &disks,
         held: &held,
         reached: &reached,
+        told: &told,
         request: &request,
     };
-    let found = search.find(told.unwrap_or(CommitNumber(0))).await?;
+    let found = search.find().await?;
     Ok(Recovered {
         ctx,
         map: request.map,
@@ -116,6 +114,7 @@ pub async fn recover(
         journal: found.journal,
         void: found.void,
         damaged: found.damaged,
+        ahead: found.ahead,
         disks,
         reached,
         complete,
@@ -229,6 +228,12 @@ impl Recovered {
     /// named the others lost, and what they alone had is not known of.
     pub fn is_complete(&self) -> bool {
         self.complete
+    }
+
+    /// Whether it was begun anew and whoever did so had not come to write the
+    /// pool map: what it would hold is not there.
+    pub fn is_ahead_of_map(&self) -> bool {
+        self.ahead
     }
 
     /// Segments of the journal that a disk has damaged; others had them.

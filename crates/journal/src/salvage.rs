@@ -27,6 +27,7 @@ pub struct Salvage {
     disks: Vec<Arc<dyn JournalDisk>>,
     held: Vec<Held>,
     told: Vec<(LineageId, CommitNumber)>,
+    complete: bool,
 }
 
 /// Segments that name each other, the oldest first.
@@ -43,6 +44,11 @@ impl Piece {
     /// How many segments it has.
     pub fn segments(&self) -> usize {
         self.segments.len()
+    }
+
+    /// The epoch in which one of them was begun.
+    pub fn epoch(&self, index: usize) -> u64 {
+        self.segments[index].segment.epoch.number
     }
 
     /// The commit before its first.
@@ -82,12 +88,14 @@ pub async fn salvage(
     let raised = raise(disks, &ctx, &request).await?;
     let (held, reached) = look_at_all(&raised, ctx, request.answer_within).await?;
     check_quorum(&request.map, &reached, &request.lost)?;
+    let complete = check_quorum(&request.map, &reached, &[]).is_ok();
     let is_reached = |disk: &Arc<dyn JournalDisk>| reached.contains(&disk.disk());
     Ok(Salvage {
         ctx,
         disks: raised.into_iter().filter(is_reached).collect(),
         held,
         told: standings.into_iter().map(|(_, of)| of.told).collect(),
+        complete,
     })
 }
 
@@ -95,6 +103,12 @@ impl Salvage {
     /// Cluster, lineage, and the epoch that was raised.
     pub fn context(&self) -> CallContext {
         self.ctx
+    }
+
+    /// Whether a majority of the journal disks was read: if not, what those
+    /// that were named lost had alone is not known of.
+    pub fn is_complete(&self) -> bool {
+        self.complete
     }
 
     /// The highest commit that is known to have been acknowledged in a piece

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::{Deserialize, Serialize};
 use shardgate_catalog::model::CondemnReason;
 use shardgate_catalog::{Catalog, CatalogError, CondemnedCursor};
+use tokio::sync::Mutex;
 
 use crate::pool::lineage::in_words;
 
@@ -45,32 +46,67 @@ pub struct HeldBlob {
     pub reason: String,
 }
 
-/// Looks.
+/// What was counted so far. While there is a hold nothing leaves the queue,
+/// and so only what came since is counted the next time.
+#[derive(Default)]
+pub struct Counted(Mutex<Count>);
+
+#[derive(Clone, Default)]
+struct Count {
+    since_ms: Option<u64>,
+    after: Option<CondemnedCursor>,
+    blobs: u64,
+    more: bool,
+    first: Vec<HeldBlob>,
+}
+
+/// Why nothing is reclaimed, a sentence each, and since when; `None` if there
+/// is no hold.
 ///
 /// # Errors
 /// The catalog's.
-pub async fn look(catalog: &Catalog) -> Result<HoldStatus, CatalogError> {
+pub async fn why(catalog: &Catalog) -> Result<Option<(u64, Vec<String>)>, CatalogError> {
     let hold = catalog.lineage().await?.and_then(|lineage| lineage.hold);
-    let mut status = HoldStatus {
-        held: hold.is_some(),
-        since_ms: hold.as_ref().map(|hold| hold.since),
-        ..HoldStatus::default()
+    Ok(hold.map(|hold| (hold.since, hold.why.iter().map(in_words).collect())))
+}
+
+/// Looks; without a hold nothing is counted.
+///
+/// # Errors
+/// The catalog's.
+pub async fn look(catalog: &Catalog, counted: &Counted) -> Result<HoldStatus, CatalogError> {
+    let mut count = counted.0.lock().await;
+    let Some((since_ms, why)) = why(catalog).await? else {
+        *count = Count::default();
+        return Ok(HoldStatus::default());
     };
-    status.why = hold
-        .iter()
-        .flat_map(|hold| &hold.why)
-        .map(in_words)
-        .collect();
-    let mut after: Option<CondemnedCursor> = None;
-    while status.blobs < MOST_COUNTED {
-        let page = catalog.condemned_page(after, PAGE).await?;
-        let Some(last) = page.last() else {
-            return Ok(status);
+    if count.since_ms != Some(since_ms) {
+        *count = Count {
+            since_ms: Some(since_ms),
+            ..Count::default()
         };
-        after = Some(last);
-        status.blobs += (page.rows.len() + page.damaged.len()) as u64;
-        let room = LISTED - status.first.len();
-        status
+    }
+    count_on(catalog, &mut count).await?;
+    Ok(HoldStatus {
+        held: true,
+        since_ms: Some(since_ms),
+        why,
+        blobs: count.blobs,
+        more: count.more,
+        first: count.first.clone(),
+    })
+}
+
+async fn count_on(catalog: &Catalog, count: &mut Count) -> Result<(), CatalogError> {
+    while count.blobs < MOST_COUNTED {
+        let page = catalog.condemned_page(count.after, PAGE).await?;
+        let Some(last) = page.last() else {
+            return Ok(());
+        };
+        count.after = Some(last);
+        count.blobs += (page.rows.len() + page.damaged.len()) as u64;
+        let room = LISTED - count.first.len();
+        count
             .first
             .extend(page.rows.iter().take(room).map(|held| HeldBlob {
                 group: held.row.group.to_string(),
@@ -79,8 +115,8 @@ pub async fn look(catalog: &Catalog) -> Result<HoldStatus, CatalogError> {
                 reason: word(held.row.reason).to_owned(),
             }));
     }
-    status.more = true;
-    Ok(status)
+    count.more = true;
+    Ok(())
 }
 
 fn word(reason: CondemnReason) -> &'static str {
@@ -143,7 +179,8 @@ mod tests {
             created: 1,
         };
         catalog.init_cluster(&cluster).await.unwrap();
-        let none = look(&catalog).await.unwrap();
+        let counted = Counted::default();
+        let none = look(&catalog, &counted).await.unwrap();
         assert_eq!(none, HoldStatus::default());
         assert!(words(&none).contains("no hold"));
         let why = HoldReason::Rebuilt {
@@ -154,6 +191,7 @@ mod tests {
             lineage: LineageId(2),
             history: 3,
             last_before: CommitNumber(23),
+            others: Vec::new(),
             why: vec![why],
             now: 99,
         };
@@ -166,7 +204,7 @@ mod tests {
         };
         let rows: Vec<_> = (1..=1500).map(row).collect();
         catalog.condemn(&rows).await.unwrap();
-        let status = look(&catalog).await.unwrap();
+        let status = look(&catalog, &counted).await.unwrap();
         assert_eq!((status.held, status.since_ms), (true, Some(99)));
         assert_eq!((status.blobs, status.first.len()), (1500, LISTED));
         let text = words(&status);
@@ -179,5 +217,15 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
+        // Only what came since is looked at: the rest is known.
+        let counted_to = counted.0.lock().await.after;
+        assert!(counted_to.is_some());
+        catalog.condemn(&[row(9000), row(9001)]).await.unwrap();
+        let again = look(&catalog, &counted).await.unwrap();
+        assert_eq!((again.blobs, again.first), (1502, status.first));
+        assert!(counted.0.lock().await.after > counted_to);
+        catalog.end_hold().await.unwrap();
+        let ended = look(&catalog, &counted).await.unwrap();
+        assert_eq!(ended, HoldStatus::default());
     }
 }

@@ -2,9 +2,9 @@
 //! the pool and its journal still have, when there is no other way.
 //!
 //! Owns the order: look, ask the operator, take the pool as a start does,
-//! read everything, and only then write: the pool map with a new lineage, a
-//! new journal whose first record says that the catalog is not whole, the
-//! rows, and last that it is whole. Cut short at any place it begins again:
+//! read everything, and only then write: a new journal whose first record says
+//! that the catalog is not whole, the pool map with the new lineage, the rows,
+//! and last that it is whole. Cut short at any place it begins again:
 //! until the first record is there the pool is as it was, and from then on no
 //! gateway starts before a rebuild was finished.
 
@@ -18,11 +18,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use shardgate_catalog::engine::{RocksEngine, RocksStopped};
 use shardgate_catalog::model::{DiskRow, DiskState};
-use shardgate_catalog::rebuild::{Facts, NewCatalog, Rebuilt, Undecided, rebuild as make};
+use shardgate_catalog::rebuild::{Facts, NewCatalog, Rebuilt, Undecided, begin, rebuild as make};
 use shardgate_catalog::{Catalog, CatalogOptions};
 use shardgate_journal::map::{MapDisk, MapDiskState};
 use shardgate_wire::journal::JournalDisk;
-use shardgate_wire::{ClusterId, DiskId, LineageId};
+use shardgate_wire::{ClusterId, CommitNumber, DiskId, LineageId};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,7 +34,10 @@ use crate::journal::start::{JournalStart, release};
 use crate::pool::PoolSettings;
 use crate::pool::place::{FoundState, Survey};
 use crate::pool::start::survey_all;
-use crate::rebuild::{ShardHeaders, look_at_journal, read_journal, scan};
+use crate::rebuild::{
+    Base, Bases, JournalFound, ShardHeaders, look_at_journal, read_journal, scan,
+};
+use crate::restore::DATABASE;
 use crate::seam::{Clock, SystemClock};
 use crate::server;
 
@@ -167,7 +170,7 @@ fn what_is_there(surveys: &[Result<Survey, String>]) -> Result<(ClusterId, Strin
 /// An empty catalog, in place of what is there, which is set aside: it is
 /// removed only where it is itself what an unfinished rebuild left.
 fn new_engine(settings: &Settings, own: &Path) -> Result<RocksStopped, String> {
-    let path = own.join("rocksdb");
+    let path = own.join(DATABASE);
     let options = CatalogOptions {
         block_cache_bytes: settings.catalog.cache.0 as usize,
         ..CatalogOptions::default()
@@ -215,14 +218,80 @@ async fn over(
 ) -> Result<String, String> {
     let found = look_at_journal(&seized.salvage).await;
     let found = found.map_err(|error| format!("read the journal: {}", chain(&error)))?;
-    if found.whole && !by.0.even_so {
+    if found.goes_on_from(CommitNumber(0)) && !by.0.even_so {
         return Err(
             "the journal is whole: a start replays it, and `shardgate catalog restore` restores \
              from it; a rebuild would know less (--even-so does it nevertheless)"
                 .to_owned(),
         );
     }
-    read_and_write(seized, &found, own, settings, by).await
+    let scratch = own.join(SCRATCH).join("facts");
+    let engine = RocksEngine::open(&scratch, &CatalogOptions::default());
+    let engine = engine.map_err(|error| format!("{}: {error}", scratch.display()))?;
+    let mut facts = Facts::new(Arc::new(engine));
+    facts.set_lineage(seized.map().lineage);
+    for first in &found.unfinished {
+        let added = facts.add_unfinished(first.clone());
+        added.map_err(|error| format!("read the journal: {}", chain(&error)))?;
+    }
+    begin_with(&seized, &found, own, &mut facts, by.0).await?;
+    read_and_write(seized, (facts, &found), own, settings, by).await
+}
+
+/// Takes over the newest whole catalog that there is; refuses where nothing
+/// is missing behind it.
+async fn begin_with(
+    seized: &Seized,
+    found: &JournalFound,
+    own: &Path,
+    facts: &mut Facts,
+    wishes: &RebuildWishes,
+) -> Result<(), String> {
+    let disks = seized.disks();
+    let disks = || disks.iter().map(|(_, disk)| &disk.ways);
+    let bases = Bases {
+        cluster: seized.map().cluster,
+        lineages: facts.lineages().to_vec(),
+        shards: disks().map(|ways| Arc::clone(&ways.shards)).collect(),
+        journals: disks().map(|ways| Arc::clone(&ways.journal)).collect(),
+        database: own.join(DATABASE),
+        scratch: own.join(SCRATCH),
+    };
+    let mut needless = None;
+    let taken = bases.first(async |base| {
+        needless = needless_by(found, base, seized.salvage.is_complete());
+        if wishes.even_so || needless.is_none() {
+            needless = None;
+            let added = facts.add_catalog(&*base.engine).await;
+            added.map_err(|error| format!("{}: {}", base.name(), chain(&error)))?;
+        }
+        Ok(())
+    });
+    match taken.await {
+        _ if needless.is_some() => Err(needless.unwrap_or_default()),
+        Some(base) => {
+            tracing::info!("it begins with {}", base.name());
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+/// Why a rebuild is not needed where there is such a catalog. A restore wants
+/// a majority of the journal disks, a start none that were named lost.
+fn needless_by(found: &JournalFound, base: &Base, complete: bool) -> Option<String> {
+    let way = match (base.is_own, complete) {
+        (true, _) => "a start goes on from there",
+        (false, true) => "`shardgate catalog restore` gives everything back",
+        (false, false) => return None,
+    };
+    found.goes_on_from(base.commit).then(|| {
+        format!(
+            "{} can be read, and the journal behind it is whole: {way}, and a rebuild would know \
+             less (--even-so does it nevertheless)",
+            base.name()
+        )
+    })
 }
 
 fn remove(folder: &Path) -> Result<(), String> {
@@ -236,15 +305,11 @@ fn remove(folder: &Path) -> Result<(), String> {
 
 async fn read_and_write(
     seized: Seized,
-    found: &crate::rebuild::JournalFound,
+    (mut facts, found): (Facts, &JournalFound),
     own: &Path,
     settings: &Settings,
     (wishes, clock): (&RebuildWishes, &dyn Clock),
 ) -> Result<String, String> {
-    let scratch = own.join(SCRATCH).join("facts");
-    let engine = RocksEngine::open(&scratch, &CatalogOptions::default());
-    let engine = engine.map_err(|error| format!("{}: {error}", scratch.display()))?;
-    let mut facts = Facts::new(Arc::new(engine));
     let disks = seized.disks();
     add_disks(&mut facts, &seized, &disks);
     let shards: Vec<_> = disks
@@ -259,8 +324,7 @@ async fn read_and_write(
     let scanned = scan(&shards, &mut facts)
         .await
         .map_err(|error| failed(&error))?;
-    let history = facts.history();
-    let read = read_journal(&seized.salvage, found, history, &mut facts).await;
+    let read = read_journal(&seized.salvage, found, &mut facts).await;
     read.map_err(|error| failed(&error))?;
 
     let lineage = LineageId::random();
@@ -275,20 +339,27 @@ async fn read_and_write(
     // What can fail here comes before the pool is told.
     let stopped = new_engine(settings, own)?;
     let mut list = Listing::new(own)?;
-    let writer = seized.begin(lineage).await.map_err(|error| chain(&error))?;
+    let begun = seized.begin(lineage).await;
+    let (writer, map) = begun.map_err(|error| chain(&error))?;
     let journal = Journal::new(writer);
     let engine = stopped.start(journal.log());
     let engine = engine.map_err(|error| format!("start the catalog: {error}"))?;
     let catalog = Catalog::new(Arc::new(engine));
+    let failed = |error: &dyn std::error::Error| {
+        journal.give_up();
+        format!("write the catalog: {}", chain(error))
+    };
+    begin(&facts, &new, &catalog)
+        .await
+        .map_err(|error| failed(&error))?;
+    // From here on the old journal is void; the map says under which lineage.
+    map.write(&journal).await.map_err(|error| failed(&error))?;
     let headers = ShardHeaders::new(shards);
     let made = make(&mut facts, &headers, &new, &catalog, &mut |one| {
         list.add(one)
     })
     .await;
-    let made = made.map_err(|error| {
-        journal.give_up();
-        format!("write the catalog: {}", chain(&error))
-    })?;
+    let made = made.map_err(|error| failed(&error))?;
     let listed = list.end()?;
     if let Err(error) = catalog.flush().await {
         tracing::warn!(%error, "the catalog is not flushed: the next start replays it");
@@ -381,6 +452,35 @@ impl Listing {
     }
 }
 
+/// What is said of objects that have no shards.
+fn of_the_catalog_alone(made: &Rebuilt) -> String {
+    let base = made.base.map(|base| match base.0 {
+        0 | 1 => "1".to_owned(),
+        base => format!("1 to {base}"),
+    });
+    let spans = made.journal.iter();
+    let spans = spans.map(|(from, to)| format!("{} to {}", from.0, to.0));
+    let known: Vec<String> = base.into_iter().chain(spans).collect();
+    let what = "Objects that lay in the catalog alone (up to catalog.inline_max bytes)";
+    match (known.is_empty(), made.unknown_spans()) {
+        (true, _) => {
+            format!("{what} are gone: no checkpoint and no part of the journal could be read.")
+        }
+        (false, gaps) if gaps.is_empty() => format!("{what} are all in it."),
+        (false, gaps) => {
+            let gaps = gaps
+                .iter()
+                .map(|(from, to)| format!("{} to {}", from.0, to.0));
+            format!(
+                "{what} are in it as of commits {}. It cannot vouch for commits {}: what these \
+                 wrote is missing, and what these deleted is there still.",
+                known.join(", "),
+                gaps.collect::<Vec<_>>().join(", ")
+            )
+        }
+    }
+}
+
 /// What came of it, as the operator reads it.
 fn words(made: &Rebuilt, unread: &[(DiskId, String)], listed: &Path) -> String {
     let mut text = format!(
@@ -404,30 +504,20 @@ fn words(made: &Rebuilt, unread: &[(DiskId, String)], listed: &Path) -> String {
             made.last.0
         )),
     }
-    let spans = made
-        .journal
-        .iter()
-        .map(|(from, to)| format!("{} to {}", from.0, to.0));
-    let spans: Vec<String> = spans.collect();
-    match spans.is_empty() {
-        true => line(
-            "Objects that lay in the catalog alone (up to catalog.inline_max bytes) are \
-             gone: no part of the journal could be read."
-                .to_owned(),
-        ),
-        false => line(format!(
-            "Of objects that lay in the catalog alone (up to catalog.inline_max bytes) it has \
-             those of commits {}.",
-            spans.join(", ")
-        )),
-    }
+    line(of_the_catalog_alone(made));
     for (disk, why) in unread {
         line(format!("Disk {disk} was not read to its end: {why}"));
     }
-    if made.damaged_notes > 0 {
+    let was_there = |disk: &DiskId| unread.iter().any(|(of, _)| of == disk);
+    for disk in made.missing.iter().filter(|disk| !was_there(disk)) {
         line(format!(
-            "{} stretches of notes are damaged.",
-            made.damaged_notes
+            "Disk {disk} is not there: what it alone had is missing."
+        ));
+    }
+    for (disk, stretches) in &made.damaged_notes {
+        line(format!(
+            "Disk {disk} has {stretches} stretches of notes that are damaged: it vouches for \
+             nothing."
         ));
     }
     if made.undecided > 0 {

@@ -116,13 +116,19 @@ async fn take(
     for reason in &why {
         tracing::error!("nothing is reclaimed from now on: {}", in_words(reason));
     }
-    let told = with.told.values();
-    let told = told.filter(|(lineage, _)| *lineage == history.lineage);
-    let last = told.map(|(_, told)| *told).max().unwrap_or_default();
+    let mut told: BTreeMap<LineageId, CommitNumber> = BTreeMap::new();
+    for (lineage, last) in with.told.values().filter(|(_, last)| last.0 > 0) {
+        let known = told.entry(*lineage).or_default();
+        *known = (*last).max(*known);
+    }
+    // The commit that takes it is of the one before, and disks may hear so.
+    let last = told.remove(&history.lineage).unwrap_or_default();
+    let last_before = last.max(CommitNumber(committed.0 + 1));
     let new = NewLineage {
         lineage: LineageId::random(),
         history: with.journal.context().epoch.number,
-        last_before: committed.max(last),
+        last_before,
+        others: told.into_iter().collect(),
         why,
         now: with.now_ms,
     };

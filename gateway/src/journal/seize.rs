@@ -3,21 +3,27 @@
 //! Owns the order that a rebuild has in common with a start: find the disks,
 //! follow the pool map, be free to start or watch, raise the epoch; then read
 //! what there is of the journal, and only when everything is read begin
-//! another. Invariant: the pool map names the new lineage before the first
-//! segment of the new journal, and until that is there nothing of the old one
-//! is void: whatever is cut short before begins here again.
+//! another. Invariants: the pool map names the old lineage until the first
+//! record of the new journal is durable, on as many disks of the old journal
+//! as of the new, and until then nothing of the old one is void: whatever is
+//! cut short before begins here again, and a start knows what disks were told.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use shardgate_journal::disks::{Lost, choose_journal};
 use shardgate_journal::map::{MapDisk, MapDiskState, PoolMap};
 use shardgate_journal::recover::Request;
 use shardgate_journal::salvage::{Salvage, salvage};
 use shardgate_journal::{Position, Writer, WriterOptions};
+use shardgate_wire::journal::JournalDisk;
 use shardgate_wire::{
     CallContext, ClusterId, CommitNumber, DiskHealth, DiskId, Epoch, LineageId, Purpose,
 };
 use tokio::time::Instant;
 
 use super::find::Found;
+use super::log::Journal;
 use super::maps::write_until_it_counts;
 use super::own::OwnRecord;
 use super::start::{ANSWER, JournalStart, JournalStartError, Starting};
@@ -31,6 +37,8 @@ const ROUNDS: usize = 5;
 pub struct Seized {
     starting: Starting,
     map: PoolMap,
+    /// Whether the map is known to count.
+    counts: bool,
     lost: Vec<DiskId>,
     /// What there is of the journal.
     pub salvage: Salvage,
@@ -79,10 +87,11 @@ pub async fn seize(start: JournalStart, cluster: ClusterId) -> Result<Seized, Jo
         let salvage = salvage(&starting.found.journals(&lost), request).await?;
         match starting.newest().await {
             Some(again) if again.map != newest.map => newest = again,
-            Some(_) => {
+            Some(again) => {
                 return Ok(Seized {
                     starting,
-                    map: newest.map,
+                    map: again.map,
+                    counts: again.counts,
                     lost,
                     salvage,
                 });
@@ -120,26 +129,37 @@ impl Seized {
     }
 
     /// Makes ready for another journal under a new lineage, over the disks
-    /// that are here: gives its writer. The first record must say that the catalog is not whole: with it the
+    /// that are here: gives its writer, and the pool map that is to follow.
+    /// The first record must say that the catalog is not whole: with it the
     /// journal begins, and the old one is void.
     ///
     /// # Errors
-    /// Too few disks take the pool map, or another gateway has taken over.
-    pub async fn begin(self, lineage: LineageId) -> Result<Writer, JournalStartError> {
+    /// Too few disks take a pool map that was not complete, or another gateway
+    /// has taken over.
+    pub async fn begin(
+        self,
+        lineage: LineageId,
+    ) -> Result<(Writer, MapToFollow), JournalStartError> {
         let Self {
             starting,
             map,
+            counts,
             lost,
             salvage,
         } = self;
         let mut ctx = salvage.context();
-        ctx.lineage = lineage;
+        let disks = starting.found.journals(&lost);
+        let patience = starting.start.settings.start_patience;
+        if !counts {
+            write_until_it_counts(&disks, &ctx, &map, &lost, patience).await?;
+        }
         let candidates = starting.found.candidates();
         let here: Vec<_> = candidates
             .into_iter()
             .filter(|of| !lost.contains(&of.disk))
             .collect();
         let journal = choose_journal(&here, &map.journal, starting.parity());
+        ctx.lineage = lineage;
         let changed = PoolMap {
             number: map.number + 1,
             epoch: ctx.epoch,
@@ -149,21 +169,53 @@ impl Seized {
             disks: disks_of(&starting, &map, &lost),
             ..map
         };
-        let disks = starting.found.journals(&lost);
-        let patience = starting.start.settings.start_patience;
-        write_until_it_counts(&disks, &ctx, &changed, &lost, patience).await?;
-        let settled = changed.settled(ctx.epoch);
-        let members = starting.members(&settled).await;
+        let members = starting.members(&changed).await;
         let options = WriterOptions {
             parity: starting.parity(),
             lost: Lost::new(lost.clone()),
             ..WriterOptions::default()
         };
-        let writer = Writer::anew(ctx, &settled.journal_map(), members, options);
-        if changed.old.is_some() {
-            write_until_it_counts(&disks, &ctx, &settled, &lost, patience).await?;
+        // Its members are a majority of the old journal disks too, so that
+        // whoever starts by the old map meets it.
+        let writer = Writer::anew(ctx, &changed.journal_map(), members, options);
+        let follows = MapToFollow {
+            map: changed,
+            disks,
+            lost,
+            patience,
+        };
+        Ok((writer, follows))
+    }
+}
+
+/// The pool map of a journal that was begun anew.
+#[must_use = "the journal's first record is followed by it"]
+pub struct MapToFollow {
+    map: PoolMap,
+    disks: Vec<Arc<dyn JournalDisk>>,
+    lost: Vec<DiskId>,
+    patience: Duration,
+}
+
+impl MapToFollow {
+    /// Writes it, until it counts; the journal's first record is durable.
+    ///
+    /// # Errors
+    /// Too few disks take it, or another gateway has taken over.
+    pub async fn write(self, journal: &Journal) -> Result<(), JournalStartError> {
+        let ctx = journal.context();
+        assert!(
+            ctx.committed > CommitNumber(0),
+            "the first record comes first"
+        );
+        let (disks, lost) = (&self.disks, &self.lost);
+        write_until_it_counts(disks, &ctx, &self.map, lost, self.patience).await?;
+        if self.map.old.is_some() {
+            journal.hold().await.writer()?.change_done();
+            let settled = self.map.settled(ctx.epoch);
+            write_until_it_counts(disks, &ctx, &settled, lost, self.patience).await?;
         }
-        Ok(writer)
+        Ok(())
     }
 }
 
@@ -182,3 +234,7 @@ fn disks_of(starting: &Starting, map: &PoolMap, lost: &[DiskId]) -> Vec<MapDisk>
     }
     disks
 }
+
+#[cfg(test)]
+#[path = "seize_tests.rs"]
+mod tests;

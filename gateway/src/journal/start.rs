@@ -138,7 +138,7 @@ pub(super) struct Starting {
 /// The newest map, and whether it is known to count.
 pub(super) struct Newest {
     pub(super) map: PoolMap,
-    counts: bool,
+    pub(super) counts: bool,
 }
 
 impl Starting {
@@ -460,6 +460,9 @@ impl Starting {
         recovered: Recovered,
         lost: Vec<DiskId>,
     ) -> Result<JournalStarted, JournalStartError> {
+        if recovered.is_ahead_of_map() {
+            return Err(JournalStartError::HalfRebuilt);
+        }
         let contact = SharedContact::default();
         let disks = self.found.journals(&lost);
         let lost = Lost::new(lost);

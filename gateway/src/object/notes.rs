@@ -6,7 +6,8 @@
 //! send is in the catalog, and in memory are a place for each disk and a few
 //! pages. The purge deletes a shard only after its disk knows that the blob
 //! was deleted, and drops that note when nothing of the blob is left
-//! anywhere.
+//! anywhere. What a rebuild condemned no disk is told before its hold ends:
+//! a note of a deletion is for ever.
 
 mod page;
 mod told;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
-use shardgate_catalog::model::{BlobRef, CondemnedRow, NotePayload};
+use shardgate_catalog::model::{BlobRef, CondemnedRow, Hold, LineageRow, NotePayload};
 use shardgate_catalog::{CatalogError, CondemnedCursor, NotePlace};
 use shardgate_wire::note::{MAX_NOTES, NO_BLOB, NO_GROUP};
 use shardgate_wire::{
@@ -51,6 +52,8 @@ pub(super) struct Notes {
     pages: Pages,
     /// The epoch in which the catalog took its lineage.
     history: Mutex<u64>,
+    /// What was condemned by commits up to here is told when the hold ends.
+    decided: Mutex<Option<CommitNumber>>,
 }
 
 /// Up to where disks know what became of their blobs.
@@ -96,10 +99,8 @@ impl Notes {
         self.disks.lock().get(&disk).copied().unwrap_or_default()
     }
 
-    fn change(&self, disk: DiskId, change: impl FnOnce(&mut Told)) {
-        if let Some(told) = self.disks.lock().get_mut(&disk) {
-            change(told);
-        }
+    fn change<T>(&self, disk: DiskId, change: impl FnOnce(&mut Told) -> T) -> Option<T> {
+        self.disks.lock().get_mut(&disk).map(change)
     }
 
     /// The places that are to be recorded.
@@ -160,9 +161,11 @@ pub(super) async fn run(core: Arc<Core>) {
 /// What the catalog remembers; `None` if told to stop first.
 async fn remembered(core: &Core) -> Option<Recorded> {
     loop {
-        match history_and_places(core).await {
-            Ok((history, places)) => {
-                *core.notes.history.lock() = history;
+        match lineage_and_places(core).await {
+            Ok((lineage, places)) => {
+                let hold = lineage.as_ref().and_then(|lineage| lineage.hold.as_ref());
+                *core.notes.decided.lock() = hold.and_then(Hold::decided);
+                *core.notes.history.lock() = lineage.map_or(0, |lineage| lineage.history);
                 let places = places.into_iter().map(|(disk, place)| (disk, Some(place)));
                 return Some(Recorded {
                     places: places.collect(),
@@ -178,12 +181,11 @@ async fn remembered(core: &Core) -> Option<Recorded> {
     }
 }
 
-async fn history_and_places(
+async fn lineage_and_places(
     core: &Core,
-) -> Result<(u64, BTreeMap<DiskId, NotePlace>), CatalogError> {
+) -> Result<(Option<LineageRow>, BTreeMap<DiskId, NotePlace>), CatalogError> {
     let lineage = core.catalog.lineage().await?;
-    let history = lineage.map_or(0, |lineage| lineage.history);
-    Ok((history, core.catalog.noted().await?))
+    Ok((lineage, core.catalog.noted().await?))
 }
 
 /// The disks whose turn it is; each has begun one.
@@ -240,7 +242,14 @@ async fn tell(core: &Core, to: &Target) -> Result<(), ObjectError> {
 
 /// Tells a disk of a page of condemned blobs; whether there are more.
 async fn tell_deleted(core: &Core, to: &Target) -> Result<bool, ObjectError> {
-    let after = core.notes.of(to.disk).deleted;
+    let held_back = match core.reclaiming.is_held() {
+        true => *core.notes.decided.lock(),
+        false => None,
+    };
+    let next = |told: &mut Told| told.next_deleted(held_back);
+    let Some(after) = core.notes.change(to.disk, next) else {
+        return Ok(false);
+    };
     let committed = core.catalog.committed();
     let page = core.catalog.condemned_page(after, AT_ONCE).await?;
     let more = page.rows.len() + page.damaged.len() == AT_ONCE;

@@ -99,7 +99,9 @@ async fn pass(core: &Core, progress: &mut Progress) -> Result<(), ObjectError> {
         progress.after = None;
         progress.retry_at = None;
     }
-    settling::end(core, &mut progress.settling).await?;
+    if settling::end(core, &mut progress.settling).await? > 0 {
+        progress.retry_at.get_or_insert(Instant::now() + RETRY);
+    }
     while !core.stop.is_cancelled() && !progress.settling.is_full() {
         let page = core.catalog.condemned_page(progress.after, AT_ONCE).await?;
         let Some(last) = page.last() else {

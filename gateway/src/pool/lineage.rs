@@ -55,6 +55,11 @@ pub fn in_words(reason: &HoldReason) -> String {
              to {} some may be missing",
             vouched.0, last.0
         ),
+        HoldReason::Decided { through } => format!(
+            "what the rebuild itself gave up, by commits up to {}, disks are told when the hold \
+             ends",
+            through.0
+        ),
     }
 }
 

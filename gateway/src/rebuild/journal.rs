@@ -3,6 +3,7 @@
 //! Journals that an earlier rebuild began and did not finish are passed over:
 //! they hold what was found here, and no more.
 
+use bytes::Bytes;
 use shardgate_catalog::CatalogError;
 use shardgate_catalog::rebuild::{Facts, begins_rebuild, ends_rebuild};
 use shardgate_journal::salvage::{Piece, Read, Salvage};
@@ -29,10 +30,11 @@ pub struct JournalFound {
     /// Pieces that are part of it, the oldest first, and up to which commit
     /// each counts.
     pieces: Vec<(Piece, Option<CommitNumber>)>,
-    /// Whether it is whole: a start would have the catalog from it.
-    pub whole: bool,
-    /// Rebuilds that were begun and not finished.
-    pub unfinished: usize,
+    /// The commits from and to which nothing is missing of it, where these
+    /// are the last that are known to have been.
+    last: Option<(CommitNumber, CommitNumber)>,
+    /// The first records of rebuilds that were begun and not finished.
+    pub unfinished: Vec<Bytes>,
 }
 
 /// Looks what there is, and what of it counts.
@@ -42,21 +44,21 @@ pub struct JournalFound {
 pub async fn look_at_journal(salvage: &Salvage) -> Result<JournalFound, JournalReadError> {
     let mut found = JournalFound {
         pieces: Vec::new(),
-        whole: false,
-        unfinished: 0,
+        last: None,
+        unfinished: Vec::new(),
     };
     let mut to = None;
     for piece in salvage.pieces() {
-        let rebuilt = match salvage.first(&piece).await? {
-            Some(first) if piece.from_the_first => begins_rebuild(first.payload).unwrap_or(false),
-            _ => false,
-        };
-        if rebuilt && !is_finished(salvage, &piece).await? {
-            found.unfinished += 1;
+        let first = salvage.first(&piece).await?.map(|first| first.payload);
+        let first = first.filter(|_| piece.from_the_first);
+        if let Some(first) = first.filter(|of| begins_rebuild(of.clone()).unwrap_or(false))
+            && !is_finished(salvage, &piece).await?
+        {
+            found.unfinished.push(first);
             continue;
         }
-        if piece.from_the_first && found.pieces.is_empty() {
-            found.whole = is_whole(salvage, &piece).await?;
+        if found.pieces.is_empty() {
+            found.last = to_the_end(salvage, &piece).await?;
         }
         let (base, first) = (piece.base(), piece.from_the_first);
         found.pieces.insert(0, (piece, to));
@@ -78,32 +80,42 @@ async fn is_finished(salvage: &Salvage, piece: &Piece) -> Result<bool, JournalEr
     Ok(finished)
 }
 
-/// Whether nothing is missing of it that is known to have been.
-async fn is_whole(salvage: &Salvage, piece: &Piece) -> Result<bool, JournalError> {
+/// Its last unbroken stretch, if nothing is known to have been behind.
+async fn to_the_end(
+    salvage: &Salvage,
+    piece: &Piece,
+) -> Result<Option<(CommitNumber, CommitNumber)>, JournalError> {
     let read = salvage.read(piece, None, &mut |_| {}).await?;
-    let reaches = |(from, to): &(CommitNumber, CommitNumber)| {
-        *from == CommitNumber(1) && *to >= salvage.known(piece)
-    };
-    Ok(matches!(&read.spans[..], [span] if reaches(span)))
+    let last = read.spans.last().copied();
+    Ok(last.filter(|(_, to)| *to >= salvage.known(piece)))
 }
 
-/// Reads what counts; `history`: the one that is believed to be in force where
-/// the journal itself does not say.
+impl JournalFound {
+    /// Whether it goes on to its end from a catalog of this commit, so that a
+    /// start or a restore would have everything.
+    pub fn goes_on_from(&self, commit: CommitNumber) -> bool {
+        // One that was begun has made the journal before it void.
+        let last = self.last.filter(|_| self.unfinished.is_empty());
+        last.is_some_and(|(from, to)| from.0 <= commit.0 + 1 && commit <= to)
+    }
+}
+
+/// Reads what counts. Where the journal itself does not say which history its
+/// records are of, the epochs of its segments do, by what is known of notes:
+/// those are read before.
 ///
 /// # Errors
 /// The journal cannot be read.
 pub async fn read_journal(
     salvage: &Salvage,
     found: &JournalFound,
-    mut history: u64,
     facts: &mut Facts,
 ) -> Result<(), JournalReadError> {
     for (piece, to) in &found.pieces {
-        if piece.from_the_first {
-            history = 0;
-        }
+        let mut history = 0;
         let mut read = Read::default();
         for index in 0..piece.segments() {
+            history = facts.history_at(piece.epoch(index)).max(history);
             let mut records = Vec::new();
             let mut take = |record: Record| {
                 records.push((record.position.number, record.payload));
@@ -119,7 +131,7 @@ pub async fn read_journal(
                 history = facts.add_journal(history, some).await?;
             }
         }
-        facts.add_spans(&read.spans);
+        facts.add_spans(history, &read.spans);
     }
     Ok(())
 }

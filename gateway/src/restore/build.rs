@@ -31,7 +31,7 @@ const SAY: Duration = Duration::from_secs(1);
 
 /// Why it was not built.
 #[derive(Debug, Error)]
-pub(super) enum BuildError {
+pub(crate) enum BuildError {
     /// A file cannot be read from the pool.
     #[error(transparent)]
     Fetch(FetchError),
@@ -50,15 +50,15 @@ pub(super) enum BuildError {
 }
 
 /// Where it comes from and goes to.
-pub(super) struct Build {
-    pub(super) stores: Vec<Arc<dyn ShardStore>>,
+pub(crate) struct Build {
+    pub(crate) stores: Vec<Arc<dyn ShardStore>>,
     /// A folder that is not there yet.
-    pub(super) at: PathBuf,
-    pub(super) options: CatalogOptions,
+    pub(crate) at: PathBuf,
+    pub(crate) options: CatalogOptions,
 }
 
 impl Build {
-    pub(super) async fn run(
+    pub(crate) async fn run(
         self,
         root: &CheckpointRoot,
         operator: &dyn Operator,

@@ -2,6 +2,8 @@
 //! from the disks: what clients were told is there again, what they deleted
 //! is not, and nothing is reclaimed before the operator says so.
 
+mod agents;
 mod answers;
+mod base;
 mod lost;
 mod operator;

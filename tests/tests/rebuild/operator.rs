@@ -10,7 +10,7 @@ use shardgate_tests::process::Process;
 /// How long something may take that happens by itself.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-fn spawn(pool: &TestPool, args: &[&str], log: &str) -> Process {
+fn spawn(pool: &TestPool, words: &[&str], log: &str) -> Process {
     let keys = root_keys();
     let env = [
         ("SHARDGATE_ROOT_ACCESS_KEY", keys.access.as_str()),
@@ -18,46 +18,37 @@ fn spawn(pool: &TestPool, args: &[&str], log: &str) -> Process {
     ];
     let log = pool.dir.join(log);
     let _ = fs::remove_file(&log);
-    Process::start("shardgate", args, &env, &log)
+    let which = pool.which();
+    let which = which.iter().map(String::as_str);
+    let args: Vec<&str> = words.iter().copied().chain(which).collect();
+    Process::start("shardgate", &args, &env, &log)
 }
 
 /// Runs a command; whether it succeeded, and what it said.
-pub fn run(pool: &TestPool, args: &[&str]) -> (bool, String) {
-    let mut process = spawn(pool, args, "command.log");
+fn run(pool: &TestPool, words: &[&str]) -> (bool, String) {
+    let mut process = spawn(pool, words, "command.log");
     let done = process.wait_end();
     (done, process.output())
 }
 
-fn data(pool: &TestPool) -> String {
-    pool.dir.display().to_string()
-}
-
 /// Begins a rebuild.
 pub fn begin_rebuild(pool: &TestPool) -> Process {
-    let data = data(pool);
-    let args = ["catalog", "rebuild", "--data", &data, "--yes"];
-    spawn(pool, &args, "rebuild.log")
+    spawn(pool, &["catalog", "rebuild", "--yes"], "rebuild.log")
 }
 
 /// Rebuilds; what was said.
 pub fn rebuild(pool: &TestPool, flags: &[&str]) -> (bool, String) {
-    let data = data(pool);
-    let mut args = vec!["catalog", "rebuild", "--data", &data, "--yes"];
-    args.extend(flags);
-    run(pool, &args)
+    run(pool, &[&["catalog", "rebuild", "--yes"], flags].concat())
 }
 
 pub fn status(pool: &TestPool) -> String {
-    let (done, said) = run(pool, &["status", "--data", &data(pool)]);
+    let (done, said) = run(pool, &["status"]);
     assert!(done, "{said}");
     said
 }
 
 pub fn hold(pool: &TestPool, flags: &[&str]) -> String {
-    let data = data(pool);
-    let mut args = vec!["catalog", "hold", "--data", &data];
-    args.extend(flags);
-    let (done, said) = run(pool, &args);
+    let (done, said) = run(pool, &[&["catalog", "hold"], flags].concat());
     assert!(done, "{said}");
     said
 }

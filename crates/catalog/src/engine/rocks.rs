@@ -62,6 +62,14 @@ impl RocksEngine {
         Self::open_with_log(path, options, EngineLog)
     }
 
+    /// Over a database that keeps no log but its own; to be read.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn of(stopped: RocksStopped) -> Result<Self, EngineError> {
+        stopped.start(EngineLog)
+    }
+
     /// As [`Self::open`], with every commit in `log` before it is applied.
     ///
     /// # Errors

@@ -95,6 +95,23 @@ pub enum HoldReason {
         /// The last commit that is known to have been.
         last: CommitNumber,
     },
+    /// What a rebuild itself condemned, by commits up to this one: no disk is
+    /// told that it was deleted before the hold ends.
+    Decided {
+        /// Up to which commit.
+        through: CommitNumber,
+    },
+}
+
+impl Hold {
+    /// Up to which commit disks are not told what was condemned.
+    pub fn decided(&self) -> Option<CommitNumber> {
+        let through = self.why.iter().filter_map(|why| match why {
+            HoldReason::Decided { through } => Some(*through),
+            _ => None,
+        });
+        through.max()
+    }
 }
 
 /// Shards of a (group, slot) that blobs were acknowledged without

@@ -382,3 +382,23 @@ async fn a_queued_note_adds_little_to_a_commit() {
     assert!((30..=48).contains(&note), "{note}");
     assert!(note * 5 < all, "{note} of {all}");
 }
+
+/// What notes cost a write: no sync, for nothing of it waits, and these bytes
+/// of its commit.
+#[tokio::test]
+async fn a_queued_note_is_small_beside_its_commit() {
+    let engine = std::sync::Arc::new(crate::engine::MemoryEngine::new());
+    let (catalog, bucket) = catalog_over(engine.clone()).await;
+    put(&catalog, &bucket, "a/key/of/usual/length.jpg", 7).await;
+    let (_, changes) = engine.commits().pop().unwrap();
+    let bytes = |of_notes: bool| -> usize {
+        let of = changes
+            .iter()
+            .filter(|(key, _)| !of_notes || key[0] == space::NOTE);
+        of.map(|(key, value)| key.len() + value.as_ref().map_or(0, Bytes::len))
+            .sum()
+    };
+    let (note, all) = (bytes(true), bytes(false));
+    println!("of a commit of {all} bytes {note} are for the note");
+    assert!(note > 0 && note <= 50 && note * 6 <= all, "{note} of {all}");
+}

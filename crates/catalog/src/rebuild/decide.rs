@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use shardgate_wire::{BlobLayout, DiskId, NoteOrder};
+use shardgate_wire::{BlobLayout, CommitNumber, DiskId, NoteOrder};
 
 use crate::model::{
     BlobRef, Content, DetailRow, GroupRow, NotePayload, PartRow, UploadPartRow, VersionRow,
@@ -20,8 +20,18 @@ pub(crate) struct BlobFact {
     pub(crate) shards: u32,
     /// Whether a disk has one that was not finished.
     pub(crate) unfinished: bool,
+    /// A bit for each disk that has the note that holds. Beyond 64 disks two
+    /// may share one: then more are told again than need be.
+    pub(crate) noted: u64,
     /// The note that holds.
     pub(crate) note: Option<(NoteOrder, Noted)>,
+}
+
+impl BlobFact {
+    /// Whether a disk has anything of it.
+    pub(crate) fn is_here(&self) -> bool {
+        self.shards != 0 || self.unfinished
+    }
 }
 
 /// What a note says.
@@ -46,6 +56,15 @@ pub(crate) enum JournalBlob {
     Gone,
 }
 
+/// What a whole catalog as of `base` says of a blob that it does not have: it
+/// was published by then, as far as it was noted, and so deleted by then.
+pub(crate) fn absent_since(
+    noted: Option<NoteOrder>,
+    base: Option<NoteOrder>,
+) -> Option<JournalBlob> {
+    (noted? <= base?).then_some(JournalBlob::Gone)
+}
+
 /// What a blob is in the new catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -67,7 +86,9 @@ pub enum Doubt {
     /// It has shards and no note: it was never published, or it was and no
     /// note of that had come yet.
     NoNote,
-    /// It has a note and no shard, and disks that may have some are away.
+    /// It has a note and no shard, and disks that may have some are away; or
+    /// the journal has it, it has no shard, and what was committed later is
+    /// not known.
     NoShard,
     /// Of its object some parts are not known.
     MissingParts,
@@ -82,7 +103,9 @@ impl Doubt {
     pub fn words(self) -> &'static str {
         match self {
             Self::NoNote => "shards without a note: never published, or not known to be",
-            Self::NoShard => "a note without shards, and disks that may have some are away",
+            Self::NoShard => {
+                "published once and without shards now: deleted since, or on disks that are away"
+            }
             Self::MissingParts => "an object of which parts are not known",
             Self::NoGroup => "its group is not known",
             Self::NoHeader => "no shard of it can be read",
@@ -109,7 +132,7 @@ impl Looked {
 
 /// Decides what a blob is.
 pub(crate) fn fate(fact: &BlobFact, journal: Option<JournalBlob>, looked: Looked) -> Fate {
-    let here = fact.shards != 0 || fact.unfinished;
+    let here = fact.is_here();
     let gone = if here { Fate::Gone } else { Fate::Nothing };
     match (&fact.note, journal) {
         (Some((_, Noted::Deleted)), _) | (_, Some(JournalBlob::Gone)) => gone,
@@ -138,8 +161,8 @@ pub(crate) struct Candidate {
     pub(crate) row: VersionRow,
     /// The name of its class, if a note had it.
     pub(crate) class: String,
-    /// Its details, as far as a note had them.
-    pub(crate) detail: Option<DetailRow>,
+    /// Its details, as far as a note had them, and since when.
+    pub(crate) detail: Option<(NoteOrder, DetailRow)>,
     /// A last part that has no blob.
     pub(crate) empty_last: Option<PartRow>,
     /// Whether the journal has its rows.
@@ -147,8 +170,10 @@ pub(crate) struct Candidate {
 }
 
 impl Candidate {
-    /// What two notes of one version say together.
+    /// What this one, the later, and another of the same version say together.
     pub(crate) fn merged(self, other: Self) -> Self {
+        let detail = [self.detail, other.detail];
+        let detail = detail.into_iter().flatten();
         Self {
             row: self.row,
             class: if self.class.is_empty() {
@@ -156,7 +181,7 @@ impl Candidate {
             } else {
                 self.class
             },
-            detail: self.detail.or(other.detail),
+            detail: detail.max_by_key(|(order, _)| *order),
             empty_last: self.empty_last.or(other.empty_last),
             in_journal: self.in_journal || other.in_journal,
         }
@@ -239,6 +264,16 @@ pub(crate) fn vouched(groups: &[&GroupRow], marks: &BTreeMap<DiskId, NoteOrder>)
     // Without a group there is no blob, and any disk knows that.
     let all = marks.values().max().copied().unwrap_or_default();
     groups.iter().map(of_group).min().unwrap_or(all)
+}
+
+/// Up to which commit of the last history everything is known, where it is up
+/// to `vouched`: numbers of another history are of other commits, and of the
+/// last one nothing is known then.
+pub(crate) fn comparable(vouched: NoteOrder, last: NoteOrder) -> CommitNumber {
+    match vouched.history == last.history {
+        true => vouched.commit,
+        false => CommitNumber(0),
+    }
 }
 
 /// The shards that a blob lacks.

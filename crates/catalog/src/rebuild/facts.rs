@@ -7,23 +7,24 @@
 //! what was [`Said`] of the key; `p` uid, part, blob: a [`PartFact`]; `u` uid:
 //! an [`UploadFact`]; `v` uid: it was published.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use shardgate_wire::note::{NO_BLOB, NO_GROUP};
 use shardgate_wire::store::ListedShard;
 use shardgate_wire::{
     BlobId, BlobNote, BucketIncarnation, CommitNumber, DiskId, GroupId, LineageId, NoteOrder,
-    NoteState, SlotAssignment, VersionUid,
+    NoteState, SlotAssignment,
 };
 
 use super::decide::{BlobFact, Noted, Said};
+use super::scratch::{noted, pack, tagged, unpack};
 use crate::engine::log::decode_payload;
 use crate::engine::{Commit, Engine, Entry, KeyRange, Op, Scan};
-use crate::error::{CatalogError, Result};
+use crate::error::Result;
 use crate::keys;
 use crate::model::{
     BlobRef, DiskRow, GroupRow, LineageRow, NotePayload, PartRow, UploadPartRow, UploadRow,
@@ -70,6 +71,9 @@ pub(super) struct UploadFact {
     pub(super) ended: bool,
 }
 
+/// Commits from and to.
+pub(super) type Span = (CommitNumber, CommitNumber);
+
 /// Everything that was found. See the module.
 pub struct Facts {
     engine: Arc<dyn Engine>,
@@ -81,18 +85,24 @@ pub struct Facts {
     pub(super) marks: BTreeMap<DiskId, NoteOrder>,
     /// Every disk that is known.
     pub(super) disks: BTreeMap<DiskId, DiskRow>,
-    /// The histories that disks were told of, and how far.
+    /// Disks some of whose notes are damaged or cannot be read: how many.
+    pub(super) damaged: BTreeMap<DiskId, u64>,
+    /// The lineages that disks were told of, and how far.
     pub(super) told: BTreeMap<LineageId, CommitNumber>,
+    /// The lineage that the pool map names.
+    pub(super) current: Option<LineageId>,
+    lineages: Vec<LineageId>,
+    /// The histories that anything was noted or committed under.
+    pub(super) histories: BTreeSet<u64>,
+    /// As of when a whole catalog was read: what that does not have, and was
+    /// noted up to then, was deleted by then.
+    pub(super) base: Option<NoteOrder>,
     /// What the journal last said of histories.
     pub(super) lineage: Option<LineageRow>,
-    /// Commits of the journal that were read.
-    pub(super) spans: Vec<(CommitNumber, CommitNumber)>,
+    /// Commits of the journal that were read, in order, and of which history.
+    spans: Vec<(u64, Span)>,
     /// The highest order that anything had.
     pub(super) last: NoteOrder,
-    /// Stretches of notes that are damaged.
-    pub(super) damaged_notes: u64,
-    /// Notes that cannot be read.
-    pub(super) unread_notes: u64,
 }
 
 impl Facts {
@@ -104,12 +114,15 @@ impl Facts {
             slots: BTreeMap::new(),
             marks: BTreeMap::new(),
             disks: BTreeMap::new(),
+            damaged: BTreeMap::new(),
             told: BTreeMap::new(),
+            current: None,
+            lineages: Vec::new(),
+            histories: BTreeSet::new(),
+            base: None,
             lineage: None,
             spans: Vec::new(),
             last: NoteOrder::default(),
-            damaged_notes: 0,
-            unread_notes: 0,
         }
     }
 
@@ -127,9 +140,52 @@ impl Facts {
         self.marks.remove(&disk);
     }
 
-    /// The highest history that anything was noted under.
-    pub fn history(&self) -> u64 {
-        self.last.history
+    /// The lineage that the pool map names: the last one that there was.
+    pub fn set_lineage(&mut self, lineage: LineageId) {
+        self.current = Some(lineage);
+        self.lineages.push(lineage);
+    }
+
+    /// The lineages that a catalog of before may be of.
+    pub fn lineages(&self) -> &[LineageId] {
+        &self.lineages
+    }
+
+    /// The history that was in force in an epoch, as far as is known: the
+    /// last that was taken up to then.
+    pub fn history_at(&self, epoch: u64) -> u64 {
+        let known = self.histories.range(..=epoch);
+        known.last().copied().unwrap_or(0)
+    }
+
+    /// The last commit that anything knows of. Of what disks were told only
+    /// the last lineage counts: numbers of others are of other commits.
+    pub(super) fn known_last(&self) -> NoteOrder {
+        let counts = |lineage: &LineageId| self.current.is_none_or(|current| current == *lineage);
+        let told = self.told.iter().filter(|(lineage, _)| counts(lineage));
+        let told = told.map(|(_, commit)| NoteOrder {
+            history: self.last.history,
+            commit: *commit,
+        });
+        told.max().unwrap_or_default().max(self.last)
+    }
+
+    /// Up to where each disk that was read vouches: one that lost notes
+    /// vouches for nothing.
+    pub(super) fn vouching(&self) -> BTreeMap<DiskId, NoteOrder> {
+        let mark = |(disk, mark): (&DiskId, &NoteOrder)| match self.damaged.contains_key(disk) {
+            true => (*disk, NoteOrder::default()),
+            false => (*disk, *mark),
+        };
+        self.marks.iter().map(mark).collect()
+    }
+
+    /// Whether everything that was committed after `order` was read in the
+    /// journal.
+    pub(super) fn is_known_since(&self, order: NoteOrder) -> bool {
+        let last = self.known_last();
+        let to_the_end = |(from, to): &Span| from.0 <= order.commit.0 + 1 && *to >= last.commit;
+        order.history == last.history && self.last_spans().last().is_some_and(to_the_end)
     }
 
     /// What a disk was told last.
@@ -138,6 +194,29 @@ impl Facts {
             let told = self.told.entry(lineage).or_default();
             *told = commit.max(*told);
         }
+    }
+
+    /// The first record of a rebuild that came to no end, the newest of
+    /// several first: it says what disks were told before it began, and which
+    /// lineage was the last one then.
+    ///
+    /// # Errors
+    /// [`crate::CatalogError::Damaged`]: it is none.
+    pub fn add_unfinished(&mut self, first: Bytes) -> Result<()> {
+        let changes = decode_payload(first)?;
+        let rows = changes.iter().filter(|(key, _)| key[..] == *keys::LINEAGE);
+        for value in rows.filter_map(|(_, value)| value.as_ref()) {
+            let row: LineageRow = decode(value)?;
+            let before = row.before.first().map(|(lineage, _)| *lineage);
+            if self.current == Some(row.lineage) {
+                self.current = before;
+            }
+            self.lineages.extend(before);
+            // Nothing but what it made itself was committed under it.
+            self.told.remove(&row.lineage);
+            row.before.into_iter().for_each(|told| self.add_told(told));
+        }
+        Ok(())
     }
 
     /// The slots that a disk holds.
@@ -150,16 +229,24 @@ impl Facts {
         }
     }
 
-    /// A stretch of the journal was read.
-    pub fn add_spans(&mut self, spans: &[(CommitNumber, CommitNumber)]) {
-        self.spans.extend_from_slice(spans);
+    /// Stretches of the journal were read, behind those before; `history`: the
+    /// one in force at their end.
+    pub fn add_spans(&mut self, history: u64, spans: &[Span]) {
+        self.spans.extend(spans.iter().map(|span| (history, *span)));
+    }
+
+    /// Those of the last history: numbers of others are of other commits.
+    pub(super) fn last_spans(&self) -> Vec<Span> {
+        let history = self.known_last().history;
+        let spans = self.spans.iter().filter(|(of, _)| *of == history);
+        spans.map(|(_, span)| *span).collect()
     }
 
     /// Records of the journal, in order, behind those before; `history` is the
     /// one in force before the first; gives the one in force behind the last.
     ///
     /// # Errors
-    /// The scratch engine's; [`CatalogError::Damaged`]: a payload is none.
+    /// The scratch engine's; [`crate::CatalogError::Damaged`]: a payload is none.
     pub async fn add_journal(
         &mut self,
         mut history: u64,
@@ -172,16 +259,23 @@ impl Facts {
             if let Some((_, Some(value))) = lineage {
                 let row: LineageRow = decode(value)?;
                 history = row.history;
-                self.lineage = Some(row);
+                self.histories.insert(history);
+                let since = self.base.is_none_or(|base| base.commit < commit);
+                self.lineage = if since {
+                    Some(row)
+                } else {
+                    self.lineage.take()
+                };
             }
             let order = NoteOrder { history, commit };
+            if self.base.is_some_and(|base| order <= base) {
+                // It is in the catalog that was read.
+                continue;
+            }
             self.last = self.last.max(order);
             for (key, value) in changes {
-                let fact = JournalFact {
-                    order,
-                    value: value.map(|value| value.to_vec()),
-                };
-                ops.push(Op::Put(tagged(b'j', &key), pack(&fact)));
+                let fact = fact_of(order, value.as_deref());
+                ops.push(Op::Put(tagged(b'j', &key), fact));
             }
         }
         self.commit(ops).await?;
@@ -198,10 +292,13 @@ impl Facts {
         notes: &[BlobNote],
         damaged: u32,
     ) -> Result<()> {
-        self.damaged_notes += u64::from(damaged);
+        if damaged > 0 {
+            *self.damaged.entry(disk).or_default() += u64::from(damaged);
+        }
         let mut best: BTreeMap<(GroupId, BlobId), BlobNote> = BTreeMap::new();
         for note in notes {
             self.last = self.last.max(note.order);
+            self.histories.insert(note.order.history);
             if note.blob == NO_BLOB {
                 self.take_in(disk, note);
                 continue;
@@ -216,6 +313,8 @@ impl Facts {
             .map(|(group, blob)| noted(*group, *blob))
             .collect();
         let mut facts: Vec<BlobFact> = self.many(&wanted).await?;
+        let before = self.disks.keys().take_while(|known| **known < disk);
+        let bit = 1 << (before.count() % 64);
         let mut ops = Vec::new();
         for ((key, fact), note) in wanted.into_iter().zip(&mut facts).zip(best.values()) {
             let said = match &note.state {
@@ -223,15 +322,20 @@ impl Facts {
                 NoteState::Published(payload) => match NotePayload::decode(payload) {
                     Ok(payload) => Noted::Is(payload),
                     Err(_) => {
-                        self.unread_notes += 1;
+                        *self.damaged.entry(disk).or_default() += 1;
                         continue;
                     }
                 },
             };
-            if overrules(note.order, &said, fact.note.as_ref()) {
-                fact.note = Some((note.order, said));
-                ops.push(Op::Put(key, pack(fact)));
+            match &fact.note {
+                Some((order, held)) if (*order, held) == (note.order, &said) => fact.noted |= bit,
+                held if overrules(note.order, &said, held.as_ref()) => {
+                    fact.note = Some((note.order, said));
+                    fact.noted = bit;
+                }
+                _ => continue,
             }
+            ops.push(Op::Put(key, pack(fact)));
         }
         self.commit(ops).await
     }
@@ -247,7 +351,7 @@ impl Facts {
                 *mark = note.order.max(*mark);
             }
             Ok(NotePayload::Group(row)) if row.id == note.group => self.add_group(note.order, row),
-            _ => self.unread_notes += 1,
+            _ => *self.damaged.entry(disk).or_default() += 1,
         }
     }
 
@@ -323,6 +427,12 @@ impl Facts {
         Ok(matches!(note, Some((_, Noted::Deleted))))
     }
 
+    /// Whether any disk has a shard of the blob.
+    pub(super) async fn has_shards(&self, blob: &BlobRef) -> Result<bool> {
+        let fact: Option<BlobFact> = self.get(&noted(blob.group, blob.blob)).await?;
+        Ok(fact.is_some_and(|fact| fact.is_here()))
+    }
+
     /// Rows behind `after`, at most [`PAGE`], whose keys begin with `prefix`.
     pub(super) async fn page<T: DeserializeOwned>(
         &self,
@@ -384,113 +494,19 @@ impl Facts {
     }
 }
 
+pub(super) fn fact_of(order: NoteOrder, value: Option<&[u8]>) -> Bytes {
+    pack(&JournalFact {
+        order,
+        value: value.map(<[u8]>::to_vec),
+    })
+}
+
 fn overrules(order: NoteOrder, said: &Noted, held: Option<&(NoteOrder, Noted)>) -> bool {
     match (said, held) {
         (_, None) => true,
         (Noted::Deleted, Some((_, Noted::Is(_)))) => true,
         (Noted::Is(_), Some((_, Noted::Deleted))) => false,
         (_, Some((held, _))) => order > *held,
-    }
-}
-
-pub(super) fn tagged(tag: u8, rest: &[u8]) -> Bytes {
-    let mut key = Vec::with_capacity(1 + rest.len());
-    key.push(tag);
-    key.extend_from_slice(rest);
-    key.into()
-}
-
-pub(super) fn noted(group: GroupId, blob: BlobId) -> Bytes {
-    tagged(b'n', &keys::blob(group, blob)[1..])
-}
-
-/// The group and the blob of an `n` key.
-pub(super) fn noted_of(key: &[u8]) -> Result<(GroupId, BlobId)> {
-    let group = key.get(1..9).and_then(|bytes| bytes.try_into().ok());
-    let blob = key.get(9..25).and_then(|bytes| bytes.try_into().ok());
-    match (group, blob) {
-        (Some(group), Some(blob)) => {
-            Ok((GroupId::from_be_bytes(group), BlobId::from_be_bytes(blob)))
-        }
-        _ => Err(scratch_damaged()),
-    }
-}
-
-/// What was said of one key of a bucket.
-pub(super) fn of_key(incarnation: BucketIncarnation, key: &str) -> Vec<u8> {
-    let mut out = vec![b'k'];
-    out.put_u64(incarnation.0);
-    out.extend_from_slice(&keys::escape(key));
-    out.extend_from_slice(&keys::TERMINATOR);
-    out
-}
-
-pub(super) fn said(
-    incarnation: BucketIncarnation,
-    key: &str,
-    order: NoteOrder,
-    uid: VersionUid,
-) -> Bytes {
-    let mut out = of_key(incarnation, key);
-    out.put_u64(order.history);
-    out.put_u64(order.commit.0);
-    out.put_u128(uid.0);
-    out.into()
-}
-
-/// Incarnation, key and order of a `k` key.
-pub(super) fn said_of(key: &[u8]) -> Result<(BucketIncarnation, String, NoteOrder)> {
-    const TAIL: usize = 32;
-    let head = key.len().checked_sub(TAIL).ok_or_else(scratch_damaged)?;
-    // The head is built as an upload's key is.
-    let mut upload = vec![keys::space::UPLOAD];
-    upload.extend_from_slice(&key[1..head]);
-    upload.extend_from_slice(&[0; 16]);
-    let (name, _) = keys::decode_upload(&upload)?;
-    let number = |at: usize| -> Result<u64> {
-        let bytes = key.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
-        bytes.map(u64::from_be_bytes).ok_or_else(scratch_damaged)
-    };
-    let order = NoteOrder {
-        history: number(head)?,
-        commit: CommitNumber(number(head + 8)?),
-    };
-    Ok((BucketIncarnation(number(1)?), name, order))
-}
-
-pub(super) fn parts_of(uid: VersionUid) -> Bytes {
-    tagged(b'p', &uid.to_be_bytes())
-}
-
-pub(super) fn part(uid: VersionUid, number: u16, blob: BlobId) -> Bytes {
-    let mut out = parts_of(uid).to_vec();
-    out.put_u16(number);
-    out.put_u128(blob.0);
-    out.into()
-}
-
-pub(super) fn upload(uid: VersionUid) -> Bytes {
-    tagged(b'u', &uid.to_be_bytes())
-}
-
-pub(super) fn published(uid: VersionUid) -> Bytes {
-    tagged(b'v', &uid.to_be_bytes())
-}
-
-pub(super) fn pack<T: Serialize>(value: &T) -> Bytes {
-    let bytes = postcard::to_stdvec(value);
-    bytes
-        .expect("facts hold nothing that postcard refuses")
-        .into()
-}
-
-pub(super) fn unpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    postcard::from_bytes(bytes).map_err(|_| scratch_damaged())
-}
-
-fn scratch_damaged() -> CatalogError {
-    CatalogError::Damaged {
-        why: "a row of the scratch engine is damaged".to_owned(),
     }
 }
 

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use shardgate_wire::{DiskId, GroupId};
 
 use super::decide::{BlobFact, Noted};
-use super::facts::{Facts, tagged};
+use super::facts::{Facts, JournalFact, PAGE};
+use super::scratch::tagged;
 use super::{FIRST, Work};
 use crate::error::Result;
 use crate::keys::{self, space};
@@ -100,7 +101,8 @@ impl Work<'_> {
     /// Everything that is not of buckets.
     pub(super) async fn pool_rows(&mut self) -> Result<()> {
         let facts = self.facts;
-        let in_journal: BTreeSet<Bytes> = self.copy(space::GROUP, false).await?;
+        let in_journal = facts.journal_space(space::GROUP).await?.into_iter();
+        let in_journal: BTreeSet<Bytes> = in_journal.map(|(key, _, _)| key).collect();
         for (_, row) in facts.groups.values() {
             let key = keys::group(row.id);
             self.writer.put(key.clone(), row).await?;
@@ -113,7 +115,7 @@ impl Work<'_> {
             self.writer.put(keys::disk(row.id), row).await?;
         }
         for space in [space::CLASS, space::INSTANCE, space::COMPLETED] {
-            self.copy(space, true).await?;
+            self.copy(space).await?;
         }
         let highest = facts.groups.keys().chain(facts.slots.keys()).max();
         let highest = highest.map_or(0, |group| group.0);
@@ -130,16 +132,23 @@ impl Work<'_> {
         Ok(counter.map_or(0, |counter| counter.0))
     }
 
-    /// The rows of a space that the journal has, put as they are if so wanted;
-    /// their keys.
-    async fn copy(&mut self, space: u8, put: bool) -> Result<BTreeSet<Bytes>> {
-        let mut copied = BTreeSet::new();
-        for (key, _, value) in self.facts.journal_space(space).await? {
-            if put {
-                self.writer.put_raw(key.clone(), value).await?;
+    /// Puts the rows of a space that the journal has as they are, a page at a
+    /// time.
+    async fn copy(&mut self, space: u8) -> Result<()> {
+        let mut after: Option<Bytes> = None;
+        loop {
+            let page: Vec<(Bytes, JournalFact)> =
+                self.facts.page(&[b'j', space], after.as_ref()).await?;
+            let whole = page.len() < PAGE;
+            for (key, fact) in page {
+                if let Some(value) = fact.value {
+                    self.writer.put_raw(key.slice(1..), value.into()).await?;
+                }
+                after = Some(key);
             }
-            copied.insert(key);
+            if whole {
+                return Ok(());
+            }
         }
-        Ok(copied)
     }
 }

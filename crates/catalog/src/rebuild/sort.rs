@@ -5,10 +5,11 @@ use bytes::Bytes;
 use shardgate_wire::{BlobId, BlobLayout, BucketIncarnation, GroupId, NoteOrder, VersionUid};
 
 use super::Work;
-use super::decide::{BlobFact, Candidate, Doubt, Fate, JournalBlob, Looked, Noted, Said, fate};
-use super::facts::{
-    JournalFact, PAGE, PartFact, PartIs, UploadFact, noted_of, pack, part, published, said, upload,
+use super::decide::{
+    BlobFact, Candidate, Doubt, Fate, JournalBlob, Looked, Noted, Said, absent_since, fate,
 };
+use super::facts::{JournalFact, PAGE, PartFact, PartIs, UploadFact};
+use super::scratch::{noted_of, pack, part, published, said, upload};
 use super::write::{condemned, slot_of};
 use crate::engine::Op;
 use crate::error::{CatalogError, Result};
@@ -113,6 +114,8 @@ impl Work<'_> {
 
     async fn sort_blob(&mut self, group: GroupId, blob: BlobId, fact: &BlobFact) -> Result<()> {
         let journal = self.journal_blob(group, blob).await?;
+        let noted = fact.note.as_ref().map(|(order, _)| *order);
+        let journal = journal.or(absent_since(noted, self.facts.base));
         let layout = match &fact.note {
             Some((_, Noted::Is(note))) => note.blob().map(|blob| blob.layout),
             _ => None,
@@ -227,7 +230,7 @@ impl Work<'_> {
                 let mut candidate = Candidate {
                     row,
                     class,
-                    detail,
+                    detail: detail.map(|detail| (order, detail)),
                     empty_last,
                     in_journal: false,
                 };

@@ -1,6 +1,7 @@
 //! A catalog is lost and made anew, from notes that disks had and from parts
 //! of its journal; what comes out is compared with what there was.
 
+mod sources;
 mod world;
 
 use std::sync::Arc;
@@ -121,7 +122,10 @@ async fn a_catalog_that_was_made_anew_is_held_and_of_another_lineage() {
         vouched,
         last: world.catalog.committed(),
     };
-    assert_eq!(lineage.hold.unwrap().why, [why]);
+    let hold = lineage.hold.unwrap();
+    assert_eq!(hold.why[0], why);
+    let through = CommitNumber(made.committed().0 - 1);
+    assert_eq!(hold.decided(), Some(through), "all before its last commit");
     assert!(report.vouched < report.last);
     let cluster = made.cluster().await.unwrap().unwrap();
     assert_eq!(
@@ -245,7 +249,7 @@ async fn a_whole_journal_tells_everything() {
     // No note was ever sent.
     let mut facts = world.facts().await;
     facts.add_journal(0, world.journal()).await.unwrap();
-    facts.add_spans(&[(CommitNumber(1), world.catalog.committed())]);
+    facts.add_spans(0, &[(CommitNumber(1), world.catalog.committed())]);
     let (made, report, doubts) = world.rebuild(&mut facts).await;
     assert_eq!(doubts, []);
     for key in ["one", "inline", "empty", "parts", "over"] {
@@ -436,6 +440,10 @@ async fn a_half_made_catalog_says_so_from_its_first_commit_on() {
     let into = Catalog::new(engine.clone());
     let mut facts = world.facts().await;
     let mut hear = |_: &Undecided| {};
+    // Without its first commit nothing is made.
+    let early = rebuild(&mut facts, &world, &new(), &into, &mut hear).await;
+    assert_eq!(early, Err(CatalogError::Conflict));
+    begin(&facts, &new(), &into).await.unwrap();
     rebuild(&mut facts, &world, &new(), &into, &mut hear)
         .await
         .unwrap();
@@ -450,5 +458,7 @@ async fn a_half_made_catalog_says_so_from_its_first_commit_on() {
     }));
     // It is never made over rows that there are.
     let again = rebuild(&mut facts, &world, &new(), &into, &mut hear).await;
+    assert_eq!(again, Err(CatalogError::Conflict));
+    let again = begin(&facts, &new(), &into).await;
     assert_eq!(again, Err(CatalogError::Conflict));
 }

@@ -7,7 +7,8 @@ use shardgate_wire::VersionUid;
 
 use super::Work;
 use super::decide::Doubt;
-use super::facts::{JournalFact, PAGE, PartFact, PartIs, UploadFact, published, tagged};
+use super::facts::{JournalFact, PAGE, PartFact, PartIs, UploadFact};
+use super::scratch::{published, tagged};
 use super::write::owner;
 use crate::error::Result;
 use crate::keys;
@@ -84,6 +85,11 @@ impl Work<'_> {
             };
             if !taken.insert(row.number) {
                 self.condemn(&part.blob, CondemnReason::Overwritten).await?;
+                continue;
+            }
+            if !self.facts.is_known_since(part.order) && !self.facts.has_shards(&part.blob).await? {
+                let blob = part.blob;
+                self.doubt(blob.group, blob.blob, Doubt::NoShard).await;
                 continue;
             }
             self.writer

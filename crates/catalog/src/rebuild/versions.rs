@@ -7,9 +7,8 @@ use shardgate_wire::{BlobId, BucketIncarnation, GroupId, NoteOrder, VersionUid};
 
 use super::Work;
 use super::decide::{Candidate, Doubt, Said, assemble, blobs_of, newest};
-use super::facts::{
-    JournalFact, PAGE, PartFact, PartIs, Sayings, noted, parts_of, said_of, tagged,
-};
+use super::facts::{JournalFact, PAGE, PartFact, PartIs, Sayings};
+use super::scratch::{noted, parts_of, said_of, tagged};
 use super::write::{condemned, owner};
 use crate::error::Result;
 use crate::keys::{self, space};
@@ -216,33 +215,32 @@ impl Work<'_> {
         &mut self,
         (incarnation, key, said): (BucketIncarnation, String, Sayings),
     ) -> Result<()> {
-        let mut known = Vec::with_capacity(said.len());
-        for (order, said) in said {
-            match said {
-                Said::Published(candidate) if self.is_deleted_since(&candidate).await? => {
-                    self.drop_version(&candidate, CondemnReason::Deleted)
-                        .await?;
-                }
-                said => known.push((order, said)),
-            }
-        }
-        let said = known;
-        let newest = newest(&said);
-        let newest_uid = newest.and_then(|at| match &said[at].1 {
-            Said::Published(candidate) => Some(candidate.row.uid),
-            Said::Deleted => None,
-        });
-        for (at, (order, said)) in said.into_iter().enumerate() {
+        let last = newest(&said).map(|at| said[at].0);
+        // What is said of one version at several times is one; the last first.
+        let mut versions: Vec<Candidate> = Vec::new();
+        for (_, said) in said.into_iter().rev() {
             let Said::Published(candidate) = said else {
                 continue;
             };
-            if Some(at) == newest {
-                self.write_newest(incarnation, &key, order, *candidate)
-                    .await?;
-            } else if Some(candidate.row.uid) != newest_uid {
-                self.drop_version(&candidate, CondemnReason::Overwritten)
-                    .await?;
+            let uid = candidate.row.uid;
+            match versions.iter_mut().find(|of| of.row.uid == uid) {
+                Some(held) => *held = held.clone().merged(*candidate),
+                None => versions.push(*candidate),
             }
+        }
+        let mut versions = versions.into_iter();
+        if let Some(order) = last
+            && let Some(newest) = versions.next()
+        {
+            // Where that was deleted, nothing came back that was there before.
+            match self.is_deleted_since(&newest).await? {
+                true => self.drop_version(&newest, CondemnReason::Deleted).await?,
+                false => self.write_newest(incarnation, &key, order, newest).await?,
+            }
+        }
+        for older in versions {
+            self.drop_version(&older, CondemnReason::Overwritten)
+                .await?;
         }
         Ok(())
     }
@@ -271,10 +269,7 @@ impl Work<'_> {
     ) -> Result<()> {
         let uid = candidate.row.uid;
         let facts = self.part_facts(uid).await?;
-        let known = match candidate.in_journal {
-            true => self.journal_parts(uid).await?,
-            false => known_parts(&candidate, &facts),
-        };
+        let known = self.parts_of(&candidate, &facts).await?;
         let first = blobs_of(&candidate.row, &known).into_iter().next();
         let any = first.or_else(|| facts.first().map(|part| part.blob));
         match self.bucket_lives(incarnation, order, any.as_ref()).await? {
@@ -295,6 +290,13 @@ impl Work<'_> {
             }
             return Ok(());
         }
+        let lacking = self.lacking_all(&candidate, order, &known).await?;
+        for blob in &lacking {
+            self.doubt(blob.group, blob.blob, Doubt::NoShard).await;
+        }
+        if !lacking.is_empty() {
+            return Ok(());
+        }
         self.write_version(incarnation, key, candidate, &known)
             .await?;
         let used: BTreeSet<BlobId> = known
@@ -306,6 +308,39 @@ impl Work<'_> {
             self.condemn(&part.blob, CondemnReason::UploadEnded).await?;
         }
         Ok(())
+    }
+
+    /// The parts of a version, as the journal has them, or else notes.
+    async fn parts_of(&self, candidate: &Candidate, facts: &[PartFact]) -> Result<Vec<PartRow>> {
+        let Content::Parts(count) = candidate.row.content else {
+            return Ok(Vec::new());
+        };
+        if candidate.in_journal {
+            let parts = self.journal_parts(candidate.row.uid).await?;
+            if parts.len() == usize::from(count) {
+                return Ok(parts);
+            }
+        }
+        Ok(known_parts(candidate, facts))
+    }
+
+    /// The blobs of a version without any shard, where that leaves open
+    /// whether it is there still.
+    async fn lacking_all(
+        &self,
+        candidate: &Candidate,
+        order: NoteOrder,
+        parts: &[PartRow],
+    ) -> Result<Vec<BlobRef>> {
+        let mut lacking = Vec::new();
+        if !self.facts.is_known_since(order) {
+            for blob in blobs_of(&candidate.row, parts) {
+                if !self.facts.has_shards(&blob).await? {
+                    lacking.push(blob);
+                }
+            }
+        }
+        Ok(lacking)
     }
 
     async fn write_version(
@@ -376,20 +411,21 @@ impl Work<'_> {
     async fn detail_of(
         &self,
         uid: VersionUid,
-        noted: Option<DetailRow>,
+        noted: Option<(NoteOrder, DetailRow)>,
         in_journal: bool,
         blobs: &[BlobRef],
     ) -> Result<Option<DetailRow>> {
-        if noted.is_some() {
-            return Ok(noted);
-        }
         if in_journal {
             let held = self.facts.journal(&keys::detail(uid)).await?;
-            if let Some(value) = held.and_then(|held| held.value) {
+            let later = |held: &JournalFact| noted.as_ref().is_none_or(|of| held.order >= of.0);
+            if let Some(value) = held.filter(later).and_then(|held| held.value) {
                 return Ok(Some(decode(&value)?));
             }
         }
-        Ok(self.detail_by_header(blobs).await)
+        match noted {
+            Some((_, detail)) => Ok(Some(detail)),
+            None => Ok(self.detail_by_header(blobs).await),
+        }
     }
 
     /// The details that the shards of a blob were written with.

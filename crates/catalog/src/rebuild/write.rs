@@ -1,7 +1,7 @@
 //! The rows of the new catalog, in commits of bounded size.
 //!
 //! Owns what a blob's row brings with it: the slots that lack its shards, and
-//! a note where no disk has one.
+//! a note where a disk has none.
 
 use std::collections::BTreeMap;
 
@@ -63,7 +63,9 @@ impl RowWriter {
                 *lowest = blob.blob.min(*lowest);
             }
         }
-        if fact.note.is_none() {
+        // Disks that were late or away are told now: marks speak for them.
+        let shards = blob.layout.data.saturating_add(blob.layout.parity);
+        if fact.noted.count_ones() < u32::from(shards) {
             self.draft.note(blob);
         }
         self.put(keys::blob(blob.group, blob.blob), &BlobState::Owned(owner))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use shardgate_wire::journal::{JournalDisk, JournalFile};
-use shardgate_wire::{CallContext, CommitNumber, DiskId};
+use shardgate_wire::{CallContext, CommitNumber, DiskId, LineageId};
 
 use super::Request;
 use crate::chain::{Position, Record};
@@ -29,6 +29,8 @@ pub(super) struct Search<'a> {
     pub(super) disks: &'a [Arc<dyn JournalDisk>],
     pub(super) held: &'a [Held],
     pub(super) reached: &'a [DiskId],
+    /// What disks were told is durable, and under which lineage.
+    pub(super) told: &'a [(LineageId, CommitNumber)],
     pub(super) request: &'a Request,
 }
 
@@ -42,6 +44,8 @@ pub(super) struct Found {
     pub(super) journal: Vec<Closed>,
     pub(super) void: Vec<(DiskId, JournalFile)>,
     pub(super) damaged: Vec<(DiskId, SegmentId)>,
+    /// It was begun anew, and its pool map is on no disk yet.
+    pub(super) ahead: bool,
 }
 
 /// The highest segment as its holders have it.
@@ -54,19 +58,24 @@ struct Highest<'a> {
 }
 
 impl Search<'_> {
-    /// `told`: the highest number that a disk was told is durable.
-    pub(super) async fn find(&self, told: CommitNumber) -> Result<Found, JournalError> {
+    pub(super) async fn find(&self) -> Result<Found, JournalError> {
         let Some(segment) = self.held.iter().filter_map(|held| held.segment).max() else {
-            return self.nothing(told);
+            return self.nothing(self.told_of(self.ctx.lineage));
         };
         // A journal that was begun anew has numbers of its own: what is older
         // than its first segment says nothing of them.
-        let begun = self.first_of(segment);
-        let counts = |held: &&Held| held.segment.is_some_and(|of| begun.is_none_or(|b| of >= b));
+        let oldest = self.oldest_of(segment);
+        let counts = |held: &&Held| held.segment.is_some_and(|of| of >= oldest);
         let noted = self.held.iter().filter(counts);
         let noted = noted.map(|held| held.acknowledged).max();
-        let known = noted.unwrap_or(CommitNumber(0)).max(told);
         let highest = self.highest(segment).await?;
+        // Such a journal has numbers of its own.
+        let ahead = self.is_ahead(highest.header);
+        let told = self.told_of(match ahead {
+            true => highest.header.lineage,
+            false => self.ctx.lineage,
+        });
+        let known = noted.unwrap_or(CommitNumber(0)).max(told);
         let known = known.max(highest.best.acknowledged);
         let tail = highest.best.last;
         if tail.number < known {
@@ -103,6 +112,7 @@ impl Search<'_> {
             unproven,
             predecessor,
             plan,
+            ahead,
             damaged: highest
                 .damaged
                 .iter()
@@ -111,18 +121,31 @@ impl Search<'_> {
         })
     }
 
-    /// The segment that began the journal of `segment`, if all between are
-    /// there.
-    fn first_of(&self, mut segment: SegmentId) -> Option<SegmentId> {
+    /// The oldest segment that is found of the journal of `segment`. What is
+    /// older still says nothing that the chain to it does not say: it was
+    /// trimmed, came to nothing, or is of a journal that ended before.
+    fn oldest_of(&self, mut segment: SegmentId) -> SegmentId {
         loop {
             let holders = self.holders(segment);
-            let header = holders.iter().find_map(|held| held.header.as_ref())?;
-            match header.predecessor {
-                Some(before) if before < segment => segment = before,
-                Some(_) => return None,
-                None => return (header.base == Position::default()).then_some(segment),
+            let header = holders.iter().find_map(|held| held.header.as_ref());
+            let before = header.and_then(|header| header.predecessor);
+            match before.filter(|before| *before < segment) {
+                Some(before) if !self.holders(before).is_empty() => segment = before,
+                _ => return segment,
             }
         }
+    }
+
+    /// The highest number that a disk was told is durable in a lineage.
+    fn told_of(&self, lineage: LineageId) -> CommitNumber {
+        let of = self.told.iter().filter(|(of, _)| *of == lineage);
+        of.map(|(_, told)| *told).max().unwrap_or_default()
+    }
+
+    /// Whether a journal was begun anew whose map is on no disk yet.
+    fn is_ahead(&self, highest: &SegmentHeader) -> bool {
+        let first = highest.predecessor.is_none() && highest.base == Position::default();
+        first && highest.lineage != self.ctx.lineage && highest.map_number > self.request.map.number
     }
 
     fn nothing(&self, known: CommitNumber) -> Result<Found, JournalError> {
@@ -142,6 +165,7 @@ impl Search<'_> {
             journal: Vec::new(),
             void: self.void(&[], None),
             damaged: Vec::new(),
+            ahead: false,
         })
     }
 

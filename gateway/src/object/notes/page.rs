@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use shardgate_catalog::model::{BlobRef, NotePayload};
-use shardgate_catalog::{CatalogError, NotePlace};
+use shardgate_catalog::{CatalogError, NotePlace, WaitingNote};
 use shardgate_wire::{BlobId, CommitNumber, DiskId, GroupId};
 
 use crate::object::core::Core;
@@ -23,6 +23,7 @@ const KEPT: usize = 4;
 
 /// A blob that is to be told of.
 pub(super) struct Made {
+    /// As of which commit it is so.
     pub(super) commit: CommitNumber,
     pub(super) group: GroupId,
     pub(super) blob: BlobId,
@@ -81,15 +82,9 @@ async fn make(core: &Core, after: Option<NotePlace>) -> Result<Page, ObjectError
     }
     let mut made = Vec::with_capacity(waiting.rows.len());
     for row in &waiting.rows {
-        match make_one(core, row.group, row.blob).await {
+        match make_one(core, row).await {
             Ok(None) => {}
-            Ok(Some((payload, disks))) => made.push(Made {
-                commit: row.place.commit,
-                group: row.group,
-                blob: row.blob,
-                payload,
-                disks,
-            }),
+            Ok(Some(one)) => made.push(one),
             Err(ObjectError::Damaged { why }) => {
                 core.metrics.notes_damaged.one();
                 tracing::error!(blob = %row.blob, why, "no note is made of a blob");
@@ -107,12 +102,9 @@ async fn make(core: &Core, after: Option<NotePlace>) -> Result<Page, ObjectError
 
 /// What is said of a blob, and to whom; `None` if it belongs to nothing any
 /// more: that it was deleted is said apart.
-async fn make_one(
-    core: &Core,
-    group: GroupId,
-    blob: BlobId,
-) -> Result<Option<(Vec<u8>, Vec<DiskId>)>, ObjectError> {
-    let note = match core.catalog.note_of(group, blob).await {
+async fn make_one(core: &Core, row: &WaitingNote) -> Result<Option<Made>, ObjectError> {
+    let (group, blob, queued) = (row.group, row.blob, row.place.commit);
+    let (note, commit) = match core.catalog.note_as_of(group, blob, queued).await {
         Ok(Some(note)) => note,
         Ok(None) => return Ok(None),
         Err(CatalogError::Damaged { why }) => return Err(ObjectError::Damaged { why }),
@@ -123,7 +115,13 @@ async fn make_one(
         Some(About::Group(slots)) => slots,
         None => return Ok(None),
     };
-    Ok(Some((note.encode(), disks)))
+    Ok(Some(Made {
+        commit,
+        group,
+        blob,
+        payload: note.encode(),
+        disks,
+    }))
 }
 
 /// What a note is about.

@@ -25,6 +25,9 @@ pub(super) struct Told {
     pub(super) published_through: CommitNumber,
     /// Every note of a deleted blob up to here is on it.
     pub(super) deleted_through: CommitNumber,
+    /// But for those of blobs condemned by commits up to here: they are held
+    /// back.
+    pub(super) without: Option<CommitNumber>,
     /// The last mark that it has, and when it was sent.
     marked: Option<(CommitNumber, Instant)>,
     /// It has no room for notes of deleted blobs.
@@ -45,7 +48,26 @@ impl Told {
 
     /// Whether it has the note of a blob that was condemned there.
     pub(super) fn knows_of(&self, condemned: CondemnedCursor) -> bool {
-        self.deleted >= Some(condemned)
+        let held_back = self.without.is_some_and(|to| condemned.commit <= to);
+        !held_back && self.deleted >= Some(condemned)
+    }
+
+    /// The place behind which condemned blobs are told next, where those of
+    /// commits up to `held_back` are not to be told. When that ends, all that
+    /// was passed over is told.
+    pub(super) fn next_deleted(
+        &mut self,
+        held_back: Option<CommitNumber>,
+    ) -> Option<CondemnedCursor> {
+        if held_back < self.without {
+            (self.deleted, self.deleted_through) = (None, CommitNumber(0));
+        }
+        self.without = held_back;
+        let passed_over = held_back.map(|commit| CondemnedCursor {
+            commit,
+            index: u32::MAX,
+        });
+        self.deleted.max(passed_over)
     }
 
     /// Begins a turn, if none is under way and it is time.
@@ -69,6 +91,10 @@ impl Told {
     /// The mark that it is to be told, if any: with the notes that are `sent`
     /// anyway, else now and then.
     pub(super) fn mark(&self, sent: bool, now: Instant) -> Option<CommitNumber> {
+        if self.without.is_some() {
+            // It lacks some, and a mark would say that it has all.
+            return None;
+        }
         let through = self.through();
         let (news, late) = match self.marked {
             None => (through > CommitNumber(0), true),
@@ -131,6 +157,28 @@ mod tests {
         ] {
             assert_eq!(told.knows_of(cursor(at.0, at.1)), knows, "{at:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_held_back_is_not_known_and_told_when_that_ends() {
+        let mut told = Told::default();
+        let limit = Some(CommitNumber(5));
+        assert_eq!(told.next_deleted(limit), Some(cursor(5, u32::MAX)));
+        told.deleted = Some(cursor(8, 0));
+        told.deleted_through = CommitNumber(9);
+        told.published_through = CommitNumber(9);
+        assert!(!told.knows_of(cursor(5, 0)) && told.knows_of(cursor(6, 0)));
+        assert_eq!(
+            told.mark(true, Instant::now()),
+            None,
+            "it would say too much"
+        );
+        assert_eq!(told.next_deleted(limit), Some(cursor(8, 0)));
+        assert_eq!(told.next_deleted(None), None, "all from the beginning");
+        assert!(!told.knows_of(cursor(6, 0)));
+        told.deleted = Some(cursor(8, 0));
+        assert_eq!(told.next_deleted(None), Some(cursor(8, 0)));
+        assert!(told.knows_of(cursor(5, 0)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,8 +4,9 @@
 //! Owns that wait and its end. Invariant: a disk's note that a blob was
 //! deleted is dropped only when no disk has a shard of it, and so late that a
 //! call which was sent to a late disk before has ended; only then the blob
-//! leaves the catalog's queue. What was not dropped when the process ends is
-//! in the queue still, and goes the same way again.
+//! leaves the catalog's queue. What was not dropped, because a disk is away or
+//! the process ends, is in the queue still, and goes the same way again: only
+//! blobs whose time runs are in memory, whatever disks do.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -25,8 +26,6 @@ use crate::object::ports::layout_of;
 /// How long notes stay: longer than a call to a disk goes on, repeats
 /// included.
 const STAY: Duration = Duration::from_secs(60);
-/// How long a disk is left alone that did not drop its notes.
-const AGAIN: Duration = Duration::from_secs(60);
 /// Blobs that are remembered at most; beyond, the purge waits.
 const MOST: usize = 100_000;
 /// Blobs whose notes go at once.
@@ -66,40 +65,36 @@ impl Settling {
         self.waiting.drain(..count).map(|(_, blob)| blob).collect()
     }
 
-    fn again(&mut self, blobs: impl IntoIterator<Item = Condemned>, now: Instant) {
+    /// These are done with, or begin again when the queue is gone through.
+    fn end(&mut self, blobs: &[Condemned]) {
         for blob in blobs {
-            self.waiting.push_back((now + AGAIN, blob));
+            self.held.remove(&blob.cursor);
         }
     }
 }
 
-/// Drops the notes whose time is over, and takes their blobs from the queue.
-pub(super) async fn end(core: &Core, settling: &mut Settling) -> Result<(), ObjectError> {
+/// Drops the notes whose time is over, and takes their blobs from the queue;
+/// how many stay there for another time.
+pub(super) async fn end(core: &Core, settling: &mut Settling) -> Result<usize, ObjectError> {
+    let mut left = 0;
     loop {
         let blobs = settling.ripe(Instant::now());
         if blobs.is_empty() {
-            return Ok(());
+            return Ok(left);
         }
-        let dropped = drop_notes(core, &blobs).await;
-        let whole = match dropped {
-            Ok(whole) => whole,
-            Err(error) => {
-                settling.again(blobs, Instant::now());
-                return Err(error);
-            }
-        };
-        let (done, left): (Vec<_>, Vec<_>) = blobs
-            .into_iter()
-            .partition(|blob| whole.contains(&blob.cursor));
-        settling.again(left, Instant::now());
-        if let Err(error) = core.catalog.purged(&done).await {
-            settling.again(done, Instant::now());
-            return Err(error.into());
-        }
-        for blob in done {
-            settling.held.remove(&blob.cursor);
-        }
+        let ended = end_some(core, &blobs).await;
+        settling.end(&blobs);
+        left += blobs.len() - ended?;
     }
+}
+
+/// How many of them are out of the queue.
+async fn end_some(core: &Core, blobs: &[Condemned]) -> Result<usize, ObjectError> {
+    let whole = drop_notes(core, blobs).await?;
+    let done = blobs.iter().filter(|blob| whole.contains(&blob.cursor));
+    let done: Vec<Condemned> = done.copied().collect();
+    core.catalog.purged(&done).await?;
+    Ok(done.len())
 }
 
 /// Whose notes go, by disk.
@@ -178,8 +173,30 @@ mod tests {
         let ripe = settling.ripe(now + STAY);
         assert_eq!(ripe, [condemned(1), condemned(2)]);
         assert!(settling.holds(ripe[0].cursor), "it is not done yet");
-        settling.again(ripe, now + STAY);
-        let last = settling.ripe(now + STAY + AGAIN);
-        assert_eq!(last, [condemned(3), condemned(1), condemned(2)]);
+        settling.end(&ripe);
+        assert!(!settling.holds(ripe[0].cursor) && settling.holds(condemned(3).cursor));
+        assert_eq!(settling.ripe(now + STAY * 2), [condemned(3)]);
+    }
+
+    /// However many blobs a disk that is away keeps notes of, others go on.
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_end_takes_no_room() {
+        let mut settling = Settling::default();
+        let now = Instant::now();
+        for round in 0..3u64 {
+            let from = round * MOST as u64;
+            let blobs = (from..from + MOST as u64).map(condemned).collect();
+            assert!(!settling.is_full());
+            settling.begin(blobs, now);
+            assert!(settling.is_full());
+            loop {
+                let ripe = settling.ripe(now + STAY);
+                if ripe.is_empty() {
+                    break;
+                }
+                settling.end(&ripe);
+            }
+        }
+        assert!(settling.held.is_empty());
     }
 }

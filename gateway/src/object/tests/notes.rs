@@ -3,10 +3,13 @@
 
 use std::time::Duration;
 
-use shardgate_catalog::model::NotePayload;
+use shardgate_catalog::NewLineage;
+use shardgate_catalog::model::{ClusterRow, HoldReason, NotePayload};
 use shardgate_wire::memory_store::Call;
 use shardgate_wire::note::NO_BLOB;
-use shardgate_wire::{BlobId, BlobNote, NoteState, ShardStore, StoreError};
+use shardgate_wire::{
+    BlobId, BlobNote, ClusterId, Epoch, LineageId, NoteState, ShardStore, StoreError,
+};
 
 use super::fixture::*;
 use crate::object::*;
@@ -285,4 +288,67 @@ async fn a_stop_tells_what_was_committed_last() {
     }
     let catalog = store.service.catalog();
     assert_eq!(catalog.waiting_notes(None, 10).await.unwrap().rows, []);
+}
+
+/// A note of a deletion is for ever: what a rebuild decided is none of it
+/// before the operator has seen the list; what clients delete meanwhile is.
+#[tokio::test(start_paused = true)]
+async fn what_a_rebuild_condemned_is_told_when_its_hold_ends() {
+    let mut store = fixture("4+2", &SIX).await;
+    store.put("given up", &bytes(4 << 20, 1)).await.unwrap();
+    store.put("deleted", &bytes(4 << 20, 2)).await.unwrap();
+    let (given_up, by_client) = (
+        store.blob("given up").await.blob,
+        store.blob("deleted").await.blob,
+    );
+    store.stop.cancel();
+    assert!(store.service.drain(Duration::from_secs(10)).await);
+    let catalog = store.service.catalog().clone();
+    let cluster = ClusterRow {
+        cluster: ClusterId(7),
+        lineage: LineageId(1),
+        epoch: Epoch::default(),
+        created: 1,
+    };
+    catalog.init_cluster(&cluster).await.unwrap();
+    let none = DeleteCondition::None;
+    catalog
+        .delete_object(&store.bucket, "given up", none)
+        .await
+        .unwrap();
+    let through = catalog.committed();
+    let new = NewLineage {
+        lineage: LineageId(2),
+        history: 3,
+        last_before: through,
+        others: Vec::new(),
+        why: vec![HoldReason::Decided { through }],
+        now: 1,
+    };
+    catalog.take_lineage(&new).await.unwrap();
+    store.reclaiming.hold();
+    let before = mark(&store, 2).await;
+    store.restart().await;
+    delete(&store, "deleted").await;
+    seconds(30).await;
+    for disk in 0..6 {
+        assert_eq!(deleted(&store, disk).await, [by_client], "disk {disk}");
+    }
+    assert_eq!(mark(&store, 2).await, before, "it lacks a note");
+    store.reclaiming.resume();
+    seconds(5).await;
+    for disk in 0..6 {
+        let all = deleted(&store, disk).await;
+        assert!(
+            all.contains(&given_up) && all.contains(&by_client),
+            "{all:?}"
+        );
+    }
+    seconds(15).await;
+    assert!(mark(&store, 2).await > before);
+    store.purge().await;
+    assert_eq!(store.pool.shards(), 0);
+    seconds(200).await;
+    let queue = store.service.catalog().condemned(None, 10).await.unwrap();
+    assert_eq!(queue, []);
 }

@@ -84,6 +84,7 @@ fn what_becomes_of_a_blob() {
     ];
     for (shards, note, journal, looked, expected) in cases {
         let fact = BlobFact {
+            noted: 1,
             shards,
             unfinished: false,
             note,

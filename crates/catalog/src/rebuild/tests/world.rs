@@ -320,6 +320,7 @@ impl World {
         let into = Catalog::in_memory();
         let mut doubts = Vec::new();
         let mut hear = |one: &Undecided| doubts.push(one.clone());
+        begin(facts, &new(), &into).await.unwrap();
         let made = rebuild(facts, self, &new(), &into, &mut hear)
             .await
             .unwrap();
