@@ -26,13 +26,13 @@ export SHARDGATE_BIN_DIR ?= $(TARGET)/release
 CARGO_DENY := $(CACHE)/tools/cargo-deny-$(shell sed -n 's/^cargo_deny_version=//p' scripts/setup.sh)/bin/cargo-deny
 
 DATA ?= ./shardgate-data
-DISKS ?= 6
+DISKS ?=
 LISTEN ?= 127.0.0.1:9000
 
 .PHONY: help setup rocksdb build demo check test test-unit test-clients bench bench-catalog bench-disk bench-volume-max fmt clean
 
 help:
-	@echo "make demo    build and run a pool of $(DISKS) local folders in $(DATA), S3 on $(LISTEN)"
+	@echo "make demo    build and run a pool of $(or $(DISKS),six) local folders in $(DATA), S3 on $(LISTEN)"
 	@echo "             (DATA=, DISKS= and LISTEN= change these)"
 	@echo "make build   release binaries: $(TARGET)/release/shardgate and shardgate-agent"
 	@echo "make check   formatting, clippy, licences and sources, documentation, tidy"
@@ -53,7 +53,7 @@ build: rocksdb
 	cargo build $(CARGO_FLAGS) --release -p shardgate -p shardgate-agent
 
 demo: build
-	@exec $(TARGET)/release/shardgate demo --data $(DATA) --disks $(DISKS) --listen $(LISTEN)
+	@exec $(TARGET)/release/shardgate demo --data $(DATA) $(addprefix --disks ,$(DISKS)) --listen $(LISTEN)
 
 check: rocksdb
 	@scripts/setup.sh check

@@ -38,9 +38,9 @@ use crate::config::{SchemeChoice, Settings};
 use crate::journal::Gate;
 use crate::object::settings::ObjectSettings;
 use crate::object::{CatalogRoom, ObjectParts, ObjectService, Reclaiming};
-use crate::pool::place::{LocalFolder, LocalFolders, Place};
-use crate::pool::{ClassSetting, Pool, SchemeSetting};
-use crate::s3::{Answers, BodyPace, Contact, S3Parts, S3Settings, ServedObjects, build_s3};
+use crate::pool::place::{LocalFolder, LocalFolders, MakeFolders, Place};
+use crate::pool::{ClassSetting, DiskCount, Pool, SchemeSetting};
+use crate::s3::{Answers, BodyPace, Contact, Owners, S3Parts, S3Settings, ServedObjects, build_s3};
 use crate::seam::{Clock, SystemClock};
 use crate::server::{self, Limits, ServerParts, ServerSettings};
 
@@ -53,18 +53,21 @@ pub struct StartWishes {
     pub take_over: bool,
     /// The command that restores this gateway's catalog, for messages.
     pub restore: String,
+    /// Which of the gateway's own folders are made.
+    pub makes: MakeFolders,
 }
 
 /// Serves until the process is told to stop.
 pub fn serve(settings: Settings, wishes: StartWishes) -> Result<(), String> {
-    serve_with(settings, wishes, || {})
+    serve_with(settings, wishes, |_| {})
 }
 
-/// Serves; `ready` is called once, when requests are taken.
+/// Serves; `ready` is called once, when requests are taken, with the disks
+/// that there are.
 pub fn serve_with(
     settings: Settings,
     wishes: StartWishes,
-    ready: impl FnOnce(),
+    ready: impl FnOnce(DiskCount),
 ) -> Result<(), String> {
     let format = match settings.log.format {
         LogFormat::Text => server::LogFormat::Text,
@@ -138,7 +141,7 @@ async fn run(
     root: RootCredentials,
     secret: Option<Secret>,
     wishes: StartWishes,
-    ready: impl FnOnce(),
+    ready: impl FnOnce(DiskCount),
 ) -> Result<(), String> {
     let path = settings
         .catalog
@@ -152,7 +155,7 @@ async fn run(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
 
-    let places = places(&settings, secret, &clock, &tracker);
+    let places = places(&settings, secret, &clock, &tracker, wishes.makes);
     let started = start::start(&settings, &path, places, Arc::clone(&clock), wishes).await?;
     let Started {
         catalog,
@@ -221,6 +224,7 @@ async fn run(
             S3Parts {
                 catalog: catalog.clone(),
                 objects: ServedObjects::new(objects.clone(), class_names(&pool)),
+                owners: Owners::new(pool.context().cluster),
                 credentials: Arc::new(root.clone()),
                 clock,
                 contact: Arc::new(InContact(keeper.gate())),
@@ -243,7 +247,8 @@ async fn run(
     let server = server_settings(&settings, token);
     let told = stop_signal()?;
     let ends = told_or_taken_over(told, pool.clone());
-    let outcome = server::run(server, parts, ends, |_, _| ready()).await;
+    let disks = pool.disk_count();
+    let outcome = server::run(server, parts, ends, |_, _| ready(disks)).await;
     let taken_over = pool.is_taken_over();
     tracing::info!("stopping");
     stop.cancel();
@@ -314,6 +319,7 @@ fn places(
     secret: Option<Secret>,
     clock: &Arc<dyn Clock>,
     tracker: &TaskTracker,
+    makes: MakeFolders,
 ) -> Vec<Arc<dyn Place>> {
     let pool = &settings.pool;
     let mut places: Vec<Arc<dyn Place>> = Vec::new();
@@ -323,12 +329,13 @@ fn places(
             medium: folder.medium,
             index_dir: folder.index_dir.clone().or_else(|| pool.index_dir.clone()),
         });
-        places.push(Arc::new(LocalFolders::new(
+        let local = LocalFolders::new(
             folders.collect(),
             pool.server.clone(),
             pool.site.clone(),
             disk_options(settings),
-        )));
+        );
+        places.push(Arc::new(local.making(makes)));
     }
     let agents = pool.agents.iter().map(|AgentUrl(url)| {
         let client = AgentClient::new(

@@ -8,6 +8,7 @@
 
 mod compare;
 mod owed;
+mod owing;
 mod pace;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use owed::FillProgress;
+pub use owing::{OwedCount, Owing};
 
 use crate::object::ObjectService;
 use crate::object::ports::Disks;
@@ -47,12 +49,19 @@ pub struct JobParts {
 #[derive(Clone)]
 pub struct Jobs {
     fill: Arc<FillProgress>,
+    owing: Arc<Owing>,
 }
 
 impl Jobs {
     /// Starts them.
     pub fn start(parts: JobParts) -> Self {
         let fill = Arc::new(FillProgress::default());
+        let owing = Arc::new(Owing::default());
+        let (count, catalog) = (Arc::clone(&owing), parts.catalog.clone());
+        let stop = parts.stop.clone();
+        parts
+            .tracker
+            .spawn(async move { count.keep(&catalog, &stop).await });
         let job = owed::Fill {
             catalog: parts.catalog,
             disks: parts.disks,
@@ -62,11 +71,16 @@ impl Jobs {
             stop: parts.stop,
         };
         parts.tracker.spawn(job.run());
-        Self { fill }
+        Self { fill, owing }
     }
 
     /// How far the filling of owed slots is.
     pub fn fill(&self) -> &FillProgress {
         &self.fill
+    }
+
+    /// How much is owed.
+    pub fn owing(&self) -> &Owing {
+        &self.owing
     }
 }

@@ -18,6 +18,7 @@ use clap::Parser;
 use args::{Args, CatalogCommand, Command};
 
 use crate::app::StartWishes;
+use crate::pool::place::MakeFolders;
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
@@ -32,6 +33,7 @@ pub fn run() -> ExitCode {
                 lost: serve.lost.clone(),
                 take_over: serve.take_over,
                 restore: format!("shardgate catalog restore{from}"),
+                makes: MakeFolders::Never,
             };
             serve
                 .settings()

@@ -34,7 +34,7 @@ pub use latency::{Latencies, SizeClass};
 pub use media::{MEDIA, MediumProfile, medium_profile};
 pub use members::Member;
 pub use place::LocalFolder;
-pub use report::{DiskReading, PoolStatus};
+pub use report::{DiskCount, DiskReading, GroupCounts, PoolStatus};
 pub use standing::Standing;
 pub use start::StartError;
 pub use state::{Pool, PoolParts, PoolSettings};

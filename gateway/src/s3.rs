@@ -33,6 +33,7 @@ mod object_path;
 mod object_read;
 mod object_write;
 mod operations;
+mod owner;
 mod pace;
 mod probes;
 mod range;
@@ -50,6 +51,7 @@ pub(crate) use encode::for_log;
 pub(crate) use error::slow_down;
 pub use front::S3Front;
 pub use object_path::{ClassNames, ServedObjects};
+pub use owner::Owners;
 pub use store::{ObjectStore, OpenedObject, ReadStream};
 pub use telemetry::{Named, Observed};
 

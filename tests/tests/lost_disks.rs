@@ -187,6 +187,61 @@ async fn with_three_of_six_gone_errors_are_clear_and_nothing_wrong_is_returned()
     pool.stop();
 }
 
+/// Bytes of all shards on these disks.
+fn stored_bytes(pool: &TestPool, disks: &[usize]) -> u64 {
+    let of = |disk: &usize| places::shards(&pool.disk(*disk)).expect("find shards");
+    disks.iter().flat_map(of).map(|place| place.len).sum()
+}
+
+#[tokio::test]
+async fn with_two_of_six_gone_new_objects_are_two_plus_two_on_what_lives() {
+    let mut pool = TestPool::embedded(6);
+    let client = pool.client();
+    client.make_bucket(BUCKET).await;
+    write_round(&client, 0).await;
+    assert!(
+        pool.status_words().contains("4+2"),
+        "{}",
+        pool.status_words()
+    );
+    let no_more = " 0 narrow, 0 degraded";
+    assert!(
+        pool.status_words().contains(no_more),
+        "{}",
+        pool.status_words()
+    );
+    take_away(&pool, &[2, 5]);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let before = stored_bytes(&pool, &[1, 3, 4, 6]);
+    // Half of it on each of two data shards, as much parity: twice its length
+    // in all. 4+2 would be one and a half times, copies three times.
+    let len = 8 << 20;
+    let mut bodies = Vec::new();
+    for number in 0..3_u64 {
+        let body: Bytes = random::bytes(number + 1000, len).into();
+        let ask = client.put(BUCKET, &format!("narrow-{number}"), body.clone());
+        ask.send().await.expect("an answer").expect_status(200);
+        bodies.push(body);
+    }
+    let grown = stored_bytes(&pool, &[1, 3, 4, 6]) - before;
+    let share = grown as f64 / (3 * len) as f64;
+    assert!((1.95..2.1).contains(&share), "{share} bytes for each");
+    let words = pool.status_words();
+    assert!(!words.contains(" 0 narrow"), "{words}");
+    // Any two of the four may go as well, but not more than the journal lets
+    // go at once: one after the other, with the first two back.
+    bring_back(&pool, &[2, 5]);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    take_away(&pool, &[1, 4]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for (number, body) in bodies.iter().enumerate() {
+        let answer = client.get(BUCKET, &format!("narrow-{number}")).send().await;
+        assert!(answer.expect("an answer").expect_status(200).body == *body);
+    }
+    bring_back(&pool, &[1, 4]);
+    pool.stop();
+}
+
 fn flip_byte(path: &Path, at: u64) {
     let file = File::options()
         .read(true)

@@ -20,12 +20,13 @@ pub fn readings(
     let checkpoints = checkpoints.clone();
     let (pool, keeper) = (pool.clone(), keeper.clone());
     let (objects, jobs) = (objects.clone(), jobs.clone());
-    let noted = objects.clone();
+    let (noted, grouped) = (objects.clone(), pool.clone());
     vec![
         Box::new(move || data_path(&objects)),
         Box::new(move || background(&jobs)),
         Box::new(move || notes(&noted)),
         Box::new(move || disks(&pool)),
+        Box::new(move || groups(&grouped)),
         Box::new(move || journal(&keeper)),
         Box::new(move || checkpoint(&checkpoints.status())),
     ]
@@ -77,6 +78,18 @@ fn background(jobs: &Jobs) -> Vec<Reading> {
         "Whether an owed slot is being filled",
         f64::from(u8::from(fill.now().is_some())),
     )];
+    if let Some(owed) = jobs.owing().last() {
+        numbers.push(plain(
+            "owed_slots",
+            "Slots that lack shards of acknowledged objects: what is not fully stored",
+            owed.slots as f64,
+        ));
+        numbers.push(plain(
+            "owed_groups",
+            "Groups with such a slot",
+            owed.groups as f64,
+        ));
+    }
     let counted = fill.counts().into_iter();
     numbers.extend(counted.map(|(name, value)| Reading {
         name: "owed_events",
@@ -131,6 +144,36 @@ fn disks(pool: &Pool) -> Vec<Reading> {
         |disk| f64::from(disk.queued),
     ))
     .collect()
+}
+
+fn groups(pool: &Pool) -> Vec<Reading> {
+    let counts = pool.group_counts();
+    let states = [("open", counts.open), ("sealed", counts.sealed)];
+    let by_state = states.map(|(state, count)| Reading {
+        name: "groups",
+        help: "Placement groups",
+        labels: vec![("state", state.to_owned())],
+        value: count as f64,
+    });
+    let mut numbers = Vec::from(by_state);
+    numbers.push(plain(
+        "groups_narrow",
+        "Groups of fewer shards than their class asks for",
+        counts.narrow as f64,
+    ));
+    numbers.push(plain(
+        "groups_degraded",
+        "Groups with a slot on a disk that is not there",
+        counts.degraded as f64,
+    ));
+    let room = pool.class_room().into_iter();
+    numbers.extend(room.map(|(class, bytes)| Reading {
+        name: "class_free_bytes",
+        help: "Bytes of objects that can still be stored in the class",
+        labels: vec![("class", class)],
+        value: bytes as f64,
+    }));
+    numbers
 }
 
 /// What each may still take of a disk.

@@ -9,7 +9,7 @@ use shardgate_wire::{CallContext, DiskId, DiskIdentity, Medium, StoreError};
 use tokio::time::timeout;
 
 use super::AgentClient;
-use crate::pool::place::{Found, FoundState, Place, Survey};
+use crate::pool::place::{Found, FoundState, MakeFolders, Place, Survey};
 use crate::pool::ways::DiskWays;
 
 /// The folders of one agent.
@@ -60,6 +60,7 @@ impl Place for AgentFolders {
             server: report.server,
             site: report.site,
             folders: report.folders.into_iter().map(found).collect(),
+            makes: MakeFolders::Never,
         })
     }
 

@@ -32,7 +32,7 @@ use crate::journal::Journal;
 use crate::journal::seize::{Seized, SeizedDisk, seize};
 use crate::journal::start::{JournalStart, release};
 use crate::pool::PoolSettings;
-use crate::pool::place::{FoundState, Survey};
+use crate::pool::place::{FoundState, MakeFolders, Survey};
 use crate::pool::start::survey_all;
 use crate::rebuild::{
     Base, Bases, JournalFound, ShardHeaders, look_at_journal, read_journal, scan,
@@ -88,7 +88,7 @@ async fn run(
     let lock = folder::Own::open(&own).map_err(|error| format!("{}: {error}", own.display()))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-    let places = places(&settings, secret, &clock, &tracker);
+    let places = places(&settings, secret, &clock, &tracker, MakeFolders::Never);
     let pool_settings = PoolSettings {
         classes: classes(&settings),
         ..PoolSettings::default()

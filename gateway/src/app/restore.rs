@@ -9,6 +9,7 @@ use super::{StartWishes, chain, classes, folder, places, pool_secret};
 use crate::config::Settings;
 use crate::config::values::LogFormat;
 use crate::pool::PoolSettings;
+use crate::pool::place::MakeFolders;
 use crate::restore::{DATABASE, Operator, Restore, Restored};
 use crate::seam::{Clock, SystemClock};
 use crate::server;
@@ -50,7 +51,13 @@ pub fn restore(
     let restored = runtime.block_on(async {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let restore = Restore {
-            places: places(settings, secret, &clock, &TaskTracker::new()),
+            places: places(
+                settings,
+                secret,
+                &clock,
+                &TaskTracker::new(),
+                MakeFolders::Never,
+            ),
             settings: PoolSettings {
                 classes: classes(settings),
                 ..PoolSettings::default()

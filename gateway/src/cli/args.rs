@@ -63,9 +63,10 @@ pub struct Demo {
     /// The folder that everything is kept in.
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
-    /// Disks: the folders DIR/disk-1 to DIR/disk-N.
-    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub disks: u16,
+    /// Disks: the folders DIR/disk-1 to DIR/disk-N; six unless said. More
+    /// than the pool has become new disks of it.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub disks: Option<u16>,
     /// Where S3 is served.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9000")]
     pub listen: SocketAddr,

@@ -77,7 +77,7 @@ pub(super) fn demo_settings(data: &Path, sets: Vec<String>) -> Result<Settings, 
         return Err(format!("{utf8} has no folder disk-1, disk-2, ..."));
     }
     let quoted = |path: &Path| toml::Value::String(path.display().to_string()).to_string();
-    let folders: Vec<String> = disks.iter().map(|path| quoted(path)).collect();
+    let folders: Vec<String> = disks.iter().map(|(_, path)| quoted(path)).collect();
     let mut flags = vec![
         format!("catalog.path={}", quoted(&data.join("catalog"))),
         format!("pool.disks=[{}]", folders.join(", ")),
@@ -91,8 +91,8 @@ pub(super) fn demo_settings(data: &Path, sets: Vec<String>) -> Result<Settings, 
     load(&sources).map_err(|error: ConfigError| error.to_string())
 }
 
-/// The folders `disk-1`, `disk-2`, ... that are there, in order.
-fn disk_folders(data: &Path) -> io::Result<Vec<PathBuf>> {
+/// The folders `disk-1`, `disk-2`, ... that are there, by number.
+pub(super) fn disk_folders(data: &Path) -> io::Result<Vec<(u16, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(data)? {
         let entry = entry?;
@@ -105,7 +105,7 @@ fn disk_folders(data: &Path) -> io::Result<Vec<PathBuf>> {
         }
     }
     found.sort();
-    Ok(found.into_iter().map(|(_, path)| path).collect())
+    Ok(found)
 }
 
 /// What the operator of a demo pool does next, and what becomes of its keys.
@@ -145,7 +145,8 @@ mod tests {
         let expected: Vec<_> = ["disk-2", "disk-10"]
             .map(|name| dir.path().join(name))
             .into();
-        assert_eq!(found, expected);
+        assert_eq!(found.iter().map(|of| of.0).collect::<Vec<_>>(), [2, 10]);
+        assert!(found.iter().map(|of| &of.1).eq(&expected));
         let settings = demo_settings(dir.path(), vec!["log.level=warn".into()]).unwrap();
         let paths: Vec<_> = settings
             .pool

@@ -1,7 +1,10 @@
 //! `shardgate demo`: a pool of local folders, with nothing to configure.
 //!
 //! Everything lies under one folder: `disk-1` to `disk-N`, `catalog`, and
-//! `credentials` (mode 0600), which a shell can source.
+//! `credentials` (mode 0600), which a shell can source. The folders of disks
+//! are made by the start of the pool, which knows what was ever there: on the
+//! first start, and where a later one names more disks. Any other that is
+//! missing is a lost disk.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -10,13 +13,18 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::args::{Demo, environment};
+use super::catalog::disk_folders;
 use super::text;
 use crate::app::StartWishes;
 use crate::auth::{RootCredentials, SecretText};
 use crate::config::{ConfigError, Settings, Sources, load};
+use crate::pool::place::MakeFolders;
 
 const ACCESS: &str = "AWS_ACCESS_KEY_ID";
 const SECRET: &str = "AWS_SECRET_ACCESS_KEY";
+
+/// Disks of a pool that is told no number.
+const DISKS: u16 = 6;
 
 /// Where the keys of this start come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,20 +40,51 @@ pub enum KeySource {
 /// Prepares the folders and serves until it is told to stop.
 pub fn run(demo: Demo) -> Result<(), String> {
     let data = prepare(&demo.data).map_err(|error| format!("{}: {error}", demo.data.display()))?;
-    let (mut settings, made) = settings(&demo, &data)?;
+    let disks = how_many(demo.disks, &data)?;
+    let mut settings = settings(&demo, disks, &data)?;
     let (keys, source) = credentials(&settings, &data)?;
     settings.root.access_key = Some(keys.access_key().to_owned());
     settings.root.secret_key = Some(keys.secret().clone());
     settings.root.secret_key_file = None;
-    make_folders(&made)?;
     let addr = shown_addr(settings.gateway.listen.0);
-    let banner = text::banner(&keys, &source, addr, &settings, &data);
+    let operator = settings.gateway.operator_listen.0;
+    let region = settings.gateway.region.clone();
     let wishes = StartWishes {
         lost: demo.lost,
         take_over: demo.take_over,
         restore: format!("shardgate catalog restore --data {}", data.display()),
+        makes: match demo.disks {
+            Some(_) => MakeFolders::ForNewDisks,
+            None => MakeFolders::ForNewCluster,
+        },
     };
-    crate::app::serve_with(settings, wishes, move || println!("{banner}"))
+    crate::app::serve_with(settings, wishes, move |disks| {
+        let served = text::Served {
+            addr,
+            operator,
+            region: &region,
+            data: &data,
+            disks,
+        };
+        println!("{}", text::banner(&keys, &source, &served));
+    })
+}
+
+/// How many disks are meant. Fewer than there are would leave out those that
+/// hold data.
+fn how_many(asked: Option<u16>, data: &Path) -> Result<u16, String> {
+    let folders = disk_folders(data).map_err(|error| format!("{}: {error}", data.display()))?;
+    let last = folders.last().map_or(0, |(number, _)| *number);
+    match asked {
+        None => Ok(last.max(DISKS)),
+        Some(asked) if asked >= last => Ok(asked),
+        Some(asked) => Err(format!(
+            "{} has a folder disk-{last}, and --disks {asked} would leave it out: a pool keeps its \
+             disks. Start it with --disks {last}; a disk that is to go is told with `shardgate disk \
+             lost ID`, and its folder is then moved away",
+            data.display()
+        )),
+    }
 }
 
 /// The data folder, absolute; only its owner may look into a new one.
@@ -60,14 +99,11 @@ fn prepare(data: &Path) -> io::Result<PathBuf> {
     fs::canonicalize(data)
 }
 
-/// The settings, and the disks' folders.
-fn settings(demo: &Demo, data: &Path) -> Result<(Settings, Vec<PathBuf>), String> {
+/// The settings of a pool of so many disks.
+fn settings(demo: &Demo, disks: u16, data: &Path) -> Result<Settings, String> {
     let utf8 = data.to_str().ok_or("the data folder's path is not UTF-8")?;
-    let folders: Vec<_> = (1..=demo.disks)
-        .map(|n| data.join(format!("disk-{n}")))
-        .collect();
     let quoted = |path: &str| toml::Value::String(path.to_owned()).to_string();
-    let disks: Vec<_> = (1..=demo.disks)
+    let disks: Vec<_> = (1..=disks)
         .map(|n| quoted(&format!("{utf8}/disk-{n}")))
         .collect();
     let operator = demo.operator_listen.unwrap_or_else(|| {
@@ -100,7 +136,7 @@ fn settings(demo: &Demo, data: &Path) -> Result<(Settings, Vec<PathBuf>), String
     let settings = load(&sources).map_err(|error: ConfigError| error.to_string())?;
     write_operator_address(data, settings.gateway.operator_listen.0)
         .map_err(|error| format!("{}: {error}", data.display()))?;
-    Ok((settings, folders))
+    Ok(settings)
 }
 
 /// `status --data DIR` finds the running gateway by it.
@@ -115,16 +151,6 @@ pub(super) fn operator_address(data: &Path) -> Result<SocketAddr, String> {
     text.trim()
         .parse()
         .map_err(|_| format!("{}: not an address", path.display()))
-}
-
-/// On the first start the disks' folders are made. Later a missing one is a
-/// lost disk: it is not made anew, the pool says so.
-fn make_folders(folders: &[PathBuf]) -> Result<(), String> {
-    let first_start = folders.iter().all(|folder| !folder.exists());
-    for folder in folders.iter().filter(|_| first_start) {
-        fs::create_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    }
-    Ok(())
 }
 
 /// The root keys: from the environment, else from the file, else made now.
@@ -269,14 +295,17 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_folder_is_made_on_the_first_start_only() {
+    fn disks_that_are_there_are_never_left_out() {
         let dir = tempfile::tempdir().expect("make a folder");
-        let folders = [dir.path().join("disk-1"), dir.path().join("disk-2")];
-        make_folders(&folders).expect("made");
-        assert!(folders.iter().all(|folder| folder.is_dir()));
-        fs::remove_dir(&folders[0]).expect("lose one");
-        make_folders(&folders).expect("left alone");
-        assert!(!folders[0].exists());
+        let meant = |asked| how_many(asked, dir.path());
+        assert_eq!(meant(None), Ok(6));
+        assert_eq!(meant(Some(2)), Ok(2));
+        fs::create_dir(dir.path().join("disk-8")).expect("make a disk");
+        assert_eq!(meant(None), Ok(8));
+        assert_eq!(meant(Some(8)), Ok(8));
+        assert_eq!(meant(Some(9)), Ok(9));
+        let refused = meant(Some(7)).expect_err("one would be left out");
+        assert!(refused.contains("--disks 8"), "{refused}");
     }
 
     #[test]

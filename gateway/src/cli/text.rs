@@ -8,25 +8,35 @@ use time::OffsetDateTime;
 use super::demo::KeySource;
 use super::presign;
 use crate::auth::RootCredentials;
-use crate::config::Settings;
+use crate::pool::DiskCount;
+
+/// What is served, and where.
+pub(super) struct Served<'a> {
+    /// The address to paste.
+    pub(super) addr: SocketAddr,
+    /// That of metrics and health.
+    pub(super) operator: SocketAddr,
+    /// The region.
+    pub(super) region: &'a str,
+    /// The folder of everything.
+    pub(super) data: &'a Path,
+    /// The disks that there are.
+    pub(super) disks: DiskCount,
+}
 
 /// The lines that a first user pastes. The secret is in them only on the
 /// start that made it.
-pub(super) fn banner(
-    keys: &RootCredentials,
-    source: &KeySource,
-    addr: SocketAddr,
-    settings: &Settings,
-    data: &Path,
-) -> String {
-    let region = &settings.gateway.region;
+pub(super) fn banner(keys: &RootCredentials, source: &KeySource, served: &Served<'_>) -> String {
+    let Served {
+        addr, region, data, ..
+    } = *served;
     let host = addr.to_string();
     let link = |method: &str, path: &str| {
         let pair = (keys.access_key(), keys.secret().expose());
         presign::link(pair, region, method, &host, path, OffsetDateTime::now_utc())
     };
     format!(
-        "\nShardgate serves S3 at http://{addr} from {disks} disks in {data}\n\
+        "\nShardgate serves S3 at http://{addr} from {disks} in {data}\n\
          {key_lines}\n\
          aws:\n\
          \x20 aws --endpoint-url http://{addr} s3 mb s3://photos\n\
@@ -48,7 +58,7 @@ pub(super) fn banner(
          The pool: {program} status --data {quoted}\n\
          Metrics and health: http://{operator}\n\
          Stop with Ctrl-C; data and keys stay.\n",
-        disks = settings.pool.disks.len(),
+        disks = disks(served.disks),
         data = data.display(),
         program = program(),
         quoted = quoted(data),
@@ -56,8 +66,17 @@ pub(super) fn banner(
         make = link("PUT", "/links"),
         put = link("PUT", "/links/README.md"),
         get = link("GET", "/links/README.md"),
-        operator = settings.gateway.operator_listen.0,
+        operator = served.operator,
     )
+}
+
+fn disks(count: DiskCount) -> String {
+    let DiskCount { living, all } = count;
+    let noun = if all == 1 { "disk" } else { "disks" };
+    match living == all {
+        true => format!("{all} {noun}"),
+        false => format!("{living} of {all} {noun} (`shardgate status` says what is missing)"),
+    }
 }
 
 fn key_lines(keys: &RootCredentials, source: &KeySource, region: &str) -> String {
@@ -112,8 +131,29 @@ mod tests {
     use super::*;
 
     fn banner_of(source: &KeySource, keys: &RootCredentials) -> String {
-        let addr = "127.0.0.1:9000".parse().expect("an address");
-        banner(keys, source, addr, &Settings::default(), Path::new("/data"))
+        let served = Served {
+            addr: "127.0.0.1:9000".parse().expect("an address"),
+            operator: "127.0.0.1:9001".parse().expect("an address"),
+            region: "us-east-1",
+            data: Path::new("/data"),
+            disks: DiskCount { living: 6, all: 6 },
+        };
+        banner(keys, source, &served)
+    }
+
+    #[test]
+    fn the_disks_that_are_there_are_counted() {
+        for (living, all, words) in [
+            (6, 6, "6 disks"),
+            (1, 1, "1 disk"),
+            (
+                4,
+                6,
+                "4 of 6 disks (`shardgate status` says what is missing)",
+            ),
+        ] {
+            assert_eq!(disks(DiskCount { living, all }), words);
+        }
     }
 
     #[test]

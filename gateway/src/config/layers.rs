@@ -5,9 +5,10 @@
 //! flag is `--set section.key=VALUE`. Flags win over the environment, which
 //! wins over the file. A value is TOML; a text may stand without quotes.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -300,6 +301,7 @@ fn check(settings: &Settings) -> Result<(), Wrong> {
     }
     check_secrets(settings)?;
     check_checkpoints(settings)?;
+    check_disks(settings)?;
     if settings.limits.memory_budget.0 < MIN_BUDGET {
         return wrong("limits.memory_budget", "allowed is 32MiB and more");
     }
@@ -350,6 +352,29 @@ fn check_secrets(settings: &Settings) -> Result<(), Wrong> {
         && let Err(weak) = Secret::from_text(secret.expose())
     {
         return wrong("pool.secret", &weak.to_string());
+    }
+    Ok(())
+}
+
+/// A disk's folder is known by its path, from one start to the next.
+fn check_disks(settings: &Settings) -> Result<(), Wrong> {
+    let mut seen = BTreeSet::new();
+    for folder in &settings.pool.disks {
+        let path = folder.path.as_path();
+        let up = path.components().any(|part| part == Component::ParentDir);
+        if !path.is_absolute() || up {
+            return wrong(
+                "pool.disks",
+                &format!(
+                    "allowed are absolute paths without .., not {}",
+                    path.display()
+                ),
+            );
+        }
+        // Compared by parts: `/a`, `/a/` and `//a` are one.
+        if !seen.insert(path) {
+            return wrong("pool.disks", &format!("{} is there twice", path.display()));
+        }
     }
     Ok(())
 }

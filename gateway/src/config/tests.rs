@@ -128,6 +128,19 @@ fn what_is_wrong_beside_the_rest_is_refused_with_its_line_too() {
         ("[pool]\nsecret = \"short\"", "line 2", "32 to"),
         ("[log]\nlevel = \"loud\"", "line 2", "debug"),
         ("[log]\nlevel = \"info,a=b=c\"", "line 2", "debug"),
+        // A disk is known by its folder's path.
+        ("[pool]\ndisks = [\"/a\", \"b\"]", "line 2", "absolute"),
+        ("[pool]\ndisks = [\"/a/../b\"]", "line 2", "without .."),
+        (
+            "[pool]\ndisks = [\"/a\", \"/b\", \"/a//\"]",
+            "line 2",
+            "twice",
+        ),
+        (
+            "[[pool.disks]]\npath = \"/a\"\n[[pool.disks]]\npath = \"/a\"",
+            "line 1",
+            "twice",
+        ),
         // s3s knows no such region and would take any.
         ("[gateway]\nregion = \"EU-West\"", "line 2", "lower-case"),
     ] {

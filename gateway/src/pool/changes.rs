@@ -77,7 +77,7 @@ impl Pool {
         }
         let was_here = |member: &Member| {
             let row = member.row();
-            row.state == DiskState::Member && row.agent == at.agent && row.path == at.folder
+            row.state == DiskState::Member && at.is_of(&row)
         };
         for member in self.members() {
             if !was_here(&member) {

@@ -1,8 +1,8 @@
 //! Where disks are: the folders of this server, and those of agents.
 //!
 //! Owns [`Place`], the one way to see, format and open disks wherever they
-//! are. Invariant: surveying changes nothing; only [`Place::format`] writes
-//! into a folder without a disk, and only into an empty one.
+//! are. Invariant: surveying changes nothing; only [`Place::format`] makes a
+//! folder or writes into one without a disk, and only into an empty one.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,6 +45,19 @@ pub struct Found {
     pub state: FoundState,
 }
 
+/// Which folders of disks are made where they are missing. Elsewhere a
+/// missing folder is a mistake, or a drive that is not mounted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MakeFolders {
+    /// None.
+    #[default]
+    Never,
+    /// All of a new cluster.
+    ForNewCluster,
+    /// Those as well where no disk of the pool ever was.
+    ForNewDisks,
+}
+
 /// What a place has.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Survey {
@@ -58,6 +71,8 @@ pub struct Survey {
     pub site: String,
     /// Its folders, in the order of the configuration.
     pub folders: Vec<Found>,
+    /// Which of them are made where they are missing.
+    pub makes: MakeFolders,
 }
 
 /// A server's folders.
@@ -69,7 +84,8 @@ pub trait Place: Send + Sync + 'static {
     /// What is in its folders; why it cannot be told otherwise.
     async fn survey(&self, within: Duration) -> Result<Survey, String>;
 
-    /// Makes an empty folder the disk `disk`.
+    /// Makes an empty folder the disk `disk`; the folder too, where it is one
+    /// that is made.
     async fn format(
         &self,
         ctx: &CallContext,
@@ -107,6 +123,7 @@ pub struct LocalFolders {
     server: String,
     site: String,
     options: DiskOptions,
+    makes: MakeFolders,
     open: Mutex<Vec<Arc<LocalDisk>>>,
 }
 
@@ -137,8 +154,15 @@ impl LocalFolders {
             server,
             site,
             options,
+            makes: MakeFolders::Never,
             open: Mutex::default(),
         }
+    }
+
+    /// With folders that are made.
+    #[must_use]
+    pub fn making(self, makes: MakeFolders) -> Self {
+        Self { makes, ..self }
     }
 
     fn folder(&self, name: &str) -> Result<Configured, String> {
@@ -223,6 +247,7 @@ impl Place for LocalFolders {
             server: self.server.clone(),
             site: self.site.clone(),
             folders,
+            makes: self.makes,
         })
     }
 
@@ -238,7 +263,7 @@ impl Place for LocalFolders {
             cluster: ctx.cluster,
             disk,
             medium: medium.or(folder.folder.medium),
-            create_folder: false,
+            create_folder: self.makes != MakeFolders::Never,
         };
         let format = move |folder: &LocalFolder| LocalDisk::format(&folder.path, &new);
         let formatted = folder.blocking(format).await;

@@ -6,12 +6,15 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use shardgate_catalog::model::{DiskState, GroupRow, GroupState};
+use shardgate_catalog::model::{DiskRow, DiskState, GroupRow, GroupState};
 use shardgate_erasure::Scheme;
 use shardgate_wire::{DiskId, DiskRoom, Medium};
 
 use super::classes::SchemeSetting;
+use super::place::Survey;
 use super::standing::Standing;
+use super::start::plan::{Known, plan};
+use super::start::survey_all;
 use super::state::{Pool, Snapshot};
 use crate::placement::loss::counted;
 use crate::placement::{DiskView, GroupFacts, draw, fits, loss, narrow_scheme, storable_bytes};
@@ -145,7 +148,26 @@ pub struct DiskReading {
     pub queued: u32,
 }
 
+/// How many disks there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskCount {
+    /// That take writes.
+    pub living: usize,
+    /// Of the pool, without those that are declared lost.
+    pub all: usize,
+}
+
 impl Pool {
+    /// How many disks the pool has, and how many of them are there.
+    pub fn disk_count(&self) -> DiskCount {
+        let snapshot = self.snapshot();
+        let disks = &snapshot.view.disks;
+        DiskCount {
+            living: disks.iter().filter(|disk| disk.living).count(),
+            all: disks.len(),
+        }
+    }
+
     /// What metrics show of the disks that are not declared lost.
     pub fn disk_readings(&self) -> Vec<DiskReading> {
         let snapshot = self.snapshot();
@@ -161,6 +183,21 @@ impl Pool {
         snapshot.view.disks.iter().map(reading).collect()
     }
 
+    /// What metrics show of groups: those of the pool's own memory, where all
+    /// are.
+    pub fn group_counts(&self) -> GroupCounts {
+        let groups = self.inner.groups.read();
+        count_groups(groups.values().map(|group| &group.row), &self.snapshot())
+    }
+
+    /// Bytes that placement can still store now, by the names of classes.
+    pub fn class_room(&self) -> Vec<(String, u64)> {
+        let classes = self.classes_status(&self.snapshot()).into_iter();
+        classes
+            .map(|class| (class.name, class.free_bytes))
+            .collect()
+    }
+
     /// Whether writes and reads can be served; else why not.
     ///
     /// # Errors
@@ -169,13 +206,9 @@ impl Pool {
         if self.is_taken_over() {
             return Err("another gateway has taken over".into());
         }
-        let view = &self.snapshot().view;
-        let living = view.disks.iter().filter(|disk| disk.living).count();
-        if living == 0 || (living == 1 && view.disks.len() > 1) {
-            return Err(format!(
-                "{living} of {} take writes",
-                counted(view.disks.len(), "disk")
-            ));
+        let DiskCount { living, all } = self.disk_count();
+        if living == 0 || (living == 1 && all > 1) {
+            return Err(format!("{living} of {} take writes", counted(all, "disk")));
         }
         Ok(())
     }
@@ -211,10 +244,12 @@ impl Pool {
                 counted(owed.groups, "group")
             ));
         }
+        let surveys = survey_all(&self.inner.places, self.inner.settings.probe_timeout).await;
+        warnings.extend(self.folder_warnings(&surveys));
         PoolStatus {
             cluster: self.inner.cluster.to_string(),
             epoch: self.inner.epoch.number,
-            agents: self.agents().await,
+            agents: self.agents(&surveys),
             disks: self.disks_status(&groups),
             classes: self.classes_status(&snapshot),
             groups: count_groups(&groups, &snapshot),
@@ -224,21 +259,49 @@ impl Pool {
         }
     }
 
-    async fn agents(&self) -> Vec<AgentStatus> {
-        let within = self.inner.settings.probe_timeout;
-        let asking = self.inner.places.iter().map(|place| async move {
-            let survey = place.survey(within).await;
-            let seen = survey.as_ref().ok();
-            AgentStatus {
-                place: place.label(),
-                id: seen
-                    .and_then(|survey| survey.agent)
-                    .map(|id| id.to_string()),
-                server: seen.map(|survey| survey.server.clone()),
-                problem: survey.as_ref().err().cloned(),
-            }
-        });
-        futures::future::join_all(asking).await
+    fn agents(&self, surveys: &[Result<Survey, String>]) -> Vec<AgentStatus> {
+        let status = self
+            .inner
+            .places
+            .iter()
+            .zip(surveys)
+            .map(|(place, survey)| {
+                let seen = survey.as_ref().ok();
+                AgentStatus {
+                    place: place.label(),
+                    id: seen
+                        .and_then(|survey| survey.agent)
+                        .map(|id| id.to_string()),
+                    server: seen.map(|survey| survey.server.clone()),
+                    problem: survey.as_ref().err().cloned(),
+                }
+            });
+        status.collect()
+    }
+
+    /// What is wrong with configured folders now, and what a start would do
+    /// about those that are no disk in use.
+    fn folder_warnings(&self, surveys: &[Result<Survey, String>]) -> Vec<String> {
+        let rows: Vec<DiskRow> = self.members().iter().map(|member| member.row()).collect();
+        let known = Known {
+            cluster: self.inner.cluster,
+            rows: &rows,
+            held: self.inner.history.hold.is_some(),
+        };
+        let plan = plan(known, surveys);
+        let mut warnings = plan.warnings;
+        warnings.extend(plan.format.iter().map(|(at, _)| {
+            let folder = &at.folder;
+            format!("{folder} is no disk yet: the next start makes it one")
+        }));
+        warnings.extend(plan.stray.iter().map(|(identity, at)| {
+            format!(
+                "{} is disk {}, which the catalog does not know: left untouched; the next start \
+                 takes it in if it holds nothing",
+                at.folder, identity.disk
+            )
+        }));
+        warnings
     }
 
     fn disks_status(&self, groups: &[GroupRow]) -> Vec<DiskStatus> {
@@ -409,7 +472,10 @@ fn free_bytes(snapshot: &Snapshot, scheme: Scheme, medium: Option<Medium>) -> u6
     free.fold(0, u64::saturating_add)
 }
 
-fn count_groups(groups: &[GroupRow], snapshot: &Snapshot) -> GroupCounts {
+fn count_groups<'a>(
+    groups: impl IntoIterator<Item = &'a GroupRow>,
+    snapshot: &Snapshot,
+) -> GroupCounts {
     let mut counts = GroupCounts::default();
     let lives = |disk: &DiskId| snapshot.view.disk(*disk).is_some_and(|disk| disk.living);
     for group in groups {

@@ -26,7 +26,7 @@ use super::report::DECLARED_LOST;
 use super::state::{Opened, Pool, PoolParts, PoolSettings};
 use super::ways::{DiskWays, JournalWays};
 use crate::seam::Clock;
-use plan::{At, Plan, plan};
+use plan::{At, Known, Plan, plan};
 
 /// What a start needs.
 pub struct Start {
@@ -100,7 +100,12 @@ pub async fn start_at(start: Start) -> Result<Pool, StartError> {
     declare_lost(catalog, &start.declare_lost).await?;
     let rows = catalog.disks().await?;
     let surveys = look(&start, &rows).await;
-    let plan = plan(start.cluster, &rows, &surveys);
+    let known = Known {
+        cluster: start.cluster,
+        rows: &rows,
+        held: start.history.hold.is_some(),
+    };
+    let plan = plan(known, &surveys);
     for warning in &plan.warnings {
         tracing::warn!("{warning}");
     }

@@ -6,10 +6,10 @@ use shardgate_wire::{DiskIdentity, InstanceId, Medium, ShardStore, SlotAssignmen
 
 use super::*;
 use crate::object::ports::Disks;
-use crate::pool::ChangeError;
 use crate::pool::groups::PlaceError;
 use crate::pool::standing::Standing;
 use crate::pool::test_pool::{Content, TestPool};
+use crate::pool::{ChangeError, DiskCount};
 
 #[tokio::test]
 async fn a_new_cluster_is_made_of_blank_folders_and_found_again() {
@@ -283,6 +283,51 @@ async fn a_new_folder_joins_and_a_foreign_disk_does_not() {
         Epoch::default(),
         "left untouched"
     );
+}
+
+/// A configured folder that is no disk in use is told of for as long as it is
+/// there, not by the start alone.
+#[tokio::test]
+async fn status_shows_what_is_wrong_with_folders() {
+    let test = TestPool::new(&[6]).await;
+    let place = &test.places[0];
+    let identity = |cluster, disk| DiskIdentity {
+        cluster,
+        disk: shardgate_wire::DiskId(disk),
+        medium: Medium::Flash,
+    };
+    let pool = &test.pool;
+    assert_eq!(pool.status().await.warnings, Vec::<String>::new());
+    let ours = pool.context().cluster;
+    let known = place.store("s0/disk-1");
+    let disk = |cluster, disk| Content::Disk(MemoryStore::new(identity(cluster, disk)));
+    for (folder, content, words) in [
+        (
+            "s0/disk-7",
+            Content::Missing,
+            "there is no folder s0/disk-7",
+        ),
+        (
+            "s0/disk-8",
+            disk(ClusterId(1), 1),
+            "a disk of another cluster",
+        ),
+        ("s0/disk-9", Content::Blank, "the next start makes it one"),
+        ("s0/disk-a", disk(ours, 9), "the catalog does not know"),
+        ("s0/disk-b", Content::Disk(known), "one is a copy"),
+    ] {
+        place.set(folder, content);
+        let warnings = pool.status().await.warnings;
+        let of = |warning: &&String| warning.contains(folder);
+        let of: Vec<_> = warnings.iter().filter(of).collect();
+        assert!(
+            of.len() == 1 && of[0].contains(words),
+            "{folder}: {warnings:?}"
+        );
+        place.remove(folder);
+    }
+    assert_eq!(pool.status().await.warnings, Vec::<String>::new());
+    assert_eq!(pool.disk_count(), DiskCount { living: 6, all: 6 });
 }
 
 #[tokio::test]

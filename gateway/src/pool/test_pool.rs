@@ -21,7 +21,7 @@ use shardgate_wire::{
     StoreError,
 };
 
-use super::place::{Found, FoundState, Place, Survey};
+use super::place::{Found, FoundState, MakeFolders, Place, Survey};
 use super::start::{Start, StartError, start_at};
 use super::state::{Pool, PoolSettings};
 use super::ways::{DiskWays, JournalWays};
@@ -67,6 +67,10 @@ impl MemoryPlace {
     pub(crate) fn set(&self, folder: &str, content: Content) -> Content {
         let old = self.folders.lock().insert(folder.to_owned(), content);
         old.unwrap_or(Content::Missing)
+    }
+
+    pub(crate) fn remove(&self, folder: &str) {
+        self.folders.lock().remove(folder);
     }
 
     pub(crate) fn before_raise(&self, act: impl Future<Output = ()> + Send + 'static) {
@@ -129,6 +133,7 @@ impl Place for MemoryPlace {
             server: self.server.clone(),
             site: "here".into(),
             folders: found,
+            makes: MakeFolders::Never,
         })
     }
 

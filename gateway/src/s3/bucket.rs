@@ -11,22 +11,11 @@ use super::encode::xml_text;
 use super::error::s3_error_of;
 use super::metadata::refuse_unkept_promises;
 use super::names::is_bucket_name;
-use super::probes::owner;
 use super::service::{Operations, catalog_error};
 use super::shown::timestamp;
-use crate::auth::Principal;
 
 /// Most buckets of one answer.
 const MAX_BUCKETS: usize = 10_000;
-
-/// The id under which a principal owns things.
-pub(crate) fn owner_id(principal: &Principal) -> String {
-    match principal {
-        Principal::Root { access_key } => access_key.clone(),
-        // Nobody anonymous is let through to here.
-        Principal::Anonymous => "anonymous".to_owned(),
-    }
-}
 
 /// Buckets of the store, by name.
 pub(crate) async fn list_buckets(
@@ -34,6 +23,7 @@ pub(crate) async fn list_buckets(
     request: S3Request<ListBucketsInput>,
 ) -> S3Result<S3Response<ListBucketsOutput>> {
     let principal = principal_of(&request);
+    let owners = &operations.owners;
     let input = request.input;
     let limit = match input.max_buckets {
         None => MAX_BUCKETS,
@@ -73,7 +63,7 @@ pub(crate) async fn list_buckets(
     Ok(S3Response::new(ListBucketsOutput {
         buckets: Some(buckets),
         continuation_token: token,
-        owner: Some(owner(&owner_id(&principal))),
+        owner: Some(owners.shown(&owners.id_of(&principal))),
         prefix: input.prefix.as_deref().map(xml_text),
     }))
 }
@@ -155,7 +145,7 @@ pub(crate) async fn create_bucket(
         }
     }
     operations.objects.check_room().map_err(s3_error_of)?;
-    let id = owner_id(&principal);
+    let id = operations.owners.id_of(&principal);
     let made = operations
         .catalog
         .create_bucket(&input.bucket, &id, operations.clock.now_ms())
@@ -165,7 +155,7 @@ pub(crate) async fn create_bucket(
             bucket_arn: None,
             location: Some(format!("/{}", input.bucket)),
         })),
-        Err(CatalogError::BucketExists { owner }) if owner == id => {
+        Err(CatalogError::BucketExists { owner }) if operations.owners.recorded(&owner) == id => {
             Err(S3Error::new(S3ErrorCode::BucketAlreadyOwnedByYou))
         }
         Err(error) => Err(catalog_error(error)),

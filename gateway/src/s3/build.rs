@@ -12,6 +12,7 @@ use super::body::BodyPace;
 use super::contact::Contact;
 use super::front::{MAX_DOCUMENT_BYTES, S3Front, Services};
 use super::host::BaseNames;
+use super::owner::Owners;
 use super::repair::Repair;
 use super::service::Operations;
 use super::signature_v2::SignatureV2;
@@ -53,6 +54,8 @@ pub struct S3Parts {
     pub catalog: Catalog,
     /// Objects.
     pub objects: Arc<dyn ObjectStore>,
+    /// Whom things belong to.
+    pub owners: Owners,
     /// Identities.
     pub credentials: Arc<dyn CredentialStore>,
     /// The time of day.
@@ -77,6 +80,7 @@ pub fn build_s3(settings: &S3Settings, parts: S3Parts) -> S3Front {
         clock: parts.clock,
         region: settings.region.clone(),
         names: BaseNames::new(&settings.host_names),
+        owners: parts.owners,
     };
     let shared = (&operations, &parts.credentials);
     let verified = service(config(settings), shared, None);

@@ -3,7 +3,11 @@
 //! A gateway that was cut off from the pool's journal would serve old data for
 //! ever (PROTOCOL.md 1). So the front door asks before it lets a request in,
 //! and again before an answer leaves: whatever the answer was based on was
-//! read before that, and no other gateway has answered anything by then.
+//! read before that, and no other gateway has answered anything by then. A
+//! request in work may wait for the journal, and so for ever; its client is
+//! told to come again as well. What it asked for may still come to be done.
+
+use std::time::Duration;
 
 use http::{HeaderValue, Method, Response, header};
 use s3s::{Body, S3Error, S3ErrorCode};
@@ -38,6 +42,25 @@ pub(super) fn check(contact: &dyn Contact, method: &Method) -> Result<(), S3Erro
             S3ErrorCode::ServiceUnavailable,
             "The service has lost contact with its disks. Please try again.",
         )),
+    }
+}
+
+/// Between two looks at contact while a request is in work.
+const LOOK: Duration = Duration::from_millis(500);
+/// As many looks without contact end a request's wait.
+const LOOKS: u32 = 10;
+
+/// Ends when a request of this method, which is in work, could not have been
+/// answered for five seconds.
+pub(super) async fn lost(contact: &dyn Contact, method: &Method) -> S3Error {
+    let mut without = 0;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        match check(contact, method) {
+            Ok(()) => without = 0,
+            Err(_) if without < LOOKS => without += 1,
+            Err(error) => return error,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! DeleteObject and DeleteObjects.
 
+use http::HeaderMap;
 use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use shardgate_catalog::DeleteCondition;
@@ -21,6 +22,7 @@ pub(crate) async fn delete_object(
     request: S3Request<DeleteObjectInput>,
 ) -> S3Result<S3Response<DeleteObjectOutput>> {
     let condition = condition_of(&request)?;
+    refuse_bypass(&request.headers)?;
     let input = request.input;
     check_key(&input.key)?;
     check_version(input.version_id.as_deref())?;
@@ -37,6 +39,18 @@ pub(crate) async fn delete_object(
         .await;
     deleted.map_err(s3_error_of)?;
     Ok(S3Response::new(DeleteObjectOutput::default()))
+}
+
+/// Who bypasses a lock believes that there is one.
+fn refuse_bypass(headers: &HeaderMap) -> S3Result<()> {
+    let said = headers.get("x-amz-bypass-governance-retention");
+    match said.is_some_and(|said| said.as_bytes().eq_ignore_ascii_case(b"true")) {
+        false => Ok(()),
+        true => Err(s3_error!(
+            InvalidArgument,
+            "x-amz-bypass-governance-retention is only applicable to Object Lock enabled buckets"
+        )),
+    }
 }
 
 fn condition_of(request: &S3Request<DeleteObjectInput>) -> S3Result<DeleteCondition> {
@@ -69,6 +83,7 @@ pub(crate) async fn delete_objects(
     operations: &Operations,
     request: S3Request<DeleteObjectsInput>,
 ) -> S3Result<S3Response<DeleteObjectsOutput>> {
+    refuse_bypass(&request.headers)?;
     let asked = &request.input.delete.objects;
     if asked.is_empty() || asked.len() > MAX_KEYS {
         return Err(S3Error::new(S3ErrorCode::MalformedXML));

@@ -15,6 +15,7 @@ use s3s::{Body, S3Error, S3ErrorCode, S3Result, s3_error};
 use super::body::{BodyCheck, BodyPace, CheckedBody, FaultCell, Tail};
 use super::contact::{self, Contact};
 use super::digest::DocumentDigest;
+use super::error::custom;
 use super::error_document::complete_error;
 use super::signature_v2::SignatureV2;
 use super::telemetry::Observed;
@@ -164,7 +165,10 @@ impl S3Front {
     {
         let method = request.method().clone();
         contact::check(&*self.inner.contact, &method)?;
-        let outcome = self.serve(request, observed, fault).await;
+        let outcome = tokio::select! {
+            outcome = self.serve(request, observed, fault) => outcome,
+            error = contact::lost(&*self.inner.contact, &method) => return Err(error),
+        };
         contact::check(&*self.inner.contact, &method)?;
         outcome
     }
@@ -292,8 +296,16 @@ fn refuse_what_s3s_takes(
         Method::PUT,
         Method::POST,
         Method::DELETE,
-        Method::OPTIONS,
     ];
+    if method == Method::OPTIONS {
+        // A browser asks whether pages of another origin may. None may, and
+        // nobody learns whether the bucket is there.
+        return Err(custom(
+            "AccessForbidden",
+            403,
+            "CORSResponse: CORS is not enabled for this bucket.",
+        ));
+    }
     if !known.contains(method) {
         return Err(S3Error::new(S3ErrorCode::MethodNotAllowed));
     }

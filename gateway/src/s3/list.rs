@@ -13,7 +13,6 @@ use shardgate_wire::BucketIncarnation;
 
 use super::checksum::{algorithm_name, kind_name};
 use super::encode::NameEncoding;
-use super::probes::owner;
 use super::service::{Operations, catalog_error};
 use super::shown::{etag, size, timestamp};
 
@@ -89,7 +88,7 @@ impl Written {
                 ListEntry::Object(key, row) => {
                     let mut object = shown_object(operations, &row);
                     object.key = Some(encoding.apply(&key));
-                    object.owner = shown_owner.map(owner);
+                    object.owner = shown_owner.map(|owner| operations.owners.shown(owner));
                     written.contents.push(object);
                 }
                 ListEntry::Prefix(prefix) => written.prefixes.push(CommonPrefix {

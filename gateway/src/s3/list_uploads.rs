@@ -10,16 +10,8 @@ use super::encode::{NameEncoding, xml_text};
 use super::list::{asks_for_url, page_limit, shown_encoding};
 use super::multipart::upload_id;
 use super::names::check_key;
-use super::probes::owner;
 use super::service::{Operations, catalog_error};
 use super::shown::{part_etag, put_checksum, size, timestamp};
-
-fn initiator(id: &str) -> Initiator {
-    Initiator {
-        display_name: Some(id.to_owned()),
-        id: Some(id.to_owned()),
-    }
-}
 
 fn shown_checksum(row: &UploadRow) -> (Option<ChecksumAlgorithm>, Option<ChecksumType>) {
     row.checksum
@@ -129,9 +121,9 @@ fn shown_upload(operations: &Operations, key: String, row: &UploadRow) -> Multip
         checksum_algorithm,
         checksum_type,
         initiated: Some(timestamp(row.initiated)),
-        initiator: Some(initiator(&row.owner)),
+        initiator: Some(operations.owners.initiator(&row.owner)),
         key: Some(key),
-        owner: Some(owner(&row.owner)),
+        owner: Some(operations.owners.shown(&row.owner)),
         storage_class: Some(StorageClass::from(operations.objects.class_name(row.class))),
         upload_id: Some(row.uid.to_string()),
     }
@@ -169,12 +161,12 @@ pub(crate) async fn list_parts(
         bucket: Some(input.bucket),
         checksum_algorithm,
         checksum_type,
-        initiator: Some(initiator(&row.owner)),
+        initiator: Some(operations.owners.initiator(&row.owner)),
         is_truncated: Some(more),
         key: Some(xml_text(&input.key)),
         max_parts: Some(limit as i32),
         next_part_number_marker: Some(i32::from(last)),
-        owner: Some(owner(&row.owner)),
+        owner: Some(operations.owners.shown(&row.owner)),
         part_number_marker: Some(i32::from(after)),
         parts: Some(parts.iter().map(shown_part).collect()),
         storage_class: Some(StorageClass::from(operations.objects.class_name(row.class))),

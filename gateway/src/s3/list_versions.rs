@@ -6,7 +6,6 @@ use shardgate_catalog::{ListEntry, ListFrom, ListQuery};
 
 use super::encode::{NameEncoding, xml_text};
 use super::list::{asks_for_url, marker_of, names, page_limit, shown_encoding};
-use super::probes::owner;
 use super::service::{Operations, catalog_error};
 use super::shown::{etag, size, timestamp};
 
@@ -54,7 +53,7 @@ pub(crate) async fn list_object_versions(
                 is_latest: Some(true),
                 key: Some(encoding.apply(&key)),
                 last_modified: Some(timestamp(row.modified)),
-                owner: Some(owner(&bucket.owner)),
+                owner: Some(operations.owners.shown(&bucket.owner)),
                 size: Some(size(row.size)),
                 storage_class: Some(ObjectVersionStorageClass::from(
                     operations.objects.class_name(row.class),

@@ -6,7 +6,6 @@ use shardgate_catalog::model::ChecksumKind;
 use shardgate_wire::VersionUid;
 
 use super::access::principal_of;
-use super::bucket::owner_id;
 use super::checksum::{
     ALGORITHMS, algorithm_name, check_kind, content_md5, default_kind, header_digest, kind_name,
     parse_algorithm, parse_digest, parse_kind, requested,
@@ -50,7 +49,7 @@ pub(crate) async fn create_multipart_upload(
 ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
     refuse_unkept_promises(&request.headers)?;
     check_key(&request.input.key)?;
-    let owner = owner_id(&principal_of(&request));
+    let owner = operations.owners.id_of(&principal_of(&request));
     let input = request.input;
     let checksum = match (&input.checksum_algorithm, &input.checksum_type) {
         (None, None) => None,

@@ -11,24 +11,17 @@ use super::error::custom;
 use super::names::check_key;
 use super::service::{Operations, catalog_error, check_version};
 
-/// The owner as S3 shows it.
-pub(crate) fn owner(id: &str) -> Owner {
-    Owner {
-        display_name: Some(id.to_owned()),
-        id: Some(id.to_owned()),
-    }
-}
-
 async fn full_control(
     operations: &Operations,
     bucket: &str,
 ) -> S3Result<(Option<Owner>, Option<Vec<Grant>>)> {
     let row = operations.catalog.bucket(bucket).await;
     let row = row.map_err(catalog_error)?;
+    let owner = operations.owners.shown(&row.owner);
     let grantee = Grantee {
-        display_name: Some(row.owner.clone()),
+        display_name: owner.display_name.clone(),
         email_address: None,
-        id: Some(row.owner.clone()),
+        id: owner.id.clone(),
         type_: Type::from_static(Type::CANONICAL_USER),
         uri: None,
     };
@@ -36,7 +29,7 @@ async fn full_control(
         grantee: Some(grantee),
         permission: Some(Permission::from_static(Permission::FULL_CONTROL)),
     };
-    Ok((Some(owner(&row.owner)), Some(vec![grant])))
+    Ok((Some(owner), Some(vec![grant])))
 }
 
 async fn object_exists(operations: &Operations, bucket: &str, key: &str) -> S3Result<()> {
@@ -107,7 +100,9 @@ pub(crate) async fn put_bucket_acl(
 ) -> S3Result<S3Response<PutBucketAclOutput>> {
     let input = request.input;
     let row = operations.catalog.bucket(&input.bucket).await;
-    let owner = row.map_err(catalog_error)?.owner.clone();
+    let owner = operations
+        .owners
+        .recorded(&row.map_err(catalog_error)?.owner);
     let canned = input.acl.as_ref().map(BucketCannedACL::as_str);
     check_private(canned, input.access_control_policy.as_ref(), &owner)?;
     Ok(S3Response::new(PutBucketAclOutput::default()))
@@ -122,7 +117,9 @@ pub(crate) async fn put_object_acl(
     check_version(input.version_id.as_deref())?;
     object_exists(operations, &input.bucket, &input.key).await?;
     let row = operations.catalog.bucket(&input.bucket).await;
-    let owner = row.map_err(catalog_error)?.owner.clone();
+    let owner = operations
+        .owners
+        .recorded(&row.map_err(catalog_error)?.owner);
     let canned = input.acl.as_ref().map(ObjectCannedACL::as_str);
     check_private(canned, input.access_control_policy.as_ref(), &owner)?;
     Ok(S3Response::new(PutObjectAclOutput::default()))

@@ -7,6 +7,7 @@ use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 use shardgate_catalog::{Catalog, CatalogError};
 
 use super::host::BaseNames;
+use super::owner::Owners;
 use super::store::ObjectStore;
 use super::{
     attributes, bucket, copy, delete, list, list_uploads, list_versions, multipart, object_read,
@@ -28,6 +29,8 @@ pub(crate) struct Operations {
     pub(crate) region: String,
     /// Base names of virtual hosts.
     pub(crate) names: BaseNames,
+    /// Whom things belong to.
+    pub(crate) owners: Owners,
 }
 
 impl Operations {

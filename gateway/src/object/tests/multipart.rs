@@ -335,6 +335,52 @@ async fn a_journal_near_its_bound_slows_writes_down_and_takes_all_deletes() {
     store.put("new", &content).await.unwrap();
 }
 
+/// Parts as records alone, the last of them of `last` bytes.
+async fn recorded_parts(store: &Fixture, upload: VersionUid, last: u64) -> Vec<PartChoice> {
+    let mut parts = Vec::new();
+    for number in 1..=1024u16 {
+        let row = shardgate_catalog::model::UploadPartRow {
+            number,
+            blob: None,
+            len: if number == 1024 { last } else { 5 << 30 },
+            md5: [number as u8; 16],
+            checksum: None,
+            modified: 1,
+        };
+        parts.push(PartChoice {
+            number,
+            md5: row.md5,
+            digest: None,
+        });
+        let catalog = store.service.catalog();
+        let put = catalog.put_part(&store.bucket, "key", upload, row, None);
+        put.await.unwrap();
+    }
+    parts
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_has_at_most_five_tib() {
+    let store = fixture("1+2", &SIX).await;
+    for (last, taken) in [((5 << 30) + 1, false), (5 << 30, true)] {
+        let upload = upload(&store, None).await;
+        let parts = recorded_parts(&store, upload, last).await;
+        let request = complete(&store, upload, parts);
+        let outcome = store.service.complete_upload(request).await;
+        match (outcome, taken) {
+            (Ok(done), true) => assert_eq!(done.etag.parts, 1024),
+            (Err(ObjectError::EntityTooLarge { limit_bytes }), false) => {
+                assert_eq!(limit_bytes, 5 << 40);
+                let opened = store.service.open_object(&store.bucket, "key").await;
+                assert!(matches!(opened, Err(ObjectError::NoSuchKey)));
+            }
+            (outcome, _) => panic!("{last}: {outcome:?}"),
+        }
+    }
+    let opened = store.service.open_object(&store.bucket, "key").await;
+    assert_eq!(opened.unwrap().row().size, 5 << 40);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_part_of_another_checksum_than_the_upload_is_refused_at_once() {
     let store = fixture("1+2", &SIX).await;

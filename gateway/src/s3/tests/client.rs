@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use shardgate_wire::ClusterId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -13,7 +14,7 @@ use tokio::task::JoinHandle;
 use super::memory::MemoryStore;
 use super::signer::{EMPTY, Signer, UNSIGNED, encode, sha256};
 use crate::auth::RootCredentials;
-use crate::s3::{S3Parts, S3Settings, build_s3};
+use crate::s3::{Owners, S3Parts, S3Settings, build_s3};
 use crate::seam::SystemClock;
 use crate::server::{
     Limits, OperatorAnswer, OperatorRequest, OperatorRoutes, ServerParts, ServerSettings, run,
@@ -76,13 +77,23 @@ impl Server {
     }
 
     pub(crate) async fn with_limits(s3: S3Settings, settings: ServerSettings) -> Self {
-        let store = MemoryStore::default();
+        Self::over(MemoryStore::default(), s3, settings, ACCESS).await
+    }
+
+    /// A server over a store that there is, for the access key `access`.
+    pub(crate) async fn over(
+        store: MemoryStore,
+        s3: S3Settings,
+        settings: ServerSettings,
+        access: &str,
+    ) -> Self {
         let front = build_s3(
             &s3,
             S3Parts {
                 catalog: store.catalog.clone(),
                 objects: Arc::new(store.clone()),
-                credentials: Arc::new(RootCredentials::new(ACCESS, SECRET).unwrap()),
+                owners: Owners::new(ClusterId(0x5a)),
+                credentials: Arc::new(RootCredentials::new(access, SECRET).unwrap()),
                 clock: Arc::new(SystemClock),
                 contact: Arc::new(store.contact.clone()),
             },

@@ -83,3 +83,55 @@ async fn if_range_decides_about_a_range() {
         assert_eq!(get.send().await.status, status, "{value}");
     }
 }
+
+/// Copies are done by the conditions on their source: 412 where a read says
+/// that nothing has changed.
+#[tokio::test]
+async fn copies_are_done_by_the_conditions_on_their_source() {
+    let server = Server::with_bucket().await;
+    server.put("/bucket/source", b"hello").await;
+    let begun = server.request("POST", "/bucket/big").query("uploads", "");
+    let upload = begun.send().await.element("UploadId").unwrap();
+    let (matched, none) = (
+        "x-amz-copy-source-if-match",
+        "x-amz-copy-source-if-none-match",
+    );
+    let since = "x-amz-copy-source-if-modified-since";
+    let not_since = "x-amz-copy-source-if-unmodified-since";
+    for (conditions, done) in [
+        (&[(matched, HELLO)][..], true),
+        (&[(matched, OTHER)], false),
+        (&[(none, OTHER)], true),
+        (&[(none, HELLO)], false),
+        (&[(since, LONG_AGO)], true),
+        (&[(since, FAR_OFF)], false),
+        (&[(not_since, FAR_OFF)], true),
+        (&[(not_since, LONG_AGO)], false),
+        // A tag that holds decides over the date, as S3 documents it.
+        (&[(matched, HELLO), (not_since, LONG_AGO)], true),
+        (&[(none, HELLO), (since, LONG_AGO)], false),
+        (&[(none, OTHER), (since, FAR_OFF)], true),
+        (&[(matched, OTHER), (not_since, FAR_OFF)], false),
+        // What is no date is no condition.
+        (&[(since, "yesterday")], true),
+        (&[(not_since, "yesterday")], true),
+    ] {
+        let object = server.request("PUT", "/bucket/copy");
+        let part = server.request("PUT", "/bucket/big");
+        let part = part.query("partNumber", "1").query("uploadId", &upload);
+        for mut call in [object, part] {
+            call = call.header("x-amz-copy-source", "bucket/source");
+            for (name, value) in conditions {
+                call = call.header(name, value);
+            }
+            let answer = call.send().await;
+            match done {
+                true => assert_eq!(answer.status, 200, "{conditions:?}: {answer:?}"),
+                false => answer.refused(412, "PreconditionFailed"),
+            }
+        }
+        let made = server.request("DELETE", "/bucket/copy");
+        let made = made.header("if-match", "*").send().await.status;
+        assert_eq!(made == 204, done, "{conditions:?}: {made}");
+    }
+}

@@ -48,3 +48,36 @@ async fn what_was_in_work_when_contact_went_is_not_answered() {
     server.store.hold(false);
     assert_eq!(asked.await.expect("an answer").status, 503);
 }
+
+/// One that waits for what does not come is not kept waiting; contact that
+/// goes for a moment cuts nothing off.
+#[tokio::test]
+async fn what_waits_when_contact_went_is_told_to_come_again() {
+    let server = Server::with_bucket().await;
+    server.put("/bucket/key", b"hello").await;
+    let contact = server.store.contact.clone();
+    server.store.hold(true);
+    let ask = || {
+        let get = server.request("GET", "/bucket/key");
+        tokio::spawn(async move { get.send().await })
+    };
+    let asked = ask();
+    while !server.store.is_held() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    contact.set(Answers::Nothing);
+    let answer = asked.await.expect("an answer");
+    assert_eq!(
+        (answer.status, answer.header("retry-after")),
+        (503, Some("3"))
+    );
+    contact.set(Answers::All);
+    let asked = ask();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    contact.set(Answers::Nothing);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    contact.set(Answers::All);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    server.store.hold(false);
+    assert_eq!(asked.await.expect("an answer").text(), "hello");
+}

@@ -441,7 +441,7 @@ impl ObjectStore for MemoryStore {
             condition: request.condition,
             now: now(),
         };
-        let finish = |_: &UploadRow, parts: &[UploadPartRow]| -> Result<_, CatalogError> {
+        let finish = |upload: &UploadRow, parts: &[UploadPartRow]| -> Result<_, CatalogError> {
             let mut md5 = Md5::new();
             parts.iter().for_each(|part| md5.update(part.md5));
             Ok(CompleteFinish {
@@ -449,7 +449,11 @@ impl ObjectStore for MemoryStore {
                     md5: md5.finalize().into(),
                     parts: parts.len() as u16,
                 },
-                checksum: None,
+                // That of the last part: enough to have one.
+                checksum: upload.checksum.and_then(|(_, kind)| {
+                    let last = parts.last()?.checksum.clone()?;
+                    Some(StoredChecksum { kind, ..last })
+                }),
             })
         };
         let done = self.catalog.complete_upload(&asked, finish).await;
