@@ -14,8 +14,10 @@ mod start;
 
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use restore::restore;
+use shardgate_catalog::checkpoint::KEPT;
 use shardgate_disk_store::{DirectoryMemory, DiskOptions};
 use shardgate_journal::contact::May;
 use shardgate_wire::DiskId;
@@ -32,7 +34,7 @@ use crate::agents::{AgentClient, AgentSettings};
 use crate::auth::{RootCredentials, SecretText};
 use crate::background::{JobParts, Jobs, paced};
 use crate::checkpoint::due::Wished;
-use crate::checkpoint::{CheckpointParts, Checkpoints};
+use crate::checkpoint::{CheckpointParts, Checkpoints, LocalDatabase};
 use crate::config::values::{AgentUrl, LogFormat};
 use crate::config::{SchemeChoice, Settings};
 use crate::journal::Gate;
@@ -43,6 +45,9 @@ use crate::pool::{ClassSetting, DiskCount, Pool, SchemeSetting};
 use crate::s3::{Answers, BodyPace, Contact, Owners, S3Parts, S3Settings, ServedObjects, build_s3};
 use crate::seam::{Clock, SystemClock};
 use crate::server::{self, Limits, ServerParts, ServerSettings};
+
+/// Between two attempts at the first checkpoints of a lineage.
+const RENEW_AGAIN: Duration = Duration::from_secs(10);
 
 /// What the operator says of one start.
 #[derive(Clone, Debug, Default)]
@@ -199,14 +204,13 @@ async fn run(
 
     let checkpoints = Checkpoints::start(
         CheckpointParts {
-            engine,
+            local: LocalDatabase::new(engine, path),
             catalog: catalog.clone(),
             objects: objects.clone(),
             pool: pool.clone(),
-            keeper: keeper.clone(),
+            journal: Arc::new(keeper.clone()),
             room: room.clone(),
             clock: Arc::clone(&clock),
-            own: path,
             roots,
             wished: checkpoint_wishes(&settings),
             turns: paced(settings.limits.background_rate.0),
@@ -390,17 +394,24 @@ fn object_settings(settings: &Settings) -> ObjectSettings {
     }
 }
 
-/// Takes the two checkpoints that are kept anew, under a lineage of which
-/// there is none: until then only the local catalog has everything.
+/// Takes the two checkpoints that are kept, where a lineage begins without:
+/// until then only the local catalog has everything, and the journal.
 fn renew_checkpoints(checkpoints: Checkpoints, tracker: &TaskTracker, stop: CancellationToken) {
     tracker.spawn(async move {
-        for _ in 0..2 {
-            let taken = tokio::select! {
-                () = stop.cancelled() => return,
-                taken = checkpoints.take_now() => taken,
+        let mut taken = 0;
+        while taken < KEPT {
+            let next = async {
+                match checkpoints.take_now().await {
+                    Ok(_) => taken += 1,
+                    Err(why) => {
+                        tracing::warn!(why, "no checkpoint under the new lineage yet");
+                        tokio::time::sleep(RENEW_AGAIN).await;
+                    }
+                }
             };
-            if let Err(why) = taken {
-                tracing::warn!(why, "no checkpoint under the new lineage yet");
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = next => {}
             }
         }
     });

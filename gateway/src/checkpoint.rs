@@ -10,13 +10,21 @@
 //! the byte is `shardgate_catalog::checkpoint`; how blobs get to disks is
 //! `object`.
 
+mod asks;
 pub mod due;
 pub mod fetch;
+#[cfg(test)]
+mod fixture;
+mod inherit;
 pub mod job;
+mod local;
+mod ports;
 pub mod report;
 mod source;
 pub mod take;
 mod verify;
 
 pub use job::{CheckpointParts, Checkpoints};
+pub use local::LocalDatabase;
+pub use ports::JournalSide;
 pub use report::CheckpointStatus;

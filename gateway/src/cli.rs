@@ -44,7 +44,7 @@ pub fn run() -> ExitCode {
         Command::Disk(disk) => operator::disk(&disk),
         Command::Catalog(catalog) => match catalog.command {
             CatalogCommand::Checkpoint(gateway) => operator::checkpoint(&gateway),
-            CatalogCommand::Restore(args) => catalog::run(args),
+            CatalogCommand::Restore(args) => catalog::run(&args),
             CatalogCommand::Hold { end, operator } => operator::hold(&operator, end),
             CatalogCommand::Rebuild(wanted) => rebuild::run(&wanted),
         },

@@ -20,10 +20,11 @@ pub mod own;
 mod refused;
 mod replay;
 mod report;
+pub mod roots;
 pub mod seize;
 pub mod start;
 
-pub use checkpoints::{JournalDisks, JournalLength, newest_roots, read_roots};
+pub use checkpoints::{JournalDisks, JournalLength};
 pub use contact::Gate;
 pub use keeper::{Keeper, KeeperParts};
 pub use log::{Journal, JournalLog};

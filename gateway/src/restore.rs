@@ -6,11 +6,15 @@
 //! gateway does, with that database, up to the last acknowledged commit; give
 //! the folder its name; release the epoch. Invariants: nothing is written
 //! before the operator agreed; a database that is there is never touched; what
-//! is not proven complete is refused, with what is missing; cut off anywhere,
-//! it can be run again.
+//! is not proven complete is refused, with what is missing, unless the operator
+//! named every disk lost that could prove it: then the catalog takes a new
+//! lineage and holds on to everything before the database has its name; cut
+//! off anywhere, it can be run again.
 
 pub(crate) mod build;
 mod choice;
+mod finish;
+mod proof;
 mod words;
 
 use std::fs;
@@ -22,16 +26,22 @@ use std::time::Duration;
 use shardgate_catalog::CatalogOptions;
 use shardgate_catalog::checkpoint::CheckpointRoot;
 use shardgate_catalog::engine::{EngineError, RocksStopped};
-use shardgate_wire::{CommitNumber, DiskId};
+use shardgate_wire::{ClusterId, CommitNumber, DiskId};
 use thiserror::Error;
 
 use crate::checkpoint::fetch::FetchError;
+use crate::journal::lineage::SettleError;
 use crate::journal::looked::{Looked, look};
-use crate::journal::start::{JournalStart, JournalStartError, JournalStarted, release};
+use crate::journal::seize::seize;
+use crate::journal::start::{JournalStart, JournalStartError, JournalStarted};
 use crate::pool::PoolSettings;
 use crate::pool::place::Place;
+use crate::seam::Clock;
 use build::{Build, BuildError};
-use choice::{Source, sources};
+use choice::{Source, more_sources, sources};
+use finish::Finish;
+pub use proof::NotProven;
+use proof::{Proof, prove};
 
 /// The database's folder in the gateway's own.
 pub const DATABASE: &str = "rocksdb";
@@ -54,6 +64,8 @@ pub struct Restore {
     pub lost: Vec<DiskId>,
     /// Whether the operator wants to take over from a gateway that may live.
     pub take_over: bool,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// Whom it tells, and asks.
@@ -71,6 +83,8 @@ pub struct Restored {
     pub from: CommitNumber,
     /// The last commit that there is.
     pub to: CommitNumber,
+    /// Whether it is proven that no later one was acknowledged.
+    pub proven: bool,
 }
 
 /// Why nothing was restored.
@@ -89,21 +103,11 @@ pub enum RestoreError {
     #[error(transparent)]
     Journal(#[from] JournalStartError),
     /// It could not be proven that nothing is missing.
-    #[error(
-        "{} of the {} journal disks answer, which is no majority: what the others alone had would be \
-         missing unnoticed; not reached: {}",
-        answered,
-        of,
-        ids(missing)
-    )]
-    NotProvable {
-        /// So many answer.
-        answered: usize,
-        /// Of so many.
-        of: usize,
-        /// Those that do not.
-        missing: Vec<DiskId>,
-    },
+    #[error(transparent)]
+    NotProven(#[from] NotProven),
+    /// The hold of a catalog that is not proven complete.
+    #[error("hold on to what may be missing: {0}")]
+    Settle(#[from] SettleError),
     /// Neither a checkpoint nor the journal alone gives the catalog.
     #[error("the catalog cannot be restored completely:{}", list(tried))]
     Impossible {
@@ -121,11 +125,6 @@ pub enum RestoreError {
     /// The database.
     #[error("database: {0}")]
     Engine(#[from] EngineError),
-}
-
-fn ids(disks: &[DiskId]) -> String {
-    let ids: Vec<String> = disks.iter().map(ToString::to_string).collect();
-    ids.join(", ")
 }
 
 fn list(lines: &[String]) -> String {
@@ -160,52 +159,120 @@ impl Restore {
         operator: &dyn Operator,
     ) -> Result<Restored, RestoreError> {
         let looked = self.look().await?;
-        let sources = sources(&looked.roots().await);
+        let named = looked.roots().await;
+        named.check_version()?;
+        let sources = sources(&named.read);
         let told = looked.told().await;
         words::found(&looked, &sources, told, database, operator);
-        check_provable(&looked)?;
+        words::unread(&named.unread, operator);
+        let proof = self.prove(&looked)?;
+        words::proof(&proof, operator);
         if !operator.agrees() {
             return Err(RestoreError::NotAgreed);
         }
-        let mut looked = Some(looked);
-        let mut tried = Vec::new();
+        let cluster = looked.cluster();
+        let mut attempt = Attempt {
+            looked: Some(looked),
+            proof,
+            tried: Vec::new(),
+        };
+        let restored = self.try_all(&sources, &mut attempt, (unfinished, database), operator);
+        if let Some(restored) = restored.await? {
+            return Ok(restored);
+        }
+        // Behind the root records: what the journal itself names.
+        attempt.looked = None;
+        let more = match self.named_by_journal(cluster).await {
+            Ok(named) => more_sources(&named, &sources),
+            Err(error) => {
+                let line = format!("checkpoints that the journal names: {error}");
+                attempt.tried.push(line);
+                Vec::new()
+            }
+        };
+        let restored = self.try_all(&more, &mut attempt, (unfinished, database), operator);
+        let impossible = |tried| RestoreError::Impossible { tried };
+        restored.await?.ok_or_else(|| impossible(attempt.tried))
+    }
+
+    /// The first of them that gives the catalog.
+    async fn try_all(
+        &self,
+        sources: &[Source],
+        attempt: &mut Attempt,
+        (unfinished, database): (&Path, &Path),
+        operator: &dyn Operator,
+    ) -> Result<Option<Restored>, RestoreError> {
         for source in sources {
             // A start uses up what was looked at.
-            let now = match looked.take() {
+            let now = match attempt.looked.take() {
                 Some(looked) => looked,
                 None => {
                     let again = self.look().await?;
-                    check_provable(&again)?;
+                    let proof = self.prove(&again)?;
+                    if proof != Proof::Complete && proof != attempt.proof {
+                        return Err(NotProven::Meanwhile.into());
+                    }
                     again
                 }
             };
-            match self.try_source(&source, now, unfinished, operator).await? {
+            match self.try_source(source, now, unfinished, operator).await? {
                 Tried::Done(started) => {
-                    let from = source.commit();
-                    return self
-                        .finish(*started, from, unfinished, database, operator)
-                        .await;
+                    if !started.complete && attempt.proof == Proof::Complete {
+                        return Err(NotProven::Meanwhile.into());
+                    }
+                    let finish = Finish {
+                        from: source.commit(),
+                        unfinished,
+                        database,
+                        clock: &*self.clock,
+                        patience: self.settings.start_patience,
+                    };
+                    return Ok(Some(finish.run(*started, operator).await?));
                 }
                 Tried::Not(why, unused) => {
                     let line = format!("{}: {why}", source.name());
                     operator.say(&line);
-                    tried.push(line);
-                    looked = unused.map(|unused| *unused);
+                    attempt.tried.push(line);
+                    attempt.looked = unused.map(|unused| *unused);
                 }
             }
         }
-        Err(RestoreError::Impossible { tried })
+        Ok(None)
     }
 
-    async fn look(&self) -> Result<Looked, RestoreError> {
-        let start = JournalStart {
+    fn prove(&self, looked: &Looked) -> Result<Proof, NotProven> {
+        let map = looked.map().journal_map();
+        prove(&map, &looked.disks(), &self.lost, &looked.lost())
+    }
+
+    /// The roots that segments of the journal name, of whatever history.
+    async fn named_by_journal(
+        &self,
+        cluster: ClusterId,
+    ) -> Result<Vec<CheckpointRoot>, RestoreError> {
+        let seized = seize(self.journal_start(), cluster).await?;
+        let named = seized.salvage.checkpoints();
+        let read = named.iter().filter_map(|root| {
+            let root = CheckpointRoot::decode(root);
+            root.inspect_err(|error| tracing::error!(%error, "a segment names no checkpoint"))
+                .ok()
+        });
+        Ok(read.filter(|root| root.cluster == cluster).collect())
+    }
+
+    fn journal_start(&self) -> JournalStart {
+        JournalStart {
             places: self.places.clone(),
             settings: self.settings.clone(),
             own: self.own.clone(),
             lost: self.lost.clone(),
             take_over: self.take_over,
-        };
-        Ok(look(start).await?)
+        }
+    }
+
+    async fn look(&self) -> Result<Looked, RestoreError> {
+        Ok(look(self.journal_start()).await?)
     }
 
     /// Builds the database from one source and starts with it.
@@ -255,55 +322,21 @@ impl Restore {
         };
         build.run(root, operator).await
     }
+}
 
-    /// Makes the database durable, gives it its name, and lets the next
-    /// gateway have the epoch.
-    async fn finish(
-        &self,
-        started: JournalStarted,
-        from: CommitNumber,
-        unfinished: &Path,
-        database: &Path,
-        operator: &dyn Operator,
-    ) -> Result<Restored, RestoreError> {
-        let to = started.engine.applied().number;
-        operator.say("making it durable");
-        let engine = started.engine;
-        blocking(move || engine.flush()).await?;
-        let named = name(unfinished, database);
-        named.map_err(local("give the restored catalog its name"))?;
-        let ctx = started.writer.context();
-        // A start finds the journal as it is, closed or not.
-        if started.writer.close().await {
-            release(&started.ways.open(), ctx, RELEASE).await;
-        }
-        Ok(Restored { from, to })
-    }
+/// How far the trying is.
+struct Attempt {
+    /// What was looked at and not used up yet.
+    looked: Option<Looked>,
+    /// What the operator was told, and agreed to.
+    proof: Proof,
+    tried: Vec<String>,
 }
 
 enum Tried {
     Done(Box<JournalStarted>),
     /// Why not, and what was looked at if it is still good.
     Not(String, Option<Box<Looked>>),
-}
-
-/// A majority of the journal disks must answer: without it the journal may
-/// have gone on elsewhere.
-fn check_provable(looked: &Looked) -> Result<(), RestoreError> {
-    if looked.is_provable() {
-        return Ok(());
-    }
-    let (all, disks) = (looked.map().journal_map().all(), looked.disks());
-    let missing: Vec<DiskId> = all
-        .iter()
-        .copied()
-        .filter(|of| !disks.contains(of))
-        .collect();
-    Err(RestoreError::NotProvable {
-        answered: all.len() - missing.len(),
-        of: all.len(),
-        missing,
-    })
 }
 
 fn local(what: &str) -> impl FnOnce(io::Error) -> RestoreError {
@@ -315,18 +348,6 @@ fn remove(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
-    }
-}
-
-/// Renames, durably. Never onto something that is there.
-fn name(unfinished: &Path, database: &Path) -> io::Result<()> {
-    if database.exists() {
-        return Err(io::Error::other("a database is there by now"));
-    }
-    fs::rename(unfinished, database)?;
-    match database.parent() {
-        Some(folder) => fs::File::open(folder)?.sync_all(),
-        None => Ok(()),
     }
 }
 

@@ -17,6 +17,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use shardgate_wire::{ClusterId, CommitNumber, DiskId, LineageId};
+use thiserror::Error;
 
 pub use files::CheckpointFile;
 pub use format::{CheckpointFormatError, MAX_MANIFEST_BYTES};
@@ -127,6 +128,17 @@ pub struct CheckpointRoot {
     pub manifest_hash: ContentHash,
 }
 
+/// A checkpoint that is older than one that is kept: the disks name one of
+/// another history.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("a checkpoint at commit {taken} was taken, and the disks name one at commit {newest}")]
+pub struct Backward {
+    /// The commit of the newest that is kept.
+    pub newest: CommitNumber,
+    /// The commit of the one that was taken.
+    pub taken: CommitNumber,
+}
+
 /// The checkpoints that are kept, the newest first; at most [`KEPT`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roots(Vec<CheckpointRoot>);
@@ -151,28 +163,36 @@ impl Roots {
 
     /// With a newer one, without the oldest where there were two.
     ///
-    /// # Panics
-    /// If it is older than the newest.
-    #[must_use]
-    pub fn with(&self, newer: CheckpointRoot) -> Self {
-        let number = newer.position.number;
-        let newest = self.newest().map(|root| root.position.number);
-        assert!(
-            newest.is_none_or(|newest| newest <= number),
-            "checkpoints go forward"
-        );
-        let kept = self.0.iter().take(KEPT - 1).cloned();
-        Self(std::iter::once(newer).chain(kept).collect())
+    /// # Errors
+    /// It is older than the newest.
+    pub fn with(&self, newer: CheckpointRoot) -> Result<Self, Backward> {
+        let taken = newer.position.number;
+        match self.newest().map(|root| root.position.number) {
+            Some(newest) if newest > taken => Err(Backward { newest, taken }),
+            _ => {
+                let kept = self.0.iter().take(KEPT - 1).cloned();
+                Ok(Self(std::iter::once(newer).chain(kept).collect()))
+            }
+        }
     }
 
-    /// Whether it is newer than another: the number of the newest decides,
+    /// Those of them that are among these.
+    #[must_use]
+    pub fn only(&self, these: &[CheckpointRoot]) -> Self {
+        let kept = self.0.iter().filter(|root| these.contains(root));
+        Self(kept.cloned().collect())
+    }
+
+    /// By what they are in order of age: the number of the newest decides,
     /// then that of the older.
+    pub fn order(&self) -> Vec<(CommitNumber, UnixMillis)> {
+        let of = self.0.iter();
+        of.map(|root| (root.position.number, root.taken)).collect()
+    }
+
+    /// Whether it is newer than another, by [`Self::order`].
     pub fn is_newer_than(&self, other: &Self) -> bool {
-        let order = |roots: &Self| -> Vec<(CommitNumber, UnixMillis)> {
-            let of = roots.0.iter();
-            of.map(|root| (root.position.number, root.taken)).collect()
-        };
-        order(self) > order(other)
+        self.order() > other.order()
     }
 }
 

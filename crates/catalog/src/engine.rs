@@ -23,7 +23,7 @@ pub use memory::MemoryEngine;
 #[cfg(feature = "bench")]
 pub use rocks::PlainRocks;
 #[cfg(feature = "rocksdb")]
-pub use rocks::{RocksEngine, RocksOptions, RocksStopped};
+pub use rocks::{RocksEngine, RocksOptions, RocksStopped, verify_tables};
 
 /// Largest sum of keys and values in one commit, bytes.
 pub const MAX_COMMIT_BYTES: usize = 16 << 20;

@@ -10,11 +10,13 @@
 //! shorter than what is known to be acknowledged is refused.
 
 mod found;
+mod place;
 mod replay;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::join_all;
 use shardgate_wire::journal::{JournalDisk, JournalFile, JournalStanding};
 use shardgate_wire::{CallContext, DiskId, StoreError};
@@ -63,6 +65,7 @@ pub struct Recovered {
     pub(crate) plan: Vec<Planned>,
     pub(crate) journal: Vec<Closed>,
     pub(crate) void: Vec<(DiskId, JournalFile)>,
+    pub(crate) checkpoints: Vec<Vec<Bytes>>,
     pub(crate) disks: Vec<Arc<dyn JournalDisk>>,
     reached: Vec<DiskId>,
     damaged: Vec<(DiskId, SegmentId)>,
@@ -113,6 +116,7 @@ pub async fn recover(
         plan: found.plan,
         journal: found.journal,
         void: found.void,
+        checkpoints: found.checkpoints,
         damaged: found.damaged,
         ahead: found.ahead,
         disks,
@@ -239,6 +243,12 @@ impl Recovered {
     /// Segments of the journal that a disk has damaged; others had them.
     pub fn damaged(&self) -> &[(DiskId, SegmentId)] {
         &self.damaged
+    }
+
+    /// The checkpoint roots that segments of the journal name, those of the
+    /// newest segment first, each time as the segment has them.
+    pub fn checkpoints(&self) -> &[Vec<Bytes>] {
+        &self.checkpoints
     }
 
     /// The disks that were read.

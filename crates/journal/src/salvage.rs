@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use shardgate_wire::journal::JournalDisk;
 use shardgate_wire::{CallContext, CommitNumber, DiskId, LineageId};
 
@@ -109,6 +110,21 @@ impl Salvage {
     /// that were named lost had alone is not known of.
     pub fn is_complete(&self) -> bool {
         self.complete
+    }
+
+    /// The checkpoint roots that any segment names, those of the newest first,
+    /// each once. They may be of a history that is no more.
+    pub fn checkpoints(&self) -> Vec<Bytes> {
+        let mut held: Vec<&Held> = self.held.iter().collect();
+        held.sort_by_key(|held| std::cmp::Reverse(held.segment));
+        let headers = held.into_iter().filter_map(|held| held.header.as_ref());
+        let mut roots: Vec<Bytes> = Vec::new();
+        for root in headers.flat_map(|header| &header.checkpoints) {
+            if !roots.contains(root) {
+                roots.push(root.clone());
+            }
+        }
+        roots
     }
 
     /// The highest commit that is known to have been acknowledged in a piece

@@ -66,6 +66,7 @@ pub fn restore(
             options: options(settings),
             lost: wishes.lost,
             take_over: wishes.take_over,
+            clock,
         };
         restore.run(operator).await
     });

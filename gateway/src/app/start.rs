@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shardgate_catalog::Catalog;
-use shardgate_catalog::checkpoint::{CheckpointRoot, Roots};
+use shardgate_catalog::checkpoint::{KEPT, Roots};
 use shardgate_catalog::engine::{Engine, RocksEngine, RocksStopped};
 use tokio::time::{Instant, timeout};
 
@@ -40,8 +40,7 @@ pub(super) struct Started {
     pub(super) roots: Roots,
     /// Whether nothing may be reclaimed.
     pub(super) held: bool,
-    /// Whether the checkpoints that disks name, if any, are of a lineage
-    /// before: a restore passes them over.
+    /// Whether this is a later lineage, and not both checkpoints are there.
     pub(super) without_checkpoint: bool,
     /// Nothing is answered before.
     pub(super) answer_from: Option<Instant>,
@@ -100,10 +99,7 @@ pub(super) async fn start(
         }
     };
     let held = history.hold.is_some();
-    let of_before = |root: &CheckpointRoot| root.lineage != history.lineage;
-    let roots = started.roots.all();
-    let without_checkpoint =
-        history.history > 0 && (roots.is_empty() || roots.iter().any(of_before));
+    let without_checkpoint = history.history > 0 && started.roots.all().len() < KEPT;
     let start = Start {
         catalog: catalog.clone(),
         places,

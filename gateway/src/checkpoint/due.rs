@@ -134,13 +134,19 @@ pub fn due(facts: &Facts, limits: &Limits) -> Option<Due> {
         Some(Due::Lost)
     } else if facts.since_bytes >= every {
         Some(Due::Length)
-    } else if facts.total_bytes >= limits.bound_bytes / 2 && facts.freed_next > 0 {
+    } else if is_long(facts.total_bytes, limits) && facts.freed_next > 0 {
         Some(Due::Bound)
     } else if facts.age >= limits.every && facts.changed {
         Some(Due::Age)
     } else {
         None
     }
+}
+
+/// Whether a checkpoint must not wait for clients any more: they would soon
+/// wait for it.
+pub fn is_long(total_bytes: u64, limits: &Limits) -> bool {
+    total_bytes >= limits.bound_bytes / 2
 }
 
 /// Whether clients' writes must wait for a checkpoint.
@@ -318,7 +324,15 @@ mod tests {
             every: Duration::ZERO,
             bound_bytes: 800,
         };
-        for (total, full) in [(0, false), (699, false), (700, true), (900, true)] {
+        for (total, long, full) in [
+            (0, false, false),
+            (399, false, false),
+            (400, true, false),
+            (699, true, false),
+            (700, true, true),
+            (900, true, true),
+        ] {
+            assert_eq!(is_long(total, &limits), long, "{total}");
             assert_eq!(is_full(total, &limits), full, "{total}");
         }
     }

@@ -3,14 +3,18 @@
 //!
 //! Invariant: no byte is handed on that was not checked against its block's
 //! checksum here; what one shard does not give is computed from any k' others.
-//! Where shards are said to lie is asked first; then every disk.
+//! Where shards are said to lie is asked first; then every disk. A disk that
+//! did not answer in time is left alone from then on, unless the others do not
+//! do.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use shardgate_catalog::checkpoint::{ContentHash, StoredFile};
 use shardgate_erasure::{Codec, Geometry, Layout, Stripe};
@@ -56,6 +60,8 @@ pub enum FetchError {
 pub struct PoolFiles {
     disks: Arc<[Arc<dyn ShardStore>]>,
     within: Duration,
+    /// Those that did not answer in time once.
+    late: Arc<Mutex<HashSet<DiskId>>>,
 }
 
 /// Where the bytes of a file go, in order.
@@ -67,6 +73,7 @@ impl PoolFiles {
         Self {
             disks: disks.into(),
             within,
+            late: Arc::default(),
         }
     }
 
@@ -139,21 +146,52 @@ impl PoolFiles {
 
     /// The disk of each shard.
     async fn holders(&self, file: &StoredFile, layout: Layout) -> Vec<Option<Holder>> {
+        let late = self.late.lock().clone();
+        let punctual = |disk: &&Arc<dyn ShardStore>| !late.contains(&disk.disk());
+        let punctual: Vec<_> = self.disks.iter().filter(punctual).collect();
+        let found = self.holders_among(&punctual, file, layout).await;
+        let there = found.iter().flatten().count();
+        match there < layout.data().into() && punctual.len() < self.disks.len() {
+            // It takes as long as it takes then.
+            true => {
+                let all: Vec<_> = self.disks.iter().collect();
+                self.holders_among(&all, file, layout).await
+            }
+            false => found,
+        }
+    }
+
+    async fn holders_among(
+        &self,
+        disks: &[&Arc<dyn ShardStore>],
+        file: &StoredFile,
+        layout: Layout,
+    ) -> Vec<Option<Holder>> {
         let shards = (0..layout.shards()).map(|shard| async move {
             let said = file.disks.get(usize::from(shard));
-            let said = said.and_then(|said| self.disks.iter().find(|of| of.disk() == *said));
+            let said = said.and_then(|said| disks.iter().find(|of| of.disk() == *said));
             if let Some(disk) = said
                 && self.has(disk, file, shard).await
             {
                 return Some(Holder::of(disk));
             }
-            let asked = self.disks.iter().map(|disk| async move {
+            let asked = disks.iter().map(|disk| async move {
                 let has = self.has(disk, file, shard).await;
                 has.then(|| Holder::of(disk))
             });
             join_all(asked).await.into_iter().flatten().next()
         });
         join_all(shards).await
+    }
+
+    fn is_late(&self, disk: DiskId) -> bool {
+        self.late.lock().contains(&disk)
+    }
+
+    fn note_late(&self, disk: DiskId) {
+        if self.late.lock().insert(disk) {
+            tracing::warn!(%disk, within = ?self.within, "no answer: the others are asked from now on");
+        }
     }
 
     /// Whether a disk has a shard, as far as its head and its end say.
@@ -167,7 +205,10 @@ impl PoolFiles {
                 tracing::warn!(%disk, %blob, shard, %error, "no shard there");
                 false
             }
-            Err(_) => false,
+            Err(_) => {
+                self.note_late(disk.disk());
+                false
+            }
         }
     }
 }
@@ -248,7 +289,8 @@ impl Reading<'_> {
             .collect();
         order.sort_by_key(|shard| {
             let holder = &self.holders[usize::from(*shard)];
-            (holder.as_ref().is_some_and(|of| of.failed), *shard)
+            let bad = |of: &Holder| of.failed || self.disks.is_late(of.disk.disk());
+            (holder.as_ref().is_some_and(bad), *shard)
         });
         let mut order = order.into_iter();
         let mut found = Vec::with_capacity(needed);
@@ -296,7 +338,10 @@ impl Reading<'_> {
                 Some(block) => format!("block {block} does not match its checksum"),
             },
             Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer in time".to_owned(),
+            Err(_) => {
+                self.disks.note_late(holder.disk.disk());
+                "no answer in time".to_owned()
+            }
         };
         let (disk, blob): (DiskId, _) = (holder.disk.disk(), self.file.blob.blob);
         tracing::warn!(%disk, %blob, shard, at = stripe.shard_offset, why, "shard is read elsewhere");

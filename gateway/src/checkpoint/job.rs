@@ -9,29 +9,31 @@
 //! of this is done first.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use shardgate_catalog::checkpoint::{Manifest, Roots};
-use shardgate_catalog::engine::RocksEngine;
+use shardgate_catalog::checkpoint::{Backward, Manifest, Roots};
 use shardgate_catalog::model::BlobRef;
 use shardgate_catalog::{Catalog, CatalogError};
 use shardgate_journal::JournalError;
 use shardgate_wire::{CommitNumber, DiskId};
 use thiserror::Error;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::{Instant, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::due::{Basis, Due, Facts, Health, Limits, Wished, due, is_full, limits};
+use super::asks::Asks;
+use super::due::{Basis, Due, Facts, Health, Limits, Wished, due, is_full, is_long, limits};
+use super::inherit;
+use super::local::LocalDatabase;
+use super::ports::JournalSide;
 use super::report::{CheckpointStatus, KeptStatus};
 use super::take::{TakeError, Taker};
-use super::verify::{KeptCheckpoint, health_of, needless};
-use crate::journal::{JournalLength, Keeper};
+use super::verify::{KeptCheckpoint, health_of, needed, needless};
+use crate::journal::JournalLength;
 use crate::object::rebuild::Turns;
 use crate::object::{CatalogRoom, ObjectService};
 use crate::pool::Pool;
@@ -46,21 +48,19 @@ const AGAIN_MOST: Duration = Duration::from_secs(60);
 /// What the job is made of.
 pub struct CheckpointParts {
     /// The local database.
-    pub engine: Arc<RocksEngine>,
+    pub local: LocalDatabase,
     /// The catalog over it.
     pub catalog: Catalog,
     /// The data path.
     pub objects: ObjectService,
     /// The pool.
     pub pool: Pool,
-    /// The journal's keeper.
-    pub keeper: Keeper,
+    /// The journal.
+    pub journal: Arc<dyn JournalSide>,
     /// Lets writes wait.
     pub room: CatalogRoom,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// The gateway's own folder.
-    pub own: PathBuf,
     /// The roots that the start found.
     pub roots: Roots,
     /// What is set.
@@ -77,7 +77,7 @@ pub struct Checkpoints {
 
 struct Inner {
     taker: Taker,
-    keeper: Keeper,
+    journal: Arc<dyn JournalSide>,
     room: CatalogRoom,
     wished: Wished,
     began: Instant,
@@ -93,10 +93,8 @@ struct Inner {
     own_commits: AtomicU64,
     counts: Counts,
     problem: Mutex<Option<String>>,
-    /// How many were asked for; how many of those are done.
-    asked: AtomicU64,
+    asks: Asks,
     wake: Notify,
-    done: watch::Sender<Done>,
 }
 
 /// What the last look saw.
@@ -113,13 +111,6 @@ struct Counts {
     sent: AtomicU64,
 }
 
-/// How the wishes up to a number ended.
-#[derive(Clone, Debug, Default)]
-struct Done {
-    asked: u64,
-    outcome: Option<Result<CommitNumber, String>>,
-}
-
 /// Why the job does not go on for now.
 #[derive(Debug, Error)]
 enum JobError {
@@ -129,28 +120,44 @@ enum JobError {
     Journal(#[from] JournalError),
     #[error("catalog: {0}")]
     Catalog(#[from] CatalogError),
+    #[error(transparent)]
+    Backward(#[from] Backward),
 }
 
 impl Checkpoints {
     /// Starts the job.
     pub fn start(parts: CheckpointParts, tracker: &TaskTracker, stop: CancellationToken) -> Self {
+        let job = Self::new(parts);
+        let working = job.clone();
+        tracker.spawn(async move {
+            let work = async { tokio::join!(working.look_for_ever(), working.take_for_ever()) };
+            tokio::select! {
+                _ = work => {}
+                () = stop.cancelled() => {}
+            }
+            working.inner.asks.end();
+        });
+        job
+    }
+
+    fn new(parts: CheckpointParts) -> Self {
         let roots = parts.roots;
         let unread = |root: &shardgate_catalog::checkpoint::CheckpointRoot| KeptCheckpoint {
             root: root.clone(),
             manifest: None,
+            whole: false,
         };
         let inner = Inner {
             kept: RwLock::new(roots.all().iter().map(unread).collect()),
             taker: Taker::new(
-                parts.engine,
+                parts.local,
                 parts.catalog,
                 parts.objects,
                 parts.pool,
                 parts.clock,
-                parts.own,
                 parts.turns,
             ),
-            keeper: parts.keeper,
+            journal: parts.journal,
             room: parts.room,
             wished: parts.wished,
             began: Instant::now(),
@@ -161,22 +168,12 @@ impl Checkpoints {
             own_commits: AtomicU64::new(0),
             counts: Counts::default(),
             problem: Mutex::default(),
-            asked: AtomicU64::new(0),
+            asks: Asks::new(),
             wake: Notify::new(),
-            done: watch::Sender::new(Done::default()),
         };
-        let job = Self {
+        Self {
             inner: Arc::new(inner),
-        };
-        let working = job.clone();
-        tracker.spawn(async move {
-            let work = async { tokio::join!(working.look_for_ever(), working.take_for_ever()) };
-            tokio::select! {
-                _ = work => {}
-                () = stop.cancelled() => {}
-            }
-        });
-        job
+        }
     }
 
     /// Takes one as soon as it can, and waits for it; its commit.
@@ -184,20 +181,9 @@ impl Checkpoints {
     /// # Errors
     /// Why it was not taken; the job tries again by itself when one is due.
     pub async fn take_now(&self) -> Result<CommitNumber, String> {
-        let mut done = self.inner.done.subscribe();
-        let number = self.inner.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        let number = self.inner.asks.ask();
         self.inner.wake.notify_one();
-        loop {
-            if done.changed().await.is_err() {
-                return Err("the gateway stops".to_owned());
-            }
-            let now = done.borrow_and_update().clone();
-            if now.asked >= number
-                && let Some(outcome) = now.outcome
-            {
-                return outcome;
-            }
-        }
+        self.inner.asks.outcome(number).await
     }
 
     /// As the operator reads it.
@@ -246,14 +232,14 @@ impl Checkpoints {
         loop {
             tick.tick().await;
             let inner = &self.inner;
-            let disks = inner.keeper.journal_disks().await;
+            let disks = inner.journal.journal_disks().await;
             let basis = Basis {
                 smallest_disk: disks.smallest,
                 segment_bytes: disks.segment_bytes,
                 most_files: disks.most_files,
             };
             let limits = limits(inner.wished, basis);
-            let length = match inner.keeper.length(self.newest()).await {
+            let length = match inner.journal.length(self.newest()).await {
                 Ok(length) => length,
                 Err(_closed) => return,
             };
@@ -261,6 +247,7 @@ impl Checkpoints {
                 length,
                 limits: Some(limits),
             };
+            inner.room.set_journal_long(is_long(length.total, &limits));
             self.say_full(is_full(length.total, &limits), length.total);
             inner.wake.notify_one();
         }
@@ -278,6 +265,8 @@ impl Checkpoints {
     }
 
     async fn take_for_ever(&self) {
+        // Of an attempt that was killed with its gateway.
+        self.inner.taker.clean().await;
         let mut again = AGAIN;
         loop {
             self.inner.wake.notified().await;
@@ -288,7 +277,9 @@ impl Checkpoints {
             };
             match worked {
                 Ok(()) => again = AGAIN,
-                Err(JobError::Journal(JournalError::Closed | JournalError::Fenced(_))) => return,
+                Err(JobError::Journal(JournalError::Closed | JournalError::Fenced(_))) => {
+                    return self.inner.asks.end();
+                }
                 Err(error) => {
                     self.inner.counts.failed.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(%error, "no checkpoint was taken, tried again later");
@@ -304,18 +295,14 @@ impl Checkpoints {
 
     /// Ends when somebody asks for one that was not tried yet.
     async fn until_asked(&self) {
-        while !self.is_asked() {
+        while !self.inner.asks.is_open() {
             sleep(TICK).await;
         }
     }
 
-    fn is_asked(&self) -> bool {
-        self.inner.asked.load(Ordering::Acquire) > self.inner.done.borrow().asked
-    }
-
     /// Does what is due, and answers those who asked before it began.
     async fn work_once(&self) -> Result<(), JobError> {
-        let asked = self.inner.asked.load(Ordering::Acquire);
+        let asked = self.inner.asks.so_far();
         let worked = match self.settle().await {
             Ok(()) => match self.due() {
                 Some(why) => self.take(why).await.map(Some),
@@ -328,10 +315,7 @@ impl Checkpoints {
             Ok(Some(number)) => Ok(*number),
             Err(error) => Err(error.to_string()),
         };
-        self.inner.done.send_replace(Done {
-            asked,
-            outcome: Some(outcome),
-        });
+        self.inner.asks.answer(asked, outcome);
         worked.map(drop)
     }
 
@@ -355,7 +339,7 @@ impl Checkpoints {
             age,
             changed: inner.taker.catalog.committed().0 > newest.0 + own,
             health: self.health(),
-            asked: self.is_asked(),
+            asked: inner.asks.is_open(),
         };
         due(&facts, &limits)
     }
@@ -370,16 +354,18 @@ impl Checkpoints {
         let inner = &self.inner;
         tracing::info!(?why, "a checkpoint is taken");
         let began = Instant::now();
-        let mut taken = inner.taker.take().await?;
+        let needed = needed(&inner.kept.read());
+        let mut taken = inner.taker.take(needed.as_ref()).await?;
         let number = taken.root.position.number;
         let before = inner.roots.read().clone();
         // Of two at one commit the later one is newer, whatever the clock.
         let least = before.newest().map_or(0, |root| root.taken + 1);
         taken.root.taken = taken.root.taken.max(least);
-        let roots = before.with(taken.root.clone());
+        let roots = before.with(taken.root.clone())?;
         let newer = KeptCheckpoint {
             root: taken.root,
             manifest: Some(taken.manifest),
+            whole: true,
         };
         // From here on disks may name it: it is kept, whatever happens next.
         inner.told.lock().await.clear();
@@ -415,7 +401,7 @@ impl Checkpoints {
             return Ok(());
         }
         let mut told = inner.told.lock().await;
-        while !inner.keeper.tell_roots(&roots, &mut told).await? {
+        while !inner.journal.tell_roots(&roots, &mut told).await? {
             tracing::warn!("the checkpoint's root does not count yet");
             sleep(TICK).await;
         }
@@ -423,9 +409,10 @@ impl Checkpoints {
         if inner.settled.load(Ordering::Acquire) {
             return Ok(());
         }
-        self.read_manifests().await;
+        self.look_at_inherited().await;
         let known = inner.taker.catalog.checkpoint_files().await?;
-        let gone = needless(&known, &inner.kept.read()).unwrap_or_default();
+        let needed = needed(&inner.kept.read());
+        let gone = needed.map_or_else(Vec::new, |needed| needless(&known, &needed));
         if !gone.is_empty() {
             inner.taker.catalog.condemn_checkpoint_files(&gone).await?;
             // At most so many commits purge them, too.
@@ -436,8 +423,9 @@ impl Checkpoints {
                 "checkpoint files that are not needed are given up"
             );
         }
-        if let Some(from) = roots.journal_from() {
-            let segments = inner.keeper.trim(from).await?;
+        let one_is_whole = inner.kept.read().iter().any(|of| of.whole);
+        if let Some(from) = roots.journal_from().filter(|_| one_is_whole) {
+            let segments = inner.journal.trim(from).await?;
             if segments > 0 {
                 tracing::info!(
                     segments,
@@ -450,32 +438,22 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// Reads the manifests that an earlier run left.
-    async fn read_manifests(&self) {
+    /// Looks at those that an earlier run left.
+    async fn look_at_inherited(&self) {
         let unread: Vec<_> = {
             let kept = self.inner.kept.read();
             let unread = kept.iter().filter(|of| of.manifest.is_none());
             unread.map(|of| of.root.clone()).collect()
         };
         for root in unread {
-            let files = self.inner.taker.pool_files();
-            let read = files.read_whole(&root.manifest, root.manifest_hash).await;
-            let read = read.map_err(|error| error.to_string());
-            let decoded =
-                read.and_then(|bytes| Manifest::decode(&bytes).map_err(|error| error.to_string()));
-            match decoded {
-                Ok(manifest) => {
-                    let mut kept = self.inner.kept.write();
-                    let of = kept.iter_mut().find(|of| of.root == root);
-                    if let Some(of) = of {
-                        of.manifest = Some(manifest);
-                    }
-                }
-                Err(error) => {
-                    let commit = root.position.number.0;
-                    tracing::error!(commit, error, "the manifest of a checkpoint cannot be read");
-                }
+            let found = inherit::look(&self.inner.taker, root).await;
+            let mut kept = self.inner.kept.write();
+            if let Some(of) = kept.iter_mut().find(|of| of.root == found.root) {
+                *of = found;
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,33 +2,34 @@
 //! were read back (PROTOCOL.md 4).
 //!
 //! Invariants: a blob is registered by a commit before its first byte is
-//! sent, and marked stored when all its shards are durable; what is used again
-//! was asked for, shard by shard; what was sent was read back whole. A
-//! checkpoint that fails leaves blobs that the next one uses or condemns.
+//! sent, and marked stored when all its shards are durable and it was read
+//! back whole; what is used again was asked for, shard by shard. A checkpoint
+//! that fails leaves blobs that the next attempt uses, or condemns before it
+//! sends anything.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use shardgate_catalog::checkpoint::{
-    CheckpointFile, CheckpointRoot, ContentHash, FileContent, Manifest, ManifestFile, StoredFile,
-    folder,
+    CheckpointFile, CheckpointRoot, ContentHash, FileContent, MAX_MANIFEST_BYTES, Manifest,
+    ManifestFile, StoredFile,
 };
+use shardgate_catalog::engine::EngineError;
 use shardgate_catalog::engine::log::ChainPosition;
-use shardgate_catalog::engine::{EngineError, RocksEngine};
 use shardgate_catalog::model::BlobRef;
 use shardgate_catalog::{Catalog, CatalogError};
+use shardgate_wire::BlobId;
 use thiserror::Error;
 
 use super::due::Health;
 use super::fetch::{FetchError, PoolFiles};
+use super::local::{LocalDatabase, LocalFile, blocking};
 use super::source::{of_bytes, of_file};
-use super::verify::{is_inline, reusable};
+use super::verify::{is_inline, reusable, stale};
 use crate::object::error::ObjectError;
 use crate::object::keep::Kept;
 use crate::object::rebuild::Turns;
@@ -40,8 +41,6 @@ use crate::seam::Clock;
 const SENDINGS: usize = 3;
 /// How long one disk may take to tell or give a shard.
 const ANSWER: Duration = Duration::from_secs(20);
-/// The folder beside the database that a checkpoint's files are linked into.
-const FOLDER: &str = "checkpoint";
 
 /// Why no checkpoint was taken.
 #[derive(Debug, Error)]
@@ -61,6 +60,12 @@ pub enum TakeError {
     /// What was stored could not be read back.
     #[error("read back: {0}")]
     Fetch(#[from] FetchError),
+    /// No restore would read so long a manifest.
+    #[error("a manifest of {len} bytes, and {MAX_MANIFEST_BYTES} are the most")]
+    ManifestTooLong {
+        /// So many.
+        len: u64,
+    },
     /// A background thread ended.
     #[error("a task ended without an answer")]
     Ended,
@@ -90,13 +95,10 @@ pub struct Progress {
     pub sent_bytes: u64,
 }
 
-/// Hashes of tables, which never change under their name, length and inode.
-type Hashes = HashMap<(String, u64, u64), ContentHash>;
-
 /// What takes checkpoints.
 pub struct Taker {
     /// The local database.
-    pub engine: Arc<RocksEngine>,
+    pub local: LocalDatabase,
     /// The catalog over it.
     pub catalog: Catalog,
     /// The data path.
@@ -105,20 +107,10 @@ pub struct Taker {
     pub pool: Pool,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// The gateway's own folder.
-    pub own: PathBuf,
     /// The speed limit.
     pub turns: Box<dyn Turns>,
     /// See [`Progress`].
     pub progress: Arc<Mutex<Option<Progress>>>,
-    hashes: Mutex<Hashes>,
-}
-
-/// A file of the local database.
-struct LocalFile {
-    name: String,
-    len: u64,
-    hash: ContentHash,
 }
 
 /// What one run has done so far.
@@ -132,24 +124,21 @@ struct Run {
 impl Taker {
     /// As its fields say; see there.
     pub fn new(
-        engine: Arc<RocksEngine>,
+        local: LocalDatabase,
         catalog: Catalog,
         objects: ObjectService,
         pool: Pool,
         clock: Arc<dyn Clock>,
-        own: PathBuf,
         turns: Box<dyn Turns>,
     ) -> Self {
         Self {
-            engine,
+            local,
             catalog,
             objects,
             pool,
             clock,
-            own,
             turns,
             progress: Arc::default(),
-            hashes: Mutex::default(),
         }
     }
 
@@ -181,25 +170,34 @@ impl Taker {
         }
     }
 
-    /// Takes one.
+    /// Takes one; `needed`: the blobs of the checkpoints that are kept, where
+    /// they are known.
     ///
     /// # Errors
     /// [`TakeError`]; no checkpoint counts then, and the next attempt goes on
     /// with what was sent.
-    pub async fn take(&self) -> Result<Taken, TakeError> {
-        let taken = self.take_inner().await;
+    pub async fn take(&self, needed: Option<&HashSet<BlobId>>) -> Result<Taken, TakeError> {
+        let taken = self.take_inner(needed).await;
         *self.progress.lock() = None;
-        let folder = self.own.join(FOLDER);
-        blocking(move || remove(&folder)).await?;
+        self.clean().await;
         taken
     }
 
-    async fn take_inner(&self) -> Result<Taken, TakeError> {
-        let (position, files) = self.link().await?;
+    /// Removes what an attempt that is over has left beside the database.
+    pub async fn clean(&self) {
+        if let Err(error) = self.local.clean().await {
+            tracing::warn!(%error, "the links of a checkpoint are not removed");
+        }
+    }
+
+    async fn take_inner(&self, needed: Option<&HashSet<BlobId>>) -> Result<Taken, TakeError> {
+        let (position, files) = self.local.link().await?;
         let mut run = Run {
             known: self.catalog.checkpoint_files().await?,
             ..Run::default()
         };
+        self.give_up_stale(&mut run, needed, &files).await;
+        self.verify_new(&run, &files).await?;
         let of_files = files.len() + 1;
         let show = |files: usize, run: &Run| {
             *self.progress.lock() = Some(Progress {
@@ -211,7 +209,7 @@ impl Taker {
         let mut listed = Vec::with_capacity(files.len());
         for (done, file) in files.into_iter().enumerate() {
             show(done, &run);
-            let path = self.own.join(FOLDER).join(&file.name);
+            let path = self.local.linked(&file.name);
             let content = match is_inline(&file.name, file.len) {
                 true => FileContent::Inline(blocking(move || fs::read(path)).await?),
                 false => {
@@ -231,6 +229,43 @@ impl Taker {
         self.finish(run, position, listed).await
     }
 
+    /// Checks the tables that the pool does not have: what the local disk has
+    /// damaged must not take the place of what was sent when it was whole.
+    async fn verify_new(&self, run: &Run, files: &[LocalFile]) -> Result<(), TakeError> {
+        let is_known = |file: &LocalFile| {
+            let mut known = run.known.iter();
+            known.any(|of| of.stored && of.hash == file.hash && of.blob.len == file.len)
+        };
+        let new = files.iter().filter(|file| !is_known(file));
+        self.local.verify(new).await
+    }
+
+    /// Condemns what attempts before this one left and nobody will use, so
+    /// that attempts that fail again and again do not fill the pool.
+    async fn give_up_stale(
+        &self,
+        run: &mut Run,
+        needed: Option<&HashSet<BlobId>>,
+        files: &[LocalFile],
+    ) {
+        let wanted: HashSet<ContentHash> = files.iter().map(|file| file.hash).collect();
+        let gone = stale(&run.known, needed, &wanted);
+        if gone.is_empty() {
+            return;
+        }
+        match self.catalog.condemn_checkpoint_files(&gone).await {
+            Ok(()) => tracing::info!(
+                files = gone.len(),
+                "files of failed checkpoints are given up"
+            ),
+            // The one that is taken now does not depend on it.
+            Err(error) => tracing::warn!(%error, "files of failed checkpoints stay for now"),
+        }
+        // At most so many commits condemn and purge them.
+        run.commits += 3 * gone.len() as u64;
+        run.known.retain(|file| !gone.contains(file));
+    }
+
     /// Stores the manifest and reads it back.
     async fn finish(
         &self,
@@ -247,6 +282,7 @@ impl Taker {
         };
         let bytes = manifest.encode();
         let (hash, len) = (ContentHash::of(&bytes), bytes.len() as u64);
+        check_manifest_len(len)?;
         let source = || of_bytes(bytes.clone());
         let stored = self.settle(&mut run, hash, len, &source).await?;
         let read = self.pool_files().read_whole(&stored, hash).await?;
@@ -271,20 +307,6 @@ impl Taker {
             commits: run.commits,
             sent_bytes: run.sent_bytes,
         })
-    }
-
-    /// Links the database's files and hashes them.
-    async fn link(&self) -> Result<(ChainPosition, Vec<LocalFile>), TakeError> {
-        let (engine, at) = (Arc::clone(&self.engine), self.own.join(FOLDER));
-        let known = self.hashes.lock().clone();
-        let linked = tokio::task::spawn_blocking(move || {
-            remove(&at)?;
-            let position = engine.checkpoint(&at)?;
-            Ok::<_, TakeError>((position, hash_all(&at, &known)?))
-        });
-        let (position, (files, hashes)) = linked.await.map_err(|_| TakeError::Ended)??;
-        *self.hashes.lock() = hashes;
-        Ok((position, files))
     }
 
     /// Sees to it that a file lies in the pool, all of it on disks that live.
@@ -335,7 +357,7 @@ impl Taker {
         Ok(None)
     }
 
-    /// Registers, sends, marks and reads back.
+    /// Registers, sends, reads back and marks.
     async fn send(
         &self,
         run: &mut Run,
@@ -353,7 +375,7 @@ impl Taker {
             .keep(&place, &name, source(), &*self.turns)
             .await;
         let marked = match kept {
-            Ok(kept) => self.mark(hash, kept).await,
+            Ok(kept) => self.check_and_mark(hash, kept).await,
             Err(error) => Err(error.into()),
         };
         run.commits += 1;
@@ -362,34 +384,32 @@ impl Taker {
             blob,
             stored: marked.is_ok(),
         };
-        let checked = match marked {
-            Ok(stored) => {
-                let read = self.pool_files().read(&stored, hash, &mut |_| Ok(())).await;
-                read.map(|()| stored).map_err(TakeError::from)
-            }
-            Err(error) => Err(error),
-        };
-        match &checked {
+        match &marked {
             Ok(_) => {
                 run.known.push(file);
                 run.sent_bytes += len;
             }
             // Nobody will ever use it. If this is not committed either, the
-            // next checkpoint finds that nothing needs it.
+            // next attempt gives it up before it begins.
             Err(_) => drop(self.catalog.condemn_checkpoint_files(&[file]).await),
         }
-        checked
+        marked
     }
 
-    async fn mark(&self, hash: ContentHash, kept: Kept) -> Result<StoredFile, TakeError> {
-        let stored = self
-            .catalog
-            .checkpoint_file_stored(hash, &kept.blob, kept.generation);
-        stored.await?;
-        Ok(StoredFile {
+    /// Reads back what was sent, and only then marks it: a mark is what later
+    /// checkpoints use a blob again by.
+    async fn check_and_mark(&self, hash: ContentHash, kept: Kept) -> Result<StoredFile, TakeError> {
+        let stored = StoredFile {
             blob: kept.blob,
             disks: kept.disks,
-        })
+        };
+        let files = self.pool_files();
+        files.read(&stored, hash, &mut |_| Ok(())).await?;
+        let marked = self
+            .catalog
+            .checkpoint_file_stored(hash, &kept.blob, kept.generation);
+        marked.await?;
+        Ok(stored)
     }
 }
 
@@ -399,45 +419,19 @@ fn is_worth_another(error: &TakeError) -> bool {
         TakeError::Fetch(_) => true,
         TakeError::Store(error) => !matches!(error, ObjectError::Fenced | ObjectError::Body(_)),
         TakeError::Catalog(error) => matches!(error, CatalogError::GroupMoved { .. }),
-        TakeError::Engine(_) | TakeError::Local(_) | TakeError::Ended => false,
+        TakeError::Engine(_)
+        | TakeError::Local(_)
+        | TakeError::ManifestTooLong { .. }
+        | TakeError::Ended => false,
     }
 }
 
-fn remove(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+/// A manifest that a restore would refuse must not count.
+fn check_manifest_len(len: u64) -> Result<(), TakeError> {
+    match len > MAX_MANIFEST_BYTES {
+        true => Err(TakeError::ManifestTooLong { len }),
+        false => Ok(()),
     }
-}
-
-/// Hashes the files of a folder; tables whose hash is known are not read.
-fn hash_all(at: &Path, known: &Hashes) -> io::Result<(Vec<LocalFile>, Hashes)> {
-    let mut hashes = Hashes::new();
-    let mut files = Vec::new();
-    for file in folder::files(at)? {
-        let path = at.join(&file.name);
-        let key = (file.name.clone(), file.len, fs::metadata(&path)?.ino());
-        let hash = match known.get(&key) {
-            Some(hash) => *hash,
-            None => folder::hash(&path)?.0,
-        };
-        if folder::is_table(&file.name) {
-            hashes.insert(key, hash);
-        }
-        files.push(LocalFile {
-            name: file.name,
-            len: file.len,
-            hash,
-        });
-    }
-    Ok((files, hashes))
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, TakeError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    Ok(done.map_err(|_| TakeError::Ended)??)
 }
 
 #[cfg(test)]

@@ -24,6 +24,9 @@ pub(super) fn is_inline(name: &str, len: u64) -> bool {
 pub(super) struct KeptCheckpoint {
     pub(super) root: CheckpointRoot,
     pub(super) manifest: Option<Manifest>,
+    /// Whether every file was found whole: when it was taken, or when a start
+    /// looked.
+    pub(super) whole: bool,
 }
 
 impl KeptCheckpoint {
@@ -52,32 +55,44 @@ pub(super) fn reusable(
         .collect()
 }
 
-/// The blobs that no kept checkpoint needs: `None` as long as one of their
-/// manifests was not read, since then that is not known.
-pub(super) fn needless(
-    known: &[CheckpointFile],
-    kept: &[KeptCheckpoint],
-) -> Option<Vec<CheckpointFile>> {
+/// The blobs of the checkpoints that are kept: `None` as long as one of their
+/// manifests was not read, since then they are not known.
+pub(super) fn needed(kept: &[KeptCheckpoint]) -> Option<HashSet<BlobId>> {
     if kept.iter().any(|of| of.manifest.is_none()) {
         return None;
     }
-    let needed: HashSet<BlobId> = kept
-        .iter()
-        .flat_map(KeptCheckpoint::blobs)
-        .map(|blob| blob.blob)
-        .collect();
-    let needless = known
-        .iter()
-        .filter(|file| !needed.contains(&file.blob.blob));
-    Some(needless.copied().collect())
+    let blobs = kept.iter().flat_map(KeptCheckpoint::blobs);
+    Some(blobs.map(|blob| blob.blob).collect())
 }
 
-/// How the disks of all kept checkpoints are; one that could not be read is
-/// as good as lost.
+/// Of the known blobs those that are not needed.
+pub(super) fn needless(known: &[CheckpointFile], needed: &HashSet<BlobId>) -> Vec<CheckpointFile> {
+    let needless = |file: &&CheckpointFile| !needed.contains(&file.blob.blob);
+    known.iter().filter(needless).copied().collect()
+}
+
+/// What attempts that came to nothing left, when the next one begins: blobs
+/// that were never marked, which nothing names, and those of files that are
+/// not `wanted` now.
+pub(super) fn stale(
+    known: &[CheckpointFile],
+    needed: Option<&HashSet<BlobId>>,
+    wanted: &HashSet<ContentHash>,
+) -> Vec<CheckpointFile> {
+    let is_needless =
+        |file: &CheckpointFile| needed.is_some_and(|of| !of.contains(&file.blob.blob));
+    let is_stale = |file: &&CheckpointFile| {
+        !file.stored || (is_needless(file) && !wanted.contains(&file.hash))
+    };
+    known.iter().filter(is_stale).copied().collect()
+}
+
+/// How the disks of all kept checkpoints are; one that could not be read, or
+/// of which something is missing, is as good as lost.
 pub(super) fn health_of(kept: &[KeptCheckpoint], health: impl Fn(&BlobRef) -> Health) -> Health {
     let of = |kept: &KeptCheckpoint| match kept.manifest {
-        Some(_) => kept.blobs().map(|blob| health(&blob)).max(),
-        None => Some(Health::Lost),
+        Some(_) if kept.whole => kept.blobs().map(|blob| health(&blob)).max(),
+        _ => Some(Health::Lost),
     };
     kept.iter().filter_map(of).max().unwrap_or_default()
 }
@@ -144,6 +159,7 @@ mod tests {
                 position,
                 files: files.iter().map(of).collect(),
             }),
+            whole: true,
         }
     }
 
@@ -183,13 +199,33 @@ mod tests {
         let known: Vec<_> = (1..=8).map(|id| file(id as u8, id, id != 8)).collect();
         // 1 and 2 are their manifests, 3 is in both, 7 in none; 8 was given up.
         let both = [kept(20, 1, &[3, 4]), kept(10, 2, &[3, 5, 6])];
-        let gone = needless(&known, &both).unwrap();
+        let gone = needless(&known, &needed(&both).unwrap());
         assert_eq!(gone, [file(7, 7, true), file(8, 8, false)]);
         // An unread manifest may name anything.
         let mut unread = both.to_vec();
         unread[1].manifest = None;
-        assert_eq!(needless(&known, &unread), None);
-        assert_eq!(needless(&known, &[]).unwrap(), known);
+        assert_eq!(needed(&unread), None);
+        assert_eq!(needless(&known, &needed(&[]).unwrap()), known);
+    }
+
+    #[test]
+    fn what_failed_attempts_left_goes_but_for_what_the_next_one_can_use() {
+        let known = [
+            // Of a kept one, whether it is wanted or not.
+            file(1, 3, true),
+            file(2, 4, true),
+            // Of an attempt that failed: wanted still, and not any more.
+            file(3, 7, true),
+            file(4, 8, true),
+            // Never marked, of a file that is wanted.
+            file(3, 9, false),
+        ];
+        let kept = needed(&[kept(20, 1, &[3, 4])]).unwrap();
+        let wanted = HashSet::from([hash(1), hash(3)]);
+        let gone = stale(&known, Some(&kept), &wanted);
+        assert_eq!(gone, [file(4, 8, true), file(3, 9, false)]);
+        // As long as what is kept is not known, a marked one may be of it.
+        assert_eq!(stale(&known, None, &wanted), [file(3, 9, false)]);
     }
 
     #[test]
@@ -209,6 +245,10 @@ mod tests {
         let mut unread = both.to_vec();
         unread[0].manifest = None;
         assert_eq!(health_of(&unread, with(9, Health::Lost)), Health::Lost);
+        // One that a start found to lack a file.
+        let mut lacking = both.to_vec();
+        lacking[1].whole = false;
+        assert_eq!(health_of(&lacking, with(9, Health::Lost)), Health::Lost);
         assert_eq!(health_of(&[], with(9, Health::Lost)), Health::Whole);
     }
 }

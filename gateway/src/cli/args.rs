@@ -152,7 +152,7 @@ pub enum CatalogCommand {
     Checkpoint(Operator),
     /// Make the catalog anew from the newest checkpoint in the pool and the
     /// journal, on this machine. No gateway may run on the pool.
-    Restore(RestoreArgs),
+    Restore(Anew),
     /// Show why nothing is reclaimed, and what would be; or end that.
     Hold {
         /// What was deleted is reclaimed from now on: after the list was seen.
@@ -168,9 +168,9 @@ pub enum CatalogCommand {
     Rebuild(Rebuild),
 }
 
-/// Which pool the catalog of is restored, and how.
+/// The pool whose catalog is made anew, and what the operator says of it.
 #[derive(Debug, Arguments)]
-pub struct RestoreArgs {
+pub struct Anew {
     /// The configuration file of the gateway.
     #[arg(long, env = "SHARDGATE_CONFIG", conflicts_with = "data")]
     pub config: Option<PathBuf>,
@@ -180,7 +180,8 @@ pub struct RestoreArgs {
     /// Sets any value of the configuration file.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     pub sets: Vec<String>,
-    /// A disk that is lost for good; it is never taken back.
+    /// A disk that is lost for good: its journal is not read, and it is never
+    /// taken back.
     #[arg(long = "lost", value_name = "ID")]
     pub lost: Vec<DiskId>,
     /// Take over from a gateway that may still run; it then stops by itself.
@@ -191,27 +192,12 @@ pub struct RestoreArgs {
     pub yes: bool,
 }
 
-/// A catalog that is made anew.
+/// A catalog that is rebuilt.
 #[derive(Debug, Arguments)]
 pub struct Rebuild {
-    /// The configuration file of the gateway.
-    #[arg(long, env = "SHARDGATE_CONFIG", conflicts_with = "data")]
-    pub config: Option<PathBuf>,
-    /// The folder of a demo pool.
-    #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
-    /// Sets any value of the configuration file.
-    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
-    pub sets: Vec<String>,
-    /// A disk that is lost for good: it is not read, and never taken back.
-    #[arg(long = "lost", value_name = "ID")]
-    pub lost: Vec<DiskId>,
-    /// Take over from another gateway that may still run.
-    #[arg(long)]
-    pub take_over: bool,
-    /// Do it without asking.
-    #[arg(long)]
-    pub yes: bool,
+    /// Which, and how.
+    #[command(flatten)]
+    pub anew: Anew,
     /// Do it although the journal has everything.
     #[arg(long)]
     pub even_so: bool,

@@ -5,10 +5,10 @@ use std::fs;
 use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 
-use super::args::{RestoreArgs, environment};
+use super::args::{Anew, environment};
 use crate::app::{StartWishes, restore};
 use crate::config::{ConfigError, Settings, Sources, load};
-use crate::restore::Operator;
+use crate::restore::{Operator, Restored};
 
 /// The operator at the terminal.
 struct Terminal {
@@ -33,44 +33,61 @@ impl Operator for Terminal {
 }
 
 /// Restores the catalog.
-pub(super) fn run(args: RestoreArgs) -> Result<(), String> {
-    let data = match &args.data {
-        Some(data) => {
-            let absolute = fs::canonicalize(data);
-            Some(absolute.map_err(|error| format!("{}: {error}", data.display()))?)
-        }
-        None => None,
-    };
-    let settings = match &data {
-        Some(data) => demo_settings(data, args.sets)?,
-        None => {
-            let sources = Sources {
-                file: args.config,
-                environment: environment(),
-                flags: args.sets,
-            };
-            load(&sources).map_err(|error: ConfigError| error.to_string())?
-        }
-    };
-    let wishes = StartWishes {
-        lost: args.lost,
-        take_over: args.take_over,
-        ..StartWishes::default()
-    };
-    let restored = restore(&settings, wishes, &Terminal { yes: args.yes })?;
-    println!(
-        "restored: the catalog is complete up to commit {} (checkpoint at {})",
-        restored.to.0, restored.from.0
-    );
+pub(super) fn run(args: &Anew) -> Result<(), String> {
+    let (settings, data) = settings_of(args)?;
+    let restored = restore(&settings, wishes(args), &Terminal { yes: args.yes })?;
+    println!("{}", outcome(&restored));
     match &data {
         Some(data) => println!("{}", demo_words(data)),
         None => println!("start the gateway with `shardgate serve`"),
     }
+    if !restored.proven {
+        println!("give it the same --lost; then see `shardgate catalog hold`");
+    }
     Ok(())
 }
 
+fn outcome(restored: &Restored) -> String {
+    let (from, to) = (restored.from.0, restored.to.0);
+    match restored.proven {
+        true => {
+            format!("restored: the catalog is complete up to commit {to} (checkpoint at {from})")
+        }
+        false => format!(
+            "restored up to commit {to} (checkpoint at {from}), NOT PROVEN COMPLETE: nothing is \
+             reclaimed until that is ended"
+        ),
+    }
+}
+
+/// The settings of the pool that is meant; of a demo pool its folder too.
+pub(super) fn settings_of(args: &Anew) -> Result<(Settings, Option<PathBuf>), String> {
+    if let Some(data) = &args.data {
+        let absolute = fs::canonicalize(data);
+        let data = absolute.map_err(|error| format!("{}: {error}", data.display()))?;
+        let settings = demo_settings(&data, args.sets.clone())?;
+        return Ok((settings, Some(data)));
+    }
+    let sources = Sources {
+        file: args.config.clone(),
+        environment: environment(),
+        flags: args.sets.clone(),
+    };
+    let settings = load(&sources).map_err(|error: ConfigError| error.to_string())?;
+    Ok((settings, None))
+}
+
+/// What the operator says of the start in it.
+pub(super) fn wishes(args: &Anew) -> StartWishes {
+    StartWishes {
+        lost: args.lost.clone(),
+        take_over: args.take_over,
+        ..StartWishes::default()
+    }
+}
+
 /// The settings of a demo pool whose disks are what is left of it.
-pub(super) fn demo_settings(data: &Path, sets: Vec<String>) -> Result<Settings, String> {
+fn demo_settings(data: &Path, sets: Vec<String>) -> Result<Settings, String> {
     let utf8 = data.to_str().ok_or("the data folder's path is not UTF-8")?;
     let disks = disk_folders(data).map_err(|error| format!("{utf8}: {error}"))?;
     if disks.is_empty() {

@@ -1,55 +1,41 @@
 //! `shardgate catalog rebuild`: asks before it writes.
 
-use std::fs;
 use std::io::{self, BufRead, Write};
 
-use super::args::{Rebuild, environment};
-use super::catalog::demo_settings;
+use super::args::{Anew, Rebuild};
+use super::catalog::{settings_of, wishes};
 use super::demo::access_key;
-use crate::app::StartWishes;
 use crate::app::rebuild::{RebuildWishes, rebuild};
-use crate::config::{Settings, Sources, load};
+use crate::config::Settings;
 
 /// Runs it.
 ///
 /// # Errors
 /// A sentence.
 pub fn run(wanted: &Rebuild) -> Result<(), String> {
-    let (settings, owner) = settings(wanted)?;
+    let (settings, owner) = settings(&wanted.anew)?;
     let wishes = RebuildWishes {
-        start: StartWishes {
-            lost: wanted.lost.clone(),
-            take_over: wanted.take_over,
-            ..StartWishes::default()
-        },
+        start: wishes(&wanted.anew),
         even_so: wanted.even_so,
         owner,
     };
-    let yes = wanted.yes;
+    let yes = wanted.anew.yes;
     rebuild(settings, wishes, |words| {
         print!("{words}");
         yes || agreed(&mut io::stdin().lock())
     })
 }
 
-fn settings(wanted: &Rebuild) -> Result<(Settings, String), String> {
-    if let Some(data) = &wanted.data {
-        let absolute = fs::canonicalize(data);
-        let data = absolute.map_err(|error| format!("{}: {error}", data.display()))?;
-        let settings = demo_settings(&data, wanted.sets.clone())?;
-        let owner = access_key(&settings, &data)?;
-        return Ok((settings, owner));
-    }
-    let sources = Sources {
-        file: wanted.config.clone(),
-        environment: environment(),
-        flags: wanted.sets.clone(),
+fn settings(wanted: &Anew) -> Result<(Settings, String), String> {
+    let (settings, data) = settings_of(wanted)?;
+    let owner = match &data {
+        Some(data) => access_key(&settings, data)?,
+        None => {
+            let root = settings.root_credentials();
+            let root = root.map_err(|error| error.to_string())?;
+            root.access_key().to_owned()
+        }
     };
-    let settings = load(&sources).map_err(|error| error.to_string())?;
-    let root = settings
-        .root_credentials()
-        .map_err(|error| error.to_string())?;
-    let owner = root.access_key().to_owned();
     Ok((settings, owner))
 }
 

@@ -1,18 +1,18 @@
-//! The journal's side of checkpoints: which roots the disks name, how long the
-//! journal is behind them, and taking out what no checkpoint needs.
+//! The journal's side of checkpoints: telling disks of their roots, how long the
+//! journal is behind them, and taking out what no checkpoint needs. Which roots
+//! the disks name when a gateway starts is in [`super::roots`].
 //!
 //! Invariant: a root counts when it is durable on as many journal disks as a
 //! pool map needs (PROTOCOL.md 1 and 4); nothing is taken out here on its own.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::future::join_all;
 use shardgate_catalog::checkpoint::Roots;
 use shardgate_journal::JournalError;
-use shardgate_wire::journal::{JournalDisk, MAX_JOURNAL_FILES};
-use shardgate_wire::{ClusterId, CommitNumber, DiskId, LineageId, StoreError};
+use shardgate_wire::journal::{JournalFile, MAX_JOURNAL_FILES};
+use shardgate_wire::{CommitNumber, DiskId, StoreError};
 use tokio::time::timeout;
 
 use super::keeper::Keeper;
@@ -42,50 +42,6 @@ pub struct JournalDisks {
     pub segment_bytes: u64,
     /// Files that each keeps at most.
     pub most_files: u64,
-}
-
-/// The newest roots that any of these disks names, of this cluster and this
-/// history. What cannot be read is passed over.
-pub async fn read_roots(
-    disks: &[Arc<dyn JournalDisk>],
-    cluster: ClusterId,
-    lineage: LineageId,
-    within: Duration,
-) -> Vec<(DiskId, Roots)> {
-    let asked = disks.iter().map(|disk| async move {
-        let id = disk.disk();
-        let roots = timeout(within, disk.roots()).await.ok()?.ok()?;
-        match Roots::decode(&roots.checkpoint) {
-            Ok(roots) => Some((id, roots)),
-            Err(error) => {
-                tracing::error!(disk = %id, %error, "checkpoint roots cannot be read");
-                None
-            }
-        }
-    });
-    let read = join_all(asked).await.into_iter().flatten();
-    let ours = |roots: &Roots| {
-        let mut all = roots.all().iter();
-        all.all(|root| root.cluster == cluster && root.lineage == lineage)
-    };
-    read.filter(|(disk, roots)| {
-        if !ours(roots) {
-            tracing::warn!(%disk, "checkpoint roots of another history are passed over");
-        }
-        ours(roots)
-    })
-    .collect()
-}
-
-/// The newest of them.
-pub fn newest_roots(read: &[(DiskId, Roots)]) -> Roots {
-    let mut newest = Roots::default();
-    for (_, roots) in read {
-        if roots.is_newer_than(&newest) {
-            newest = roots.clone();
-        }
-    }
-    newest
 }
 
 impl Keeper {
@@ -184,13 +140,20 @@ impl Keeper {
             held.writer()?.trim(checkpoint)
         };
         let ctx = self.inner.journal.context();
+        let mut files: BTreeMap<DiskId, Vec<JournalFile>> = BTreeMap::new();
         for (disk, file) in trimmed.iter().flat_map(|of| &of.holders) {
-            let way = self.inner.pool.inner.ways.get(*disk);
-            let removed = timeout(WRITE, way.remove(&ctx, &[*file])).await;
-            if let Err(error) = removed.unwrap_or(Err(StoreError::TimedOut(WRITE))) {
-                tracing::warn!(%disk, %error, "a segment that is not needed stays");
-            }
+            files.entry(*disk).or_default().push(*file);
         }
+        // One disk that hangs keeps no other waiting, and waits once.
+        let calls = files.iter().map(|(disk, files)| async move {
+            let way = self.inner.pool.inner.ways.get(*disk);
+            let removed = timeout(WRITE, way.remove(&ctx, files)).await;
+            if let Err(error) = removed.unwrap_or(Err(StoreError::TimedOut(WRITE))) {
+                let segments = files.len();
+                tracing::warn!(%disk, segments, %error, "segments that are not needed stay");
+            }
+        });
+        join_all(calls).await;
         Ok(trimmed.len())
     }
 }

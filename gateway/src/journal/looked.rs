@@ -6,16 +6,14 @@
 
 use std::sync::Arc;
 
-use shardgate_catalog::checkpoint::Roots;
 use shardgate_catalog::engine::RocksStopped;
-use shardgate_journal::disks::check_quorum;
 use shardgate_journal::map::PoolMap;
 use shardgate_wire::{ClusterId, CommitNumber, DiskId, ShardStore};
 use tokio::time::{Instant, sleep};
 
-use super::checkpoints::read_roots;
 use super::find::Found;
 use super::own::OwnRecord;
+use super::roots::{NamedRoots, read_roots};
 use super::start::{
     ANSWER, JournalStart, JournalStartError, JournalStarted, LOOK_AGAIN, Newest, Starting,
 };
@@ -121,14 +119,10 @@ impl Looked {
         self.starting.found.silent()
     }
 
-    /// Whether a majority of the journal disks answers, so that nothing that
-    /// was acknowledged can be missing unnoticed. What was named lost is not
-    /// read, whether it answers or not.
-    pub fn is_provable(&self) -> bool {
-        let lost = &self.starting.start.lost;
-        let disks = self.disks().into_iter();
-        let answered: Vec<_> = disks.filter(|disk| !lost.contains(disk)).collect();
-        check_quorum(&self.newest.map.journal_map(), &answered, &[]).is_ok()
+    /// Disks named lost for good, now and before: none of these is read,
+    /// whether it answers or not.
+    pub fn lost(&self) -> Vec<DiskId> {
+        self.starting.lost(&self.newest.map)
     }
 
     /// The shards of the disks that are open.
@@ -137,11 +131,11 @@ impl Looked {
         disks.map(|disk| Arc::clone(&disk.ways.shards)).collect()
     }
 
-    /// The checkpoint roots that disks name.
-    pub async fn roots(&self) -> Vec<(DiskId, Roots)> {
-        let map = self.map();
+    /// The checkpoint roots that disks name, of whatever lineage: only the
+    /// journal tells which of them it goes on from.
+    pub async fn roots(&self) -> NamedRoots {
         let disks = self.starting.found.journals(&[]);
-        read_roots(&disks, map.cluster, map.lineage, ANSWER).await
+        read_roots(&disks, self.cluster(), ANSWER).await
     }
 
     /// The last commit that any disk was told is durable.

@@ -2,9 +2,10 @@
 
 use shardgate_catalog::engine::EngineError;
 use shardgate_journal::{JournalError, Refusal};
-use shardgate_wire::{ClusterId, Epoch};
+use shardgate_wire::{ClusterId, DiskId, Epoch};
 use thiserror::Error;
 
+use super::roots::Unread;
 use crate::pool::start::plan::PlanError;
 
 /// Why the journal does not start.
@@ -92,6 +93,24 @@ pub enum JournalStartError {
         "the catalog was being rebuilt and is not whole: run `shardgate catalog rebuild` again"
     )]
     HalfRebuilt,
+    /// A disk names checkpoints in a way that is not known here.
+    #[error(
+        "disk {disk} names checkpoints in format version {found}, which this program does not \
+         know: a later one was here"
+    )]
+    LaterRoots {
+        /// Where.
+        disk: DiskId,
+        /// Which.
+        found: u8,
+    },
+    /// Too few disks say which checkpoints there are.
+    #[error(
+        "too few journal disks say which checkpoints there are: {}; one that cannot is named with \
+         --lost ID",
+        unread(.0)
+    )]
+    RootsUnread(Vec<(DiskId, Unread)>),
     /// The catalog's.
     #[error("catalog: {0}")]
     Engine(#[from] EngineError),
@@ -110,6 +129,14 @@ fn several(clusters: &[ClusterId]) -> String {
         ),
         _ => format!("disks of several clusters are found: {}", names.join(", ")),
     }
+}
+
+fn unread(disks: &[(DiskId, Unread)]) -> String {
+    let each = disks.iter().map(|(disk, why)| match why {
+        Unread::Later(found) => format!("{disk} (format version {found})"),
+        Unread::Not(why) => format!("{disk} ({why})"),
+    });
+    each.collect::<Vec<_>>().join(", ")
 }
 
 fn places(silent: &[String]) -> String {

@@ -30,13 +30,13 @@ use shardgate_wire::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use super::checkpoints::{newest_roots, read_roots};
 use super::find::{Found, candidate};
 use super::lineage::Told;
 use super::maps::write_until_it_counts;
 use super::own::OwnRecord;
 pub use super::refused::JournalStartError;
 use super::replay::replay_into;
+use super::roots::{inherited, read_roots};
 use crate::placement::PoolView;
 use crate::placement::scheme::class_scheme;
 use crate::pool::PoolSettings;
@@ -465,11 +465,11 @@ impl Starting {
         }
         let contact = SharedContact::default();
         let disks = self.found.journals(&lost);
-        let lost = Lost::new(lost);
         let members = self.members(&map).await;
         // Since the epoch was raised nobody else can name a newer one.
-        let roots = read_roots(&disks, map.cluster, map.lineage, ANSWER).await;
-        let roots = newest_roots(&roots);
+        let named = read_roots(&disks, map.cluster, ANSWER).await;
+        let roots = inherited(named, &recovered, &map, &lost).await?;
+        let lost = Lost::new(lost);
         let options = WriterOptions {
             parity: self.parity(),
             lost: lost.clone(),

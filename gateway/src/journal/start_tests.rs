@@ -1,14 +1,10 @@
 //! Tests of the journal's half of a start, on disks in memory and a real
 //! engine.
 
-use bytes::Bytes;
 use shardgate_catalog::CatalogOptions;
-use shardgate_catalog::checkpoint::{CheckpointRoot, ContentHash, StoredFile};
-use shardgate_catalog::engine::log::ChainPosition;
-use shardgate_catalog::model::BlobRef;
 use shardgate_journal::map::write_map;
+use shardgate_wire::DiskIdentity;
 use shardgate_wire::memory_store::MemoryStore;
-use shardgate_wire::{BlobId, BlobLayout, DiskIdentity, GroupId};
 use tempfile::TempDir;
 
 use super::*;
@@ -204,52 +200,4 @@ async fn the_map_is_read_again_behind_the_raise() {
         "completed, then settled"
     );
     assert_eq!(second.map.journal, next.journal);
-}
-
-fn root(map: &PoolMap, lineage: LineageId, number: u64) -> CheckpointRoot {
-    let blob = BlobRef {
-        group: GroupId(1),
-        blob: BlobId(number.into()),
-        layout: BlobLayout { data: 1, parity: 2 },
-        len: 10,
-    };
-    CheckpointRoot {
-        cluster: map.cluster,
-        lineage,
-        position: ChainPosition {
-            number: CommitNumber(number),
-            hash: [0; 32],
-        },
-        taken: number,
-        manifest: StoredFile {
-            blob,
-            disks: Vec::new(),
-        },
-        manifest_hash: ContentHash([0; 32]),
-    }
-}
-
-#[tokio::test]
-async fn a_start_goes_on_with_the_newest_roots_that_any_disk_names() {
-    let test = Test::new(&[4]);
-    let first = test.start().await.unwrap();
-    assert_eq!(first.roots.newest(), None);
-    let ours = |number| root(&first.map, first.map.lineage, number);
-    let older = Roots::default().with(ours(3)).with(ours(5));
-    let newer = older.with(ours(9));
-    // Of another history, and no roots at all.
-    let foreign = Roots::default().with(root(&first.map, LineageId(77), 50));
-    let named = [
-        older.encode(),
-        newer.encode(),
-        foreign.encode(),
-        Bytes::from_static(b"damaged"),
-    ];
-    let ctx = first.writer.context();
-    for (disk, roots) in first.ways.open().iter().zip(named) {
-        disk.set_checkpoint(&ctx, roots).await.unwrap();
-    }
-    drop((first.engine, first.writer));
-    let second = test.start().await.unwrap();
-    assert_eq!(second.roots, newer);
 }

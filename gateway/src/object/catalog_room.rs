@@ -15,6 +15,7 @@ pub struct CatalogRoom(Arc<Flags>);
 #[derive(Debug, Default)]
 struct Flags {
     short: AtomicBool,
+    journal_long: AtomicBool,
     journal_full: AtomicBool,
 }
 
@@ -27,6 +28,17 @@ impl CatalogRoom {
     /// Says how it is now; whether it was otherwise before.
     pub fn set_short(&self, short: bool) -> bool {
         self.0.short.swap(short, Ordering::Relaxed) != short
+    }
+
+    /// Whether the journal has half its bound: a checkpoint does not give way
+    /// to clients any more.
+    pub fn is_journal_long(&self) -> bool {
+        self.0.journal_long.load(Ordering::Relaxed)
+    }
+
+    /// Says how it is now.
+    pub fn set_journal_long(&self, long: bool) {
+        self.0.journal_long.store(long, Ordering::Relaxed);
     }
 
     /// Whether clients' writes are slowed down because the journal is near

@@ -5,6 +5,8 @@
 //! whose disks live; it is stored only when **every** shard is durable, however
 //! late. Nothing is published and nothing condemned here: both are for whoever
 //! registered it. Memory is held for what is buffered, whatever the length.
+//! It gives way to clients until the journal has half its bound; once their
+//! writes wait for it, it keeps to no speed limit either.
 
 use std::sync::Arc;
 
@@ -123,8 +125,7 @@ impl ObjectService {
             if writer.has_failed() {
                 return Err(writer.lost());
             }
-            let busy = || self.is_busy(&place.group);
-            turns.next(frame.len() as u64, &busy).await;
+            self.turn(&place.group, frame.len() as u64, turns).await;
             core.check_in_force()?;
             feed(&mut writer, &mut coder, (&mut permit, 0), &frame).await?;
         }
@@ -146,6 +147,17 @@ impl ObjectService {
             generation: place.group.row.generation,
             disks: shards.map(|shard| place.group.disk(&blob, shard)).collect(),
         })
+    }
+
+    /// Waits until so many bytes may be sent.
+    async fn turn(&self, group: &GroupView, bytes: u64, turns: &dyn Turns) {
+        let room = &self.core.catalog_room;
+        if room.is_journal_full() {
+            // Clients' writes wait for this, whatever else they do.
+            return;
+        }
+        let busy = || !room.is_journal_long() && self.is_busy(group);
+        turns.next(bytes, &busy).await;
     }
 
     /// Whether clients use the disks of a group now.

@@ -14,7 +14,7 @@ use shardgate_catalog::{Catalog, CatalogOptions};
 use shardgate_wire::journal::JournalDisk;
 use shardgate_wire::{ClusterId, CommitNumber, LineageId, ShardStore};
 
-use crate::journal::read_roots;
+use crate::journal::roots::read_roots;
 use crate::restore::Operator;
 use crate::restore::build::Build;
 
@@ -102,12 +102,11 @@ impl Bases {
 
     /// The roots that disks name, the newest last.
     async fn roots(&self) -> Vec<CheckpointRoot> {
+        let named = read_roots(&self.journals, self.cluster, WITHIN).await;
         let mut all: Vec<CheckpointRoot> = Vec::new();
-        for lineage in &self.lineages {
-            for (_, roots) in read_roots(&self.journals, self.cluster, *lineage, WITHIN).await {
-                let new = roots.all().iter().filter(|root| !all.contains(root));
-                let new: Vec<_> = new.cloned().collect();
-                all.extend(new);
+        for root in named.read.iter().flat_map(|(_, roots)| roots.all()) {
+            if self.lineages.contains(&root.lineage) && !all.contains(root) {
+                all.push(root.clone());
             }
         }
         all.sort_by_key(|root| (root.position.number, root.taken));

@@ -50,6 +50,18 @@ pub(super) fn sources(named: &[(DiskId, Roots)]) -> Vec<Source> {
     checkpoints.chain([Source::Journal]).collect()
 }
 
+/// What these roots give besides, the newest first.
+pub(super) fn more_sources(roots: &[CheckpointRoot], tried: &[Source]) -> Vec<Source> {
+    let mut more: Vec<CheckpointRoot> = Vec::new();
+    for root in roots {
+        if !more.contains(root) && !tried.contains(&Source::Checkpoint(root.clone())) {
+            more.push(root.clone());
+        }
+    }
+    more.sort_by_key(|root| std::cmp::Reverse((root.position.number, root.taken)));
+    more.into_iter().map(Source::Checkpoint).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use shardgate_catalog::checkpoint::{ContentHash, StoredFile};
@@ -83,7 +95,9 @@ mod tests {
 
     fn roots(numbers: &[u64]) -> Roots {
         let oldest_first = numbers.iter().rev();
-        oldest_first.fold(Roots::default(), |roots, number| roots.with(root(*number)))
+        oldest_first.fold(Roots::default(), |roots, number| {
+            roots.with(root(*number)).unwrap()
+        })
     }
 
     #[test]
@@ -98,5 +112,15 @@ mod tests {
         assert_eq!(order(&[&[9, 7], &[9, 7], &[9, 7]]), [9, 7, 0]);
         // A disk that was away names older ones, another alone the newest.
         assert_eq!(order(&[&[7, 5], &[9, 7], &[12, 9]]), [12, 9, 7, 5, 0]);
+    }
+
+    #[test]
+    fn what_segments_name_besides_is_tried_once() {
+        let tried = sources(&[(DiskId(1), roots(&[9, 7]))]);
+        let named = [root(5), root(7), root(8), root(5)];
+        let more = more_sources(&named, &tried);
+        let order: Vec<u64> = more.iter().map(|of| of.commit().0).collect();
+        assert_eq!(order, [8, 5]);
+        assert!(more_sources(&[root(9)], &tried).is_empty());
     }
 }

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
-use shardgate_wire::CommitNumber;
+use shardgate_wire::{CommitNumber, DiskId};
 
 use super::Operator;
 use super::choice::Source;
+use super::proof::Proof;
 use crate::journal::looked::Looked;
+use crate::journal::roots::Unread;
 
 /// Says what was found, and what is going to happen.
 pub(super) fn found(
@@ -54,4 +56,32 @@ pub(super) fn found(
         database.display()
     ));
     operator.say("the epoch is raised: a gateway that still runs on these disks stops for good");
+}
+
+/// Says which disks do not tell their checkpoints, and why.
+pub(super) fn unread(disks: &[(DiskId, Unread)], operator: &dyn Operator) {
+    for (disk, why) in disks {
+        if let Unread::Not(why) = why {
+            operator.say(&format!(
+                "  ! disk {disk} does not say which checkpoints there are: {why}"
+            ));
+        }
+    }
+}
+
+/// Says what is not promised.
+pub(super) fn proof(proof: &Proof, operator: &dyn Operator) {
+    if let Proof::Without(lost) = proof {
+        operator.say(
+            "  ! NOT PROVEN COMPLETE: no majority of the journal disks is left. What these alone \
+             had is lost, acknowledged or not:",
+        );
+        for disk in lost {
+            operator.say(&format!("  !   {disk}"));
+        }
+        operator.say(
+            "  ! the catalog takes a new lineage, and nothing is reclaimed until `shardgate \
+             catalog hold --end`",
+        );
+    }
 }

@@ -4,5 +4,7 @@
 mod checkpoints;
 mod damage;
 mod kills;
+mod live;
+mod lost;
 mod told;
 mod whole;

@@ -30,12 +30,25 @@ struct Upload {
     parts: BTreeMap<u16, Part>,
 }
 
-/// An object with its content type.
+/// An object with its headers.
 #[derive(Clone, Debug)]
 struct Stored {
     object: Object,
-    content_type: String,
+    headers: Headers,
 }
+
+/// What a client gave with an object, and gets with it.
+type Headers = BTreeMap<&'static str, String>;
+
+/// All that are compared: one that was not given is not there.
+const HEADERS: [&str; 6] = [
+    "content-type",
+    "cache-control",
+    "content-disposition",
+    "content-language",
+    "x-amz-meta-note",
+    "x-amz-meta-long",
+];
 
 /// See the module.
 pub struct Told {
@@ -43,6 +56,7 @@ pub struct Told {
     objects: BTreeMap<(String, String), Stored>,
     deleted: Vec<(String, String)>,
     buckets: Vec<String>,
+    deleted_buckets: Vec<String>,
     uploads: Vec<Upload>,
 }
 
@@ -53,6 +67,7 @@ impl Told {
             objects: BTreeMap::new(),
             deleted: Vec::new(),
             buckets: Vec::new(),
+            deleted_buckets: Vec::new(),
             uploads: Vec::new(),
         }
     }
@@ -75,6 +90,27 @@ impl Told {
         // Whatever the seed.
         self.multipart(client).await;
         self.upload(client).await;
+        self.abort(client).await;
+        self.bucket_that_goes(client).await;
+    }
+
+    /// One that is given up again.
+    async fn abort(&mut self, client: &Client) {
+        let mut upload = self.begin(client).await;
+        self.part(client, &mut upload, 1, 40_000).await;
+        let path = format!("/{}/{}", upload.bucket, upload.key);
+        let gone = client
+            .ask(Method::DELETE, path)
+            .query("uploadId", &upload.id);
+        gone.send().await.expect("an answer").expect_status(204);
+    }
+
+    async fn bucket_that_goes(&mut self, client: &Client) {
+        let name = format!("gone-{}", self.deleted_buckets.len());
+        client.make_bucket(&name).await;
+        let gone = client.ask(Method::DELETE, format!("/{name}")).send().await;
+        gone.expect("an answer").expect_status(204);
+        self.deleted_buckets.push(name);
     }
 
     fn place(&mut self) -> (String, String) {
@@ -95,24 +131,43 @@ impl Told {
         let (bucket, key) = self.place();
         let size = SIZES[self.rng.random_range(0..SIZES.len())];
         let body = self.bytes(size);
-        let note = format!("note {}", self.rng.random_range(0..1000));
-        let content_type = format!("text/x-{}", self.rng.random_range(0..10));
-        let put = client
-            .put(&bucket, &key, body.clone())
-            .header("content-type", &content_type)
-            .header("x-amz-meta-note", &note);
+        let headers = self.headers();
+        let mut put = client.put(&bucket, &key, body.clone());
+        for (name, value) in &headers {
+            put = put.header(name, value);
+        }
         put.send().await.expect("an answer").expect_status(200);
-        let object = Object::single(body, Some(note));
-        self.is_told(bucket, key, object, content_type);
+        let object = Object::single(body, None);
+        self.is_told(bucket, key, object, headers);
     }
 
-    fn is_told(&mut self, bucket: String, key: String, object: Object, content_type: String) {
+    /// Some of those that a client may give.
+    fn headers(&mut self) -> Headers {
+        let number = self.rng.random_range(0..1000);
+        let mut headers = Headers::from([("content-type", format!("text/x-{number}"))]);
+        let long = "long ".repeat(300);
+        for (name, value) in [
+            ("cache-control", format!("max-age={number}")),
+            (
+                "content-disposition",
+                format!("attachment; filename=\"{number}\""),
+            ),
+            ("content-language", "de, en".to_owned()),
+            ("x-amz-meta-note", format!("note {number}")),
+            // Too long for the row that listings read.
+            ("x-amz-meta-long", long.trim().to_owned()),
+        ] {
+            if self.rng.random_range(0..3) == 0 {
+                headers.insert(name, value);
+            }
+        }
+        headers
+    }
+
+    fn is_told(&mut self, bucket: String, key: String, object: Object, headers: Headers) {
         self.deleted
             .retain(|gone| *gone != (bucket.clone(), key.clone()));
-        let stored = Stored {
-            object,
-            content_type,
-        };
+        let stored = Stored { object, headers };
         self.objects.insert((bucket, key), stored);
     }
 
@@ -185,7 +240,8 @@ impl Told {
             .map(|part| part.bytes.clone())
             .collect();
         let object = Object::multipart(&parts, None);
-        self.is_told(upload.bucket, upload.key, object, "text/x-parts".to_owned());
+        let headers = Headers::from([("content-type", "text/x-parts".to_owned())]);
+        self.is_told(upload.bucket, upload.key, object, headers);
     }
 
     async fn multipart(&mut self, client: &Client) {
@@ -207,6 +263,7 @@ impl Told {
 
     /// Everything is as it was told.
     pub async fn check(&self, client: &Client) {
+        self.check_buckets(client).await;
         for bucket in &self.buckets {
             self.check_list(client, bucket).await;
             self.check_uploads(client, bucket).await;
@@ -220,17 +277,32 @@ impl Told {
                 "{place} has other bytes"
             );
             assert_eq!(answer.header("etag"), stored.object.etag, "{place}");
-            assert_eq!(
-                answer.header("content-type"),
-                stored.content_type,
-                "{place}"
-            );
-            let note = stored.object.note.as_deref().unwrap_or("");
-            assert_eq!(answer.header("x-amz-meta-note"), note, "{place}");
+            for name in HEADERS {
+                let given = stored.headers.get(name).map_or("", String::as_str);
+                assert_eq!(answer.header(name), given, "{name} of {place}");
+            }
         }
         for (bucket, key) in &self.deleted {
             let answer = client.get(bucket, key).send().await.expect("an answer");
             answer.expect_status(404);
+        }
+    }
+
+    async fn check_buckets(&self, client: &Client) {
+        let listed = client
+            .ask(Method::GET, "/")
+            .send()
+            .await
+            .expect("an answer");
+        let mut names = xml::texts_of(&listed.expect_status(200).body, "Name");
+        names.sort();
+        let mut expected = self.buckets.clone();
+        expected.sort();
+        assert_eq!(names, expected);
+        for gone in &self.deleted_buckets {
+            let path = format!("/{gone}");
+            let answer = client.ask(Method::GET, path).query("list-type", "2");
+            answer.send().await.expect("an answer").expect_status(404);
         }
     }
 
@@ -279,13 +351,20 @@ impl Told {
             let path = format!("/{bucket}/{}", upload.key);
             let ask = client.ask(Method::GET, path).query("uploadId", &upload.id);
             let answer = ask.send().await.expect("an answer");
-            let etags = xml::texts_of(&answer.expect_status(200).body, "ETag");
-            let parts: Vec<String> = upload
-                .parts
-                .values()
-                .map(|part| part.etag.clone())
-                .collect();
-            assert_eq!(etags, parts, "{path_of}", path_of = upload.key);
+            let body = &answer.expect_status(200).body;
+            let found = ["PartNumber", "Size", "ETag"].map(|name| xml::texts_of(body, name));
+            let parts = upload.parts.iter();
+            let each = parts.map(|(number, part)| {
+                let len = part.bytes.len();
+                (number.to_string(), len.to_string(), part.etag.clone())
+            });
+            let (mut numbers, mut sizes, mut etags) = (Vec::new(), Vec::new(), Vec::new());
+            for (number, size, etag) in each {
+                numbers.push(number);
+                sizes.push(size);
+                etags.push(etag);
+            }
+            assert_eq!(found, [numbers, sizes, etags], "{}", upload.key);
         }
     }
 

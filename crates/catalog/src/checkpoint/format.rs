@@ -197,6 +197,18 @@ impl CheckpointRoot {
     }
 }
 
+/// What the roots of one place are called.
+const ROOTS: &str = "checkpoint roots";
+
+fn in_order(roots: Vec<CheckpointRoot>) -> Result<Roots, CheckpointFormatError> {
+    let falls =
+        |one: &CheckpointRoot, next: &CheckpointRoot| one.position.number >= next.position.number;
+    match roots.len() > KEPT || !roots.is_sorted_by(falls) {
+        true => Err(damaged(ROOTS, "too many, or not in order")),
+        false => Ok(Roots(roots)),
+    }
+}
+
 impl Roots {
     /// Each of them, as segment headers name them.
     pub fn encode_each(&self) -> Vec<Bytes> {
@@ -218,23 +230,25 @@ impl Roots {
     /// # Errors
     /// Other bytes; more than [`KEPT`], or not the newest first.
     pub fn decode(mut bytes: &[u8]) -> Result<Self, CheckpointFormatError> {
-        const WHAT: &str = "checkpoint roots";
         let mut roots: Vec<CheckpointRoot> = Vec::new();
         while !bytes.is_empty() {
             let len = bytes
                 .try_get_u32()
-                .map_err(|_| damaged(WHAT, "cut short"))?;
+                .map_err(|_| damaged(ROOTS, "cut short"))?;
             let split = bytes.split_at_checked(len as usize);
-            let (root, rest) = split.ok_or_else(|| damaged(WHAT, "cut short"))?;
+            let (root, rest) = split.ok_or_else(|| damaged(ROOTS, "cut short"))?;
             roots.push(CheckpointRoot::decode(root)?);
             bytes = rest;
         }
-        let falls = |one: &CheckpointRoot, next: &CheckpointRoot| {
-            one.position.number >= next.position.number
-        };
-        if roots.len() > KEPT || !roots.is_sorted_by(falls) {
-            return Err(damaged(WHAT, "too many, or not in order"));
-        }
-        Ok(Self(roots))
+        in_order(roots)
+    }
+
+    /// The inverse of [`Self::encode_each`].
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn decode_each(each: &[Bytes]) -> Result<Self, CheckpointFormatError> {
+        let roots = each.iter().map(|root| CheckpointRoot::decode(root));
+        in_order(roots.collect::<Result<_, _>>()?)
     }
 }

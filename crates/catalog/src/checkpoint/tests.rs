@@ -61,9 +61,9 @@ fn root(number: u64) -> CheckpointRoot {
 #[test]
 fn they_come_back() {
     assert_eq!(Manifest::decode(&manifest().encode()), Ok(manifest()));
-    let one = Roots::default().with(root(4));
-    let two = one.with(root(8));
-    let three = two.with(root(9));
+    let one = Roots::default().with(root(4)).unwrap();
+    let two = one.with(root(8)).unwrap();
+    let three = two.with(root(9)).unwrap();
     for roots in [&Roots::default(), &one, &two, &three] {
         assert_eq!(Roots::decode(&roots.encode()).as_ref(), Ok(roots));
     }
@@ -76,6 +76,13 @@ fn they_come_back() {
     assert_eq!(three.journal_from(), Some(CommitNumber(8)));
     assert!(three.is_newer_than(&two) && two.is_newer_than(&one));
     assert!(!one.is_newer_than(&two) && !two.is_newer_than(&two));
+    // Another one at the same commit is newer; one before it is refused.
+    assert!(three.with(root(9)).is_ok());
+    let backward = Backward {
+        newest: CommitNumber(9),
+        taken: CommitNumber(8),
+    };
+    assert_eq!(three.with(root(8)), Err(backward));
 }
 
 /// The formats on disk: changing one needs a new version.
@@ -134,7 +141,7 @@ fn what_else_is_refused() {
         .flat_map(|root| [&(root.len() as u32).to_be_bytes()[..], root].concat())
         .collect();
     assert!(Roots::decode(&joined).is_err(), "the older one first");
-    let three = [&Roots::default().with(root(1)).encode()[..]; 3].concat();
+    let three = [&Roots::default().with(root(1)).unwrap().encode()[..]; 3].concat();
     assert!(Roots::decode(&three).is_err(), "three of them");
 }
 
@@ -164,7 +171,7 @@ fn names_of_a_checkpoints_files() {
 proptest! {
     #[test]
     fn a_flipped_or_missing_byte_is_found(at in any::<prop::sample::Index>(), bit in 0u8..8) {
-        let whole = [manifest().encode(), Roots::default().with(root(1)).encode()];
+        let whole = [manifest().encode(), Roots::default().with(root(1)).unwrap().encode()];
         for (kind, bytes) in whole.iter().enumerate() {
             let refused = |bytes: &[u8]| match kind {
                 0 => Manifest::decode(bytes).is_err(),

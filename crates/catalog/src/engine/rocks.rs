@@ -35,6 +35,7 @@ use empty::Empty;
 use read::Reads;
 use sweep::Sweeper;
 
+pub use checkpoint::verify_tables;
 pub use options::RocksOptions;
 #[cfg(feature = "bench")]
 pub use plain::PlainRocks;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use shardgate_wire::journal::{JournalDisk, JournalFile};
 use shardgate_wire::{CallContext, CommitNumber, DiskId, LineageId};
 
@@ -43,6 +44,9 @@ pub(super) struct Found {
     /// All segments of the journal that were found, the oldest first.
     pub(super) journal: Vec<Closed>,
     pub(super) void: Vec<(DiskId, JournalFile)>,
+    /// Checkpoint roots as the headers of its segments have them, the newest
+    /// first.
+    pub(super) checkpoints: Vec<Vec<Bytes>>,
     pub(super) damaged: Vec<(DiskId, SegmentId)>,
     /// It was begun anew, and its pool map is on no disk yet.
     pub(super) ahead: bool,
@@ -104,9 +108,11 @@ impl Search<'_> {
         let plan = self.plan(&highest, proven)?;
         let (journal, gap) = self.journal(&highest, proven);
         let void = self.void(&journal, gap);
+        let checkpoints = self.checkpoints(&journal);
         Ok(Found {
             journal,
             void,
+            checkpoints,
             tail,
             proven,
             unproven,
@@ -164,6 +170,7 @@ impl Search<'_> {
             plan: Vec::new(),
             journal: Vec::new(),
             void: self.void(&[], None),
+            checkpoints: Vec::new(),
             damaged: Vec::new(),
             ahead: false,
         })
@@ -330,6 +337,22 @@ impl Search<'_> {
         };
         journal.reverse();
         (journal, gap)
+    }
+
+    /// The roots that segments of the journal name, each list of them once.
+    fn checkpoints(&self, journal: &[Closed]) -> Vec<Vec<Bytes>> {
+        let mut named: Vec<Vec<Bytes>> = Vec::new();
+        for part in journal.iter().rev() {
+            let holders = self.holders(part.segment);
+            let header = holders.iter().find_map(|held| held.header.as_ref());
+            let roots = header.map(|header| &header.checkpoints);
+            if let Some(roots) = roots.filter(|roots| !roots.is_empty())
+                && !named.contains(roots)
+            {
+                named.push(roots.clone());
+            }
+        }
+        named
     }
 
     /// Files that are no part of the journal. What is older than a segment

@@ -58,6 +58,22 @@ impl Replay {
         }
     }
 
+    /// Over one segment alone, behind `from`, which is to be found in it.
+    pub(super) fn within(recovered: &Recovered, planned: Planned, from: Position) -> Self {
+        Self {
+            ctx: recovered.ctx,
+            disks: recovered.disks.clone(),
+            reached: recovered.reached.clone(),
+            tail: planned.to,
+            plan: vec![planned].into_iter(),
+            current: None,
+            from,
+            joined: false,
+            unproven: Vec::new(),
+            void: Vec::new(),
+        }
+    }
+
     /// The last record that there is.
     pub fn tail(&self) -> Position {
         self.tail

@@ -229,3 +229,104 @@ async fn other_lengths_than_were_said_are_refused() {
         );
     }
 }
+
+/// Behind the disks' own checks: nobody but the reader finds it.
+#[tokio::test(start_paused = true)]
+async fn blocks_that_are_damaged_on_their_way_are_read_elsewhere() {
+    let store = fixture("4+2", &SIX).await;
+    let content = bytes(3 << 20, 9);
+    let (_, kept) = keep(&store, &content).await;
+    let file = stored(&kept.unwrap());
+    for disk in [0, 3] {
+        store.pool.disk(disk).garble(Some(1000));
+    }
+    read(&files(&store, &[]), &file, &content).await.unwrap();
+    store.pool.disk(4).garble(Some(1000));
+    let bad = read(&files(&store, &[]), &file, &content).await;
+    assert!(matches!(bad, Err(FetchError::TooFew { .. })), "{bad:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_is_waited_for_once_and_not_for_each_file() {
+    let store = fixture("4+2", &SIX).await;
+    let mut kept_files = Vec::new();
+    for seed in 0..5 {
+        let content = bytes(3 << 20, seed);
+        let (_, kept) = keep(&store, &content).await;
+        kept_files.push((stored(&kept.unwrap()), content));
+    }
+    let hangs = |hours: u64| {
+        for disk in [1, 4] {
+            store
+                .pool
+                .disk(disk)
+                .delay(Duration::from_secs(3600 * hours));
+        }
+    };
+    hangs(1);
+    let files_of = files(&store, &[]);
+    let began = tokio::time::Instant::now();
+    for (file, content) in &kept_files {
+        read(&files_of, file, content).await.unwrap();
+    }
+    // Where it was said to lie, and then everywhere, of the first one.
+    let took = began.elapsed();
+    assert!(took <= Duration::from_secs(10), "{took:?}");
+    // A third is gone: one of those that were late is needed, and asked.
+    hangs(0);
+    store.pool.disk(0).fail(Some(StoreError::Io {
+        what: "read".into(),
+        why: "in a test".into(),
+    }));
+    let (file, content) = &kept_files[0];
+    read(&files_of, file, content).await.unwrap();
+}
+
+/// Asks once whether it should give way, and says what it was told.
+struct Asked(std::sync::Mutex<Vec<bool>>);
+
+#[async_trait::async_trait]
+impl Turns for Asked {
+    async fn next(&self, _: u64, busy: &(dyn Fn() -> bool + Send + Sync)) {
+        self.0.lock().unwrap().push(busy());
+    }
+}
+
+/// Reads alone must not keep the journal at its bound.
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_gives_way_to_clients_until_the_journal_is_long() {
+    let store = fixture("4+2", &SIX).await;
+    let content = bytes(400_000, 5);
+    // Clients' calls that do not end keep the disks busy.
+    store.put("read", &bytes(400_000, 6)).await.unwrap();
+    for disk in 0..6 {
+        store.pool.disk(disk).delay(Duration::from_secs(1));
+    }
+    let turns = async |long: bool, full: bool| {
+        store.catalog_room.set_journal_long(long);
+        store.catalog_room.set_journal_full(full);
+        let service = &store.service;
+        let place = service.place_kept(content.len() as u64).await.unwrap();
+        let hash = ContentHash::of(&content);
+        let catalog = service.catalog();
+        catalog
+            .register_checkpoint_file(hash, &place.blob)
+            .await
+            .unwrap();
+        let asked = Asked(std::sync::Mutex::default());
+        let reads = futures::future::join_all((0..8).map(|_| store.get("read")));
+        let kept = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            service
+                .keep(&place, "a", body(&content, 400_000), &asked)
+                .await
+        };
+        let (_, kept) = tokio::join!(reads, kept);
+        kept.unwrap();
+        asked.0.into_inner().unwrap()
+    };
+    assert_eq!(turns(false, false).await, [true]);
+    assert_eq!(turns(true, false).await, [false]);
+    // Past seven eighths not even the speed limit counts.
+    assert!(turns(true, true).await.is_empty());
+}

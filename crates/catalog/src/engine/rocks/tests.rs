@@ -437,3 +437,44 @@ async fn all_that_was_acknowledged_is_there_after_kill_9() {
         }
     }
 }
+
+/// Whatever a disk has flipped in a table is found before it is copied.
+#[tokio::test(flavor = "multi_thread")]
+async fn flipped_bytes_of_a_table_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = RocksEngine::open(&dir.path().join("db"), &small()).unwrap();
+    for batch in 0..40u32 {
+        let ops = (0..500u32).map(|row| {
+            let key = format!("k{:08}", batch * 500 + row);
+            Op::Put(key.into(), format!("{row}").repeat(20).into())
+        });
+        let commit = Commit {
+            expect: Vec::new(),
+            ops: ops.collect(),
+        };
+        engine.commit(commit).await.unwrap();
+    }
+    let (links, scratch) = (dir.path().join("links"), dir.path().join("scratch"));
+    engine.checkpoint(&links).unwrap();
+    let names = crate::checkpoint::folder::files(&links).unwrap();
+    let names = names.iter().map(|file| file.name.as_str());
+    let tables: Vec<&str> = names.filter(|name| name.ends_with(".sst")).collect();
+    assert!(!tables.is_empty());
+    assert_eq!(verify_tables(&links, &tables, &scratch), Ok(()));
+    assert!(!scratch.exists());
+    let path = links.join(tables[0]);
+    let whole = std::fs::read(&path).unwrap();
+    let mut missed = Vec::new();
+    for at in (0..whole.len()).step_by(whole.len() / 150) {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 0x04;
+        // Another file: the database has this one open.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, &flipped).unwrap();
+        if verify_tables(&links, &tables, &scratch).is_ok() {
+            missed.push(at);
+        }
+        assert!(!scratch.exists());
+    }
+    assert!(missed.is_empty(), "{missed:?} of {}", whole.len());
+}
