@@ -19,7 +19,7 @@ use crate::chain::Position;
 use crate::error::{JournalError, Refusal};
 use crate::format::SegmentId;
 use crate::recover::disk_error;
-use crate::scan::{BatchAt, Held, ScanError, chain, look};
+use crate::scan::{BatchAt, Chain, Held, ScanError, chain, look};
 
 /// A segment that gets no further batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,9 @@ pub struct Closed {
     pub file_bytes: u64,
     /// Who holds it, in which file.
     pub holders: BTreeMap<DiskId, JournalFile>,
+    /// Disks with a copy of it that an earlier gateway began and may not have
+    /// finished; they count once [`is_whole`] has read it.
+    pub doubtful: BTreeMap<DiskId, JournalFile>,
 }
 
 /// A copy that is to be made.
@@ -70,11 +73,16 @@ pub fn not_fully_stored(
 pub fn plan_copies(closed: &[Closed], living: &[DiskId], parity: usize) -> Vec<CopyTask> {
     let mut tasks = Vec::new();
     for of in closed {
+        if of.doubtful.keys().any(|disk| living.contains(disk)) {
+            // Perhaps nothing lacks: that is looked at first.
+            continue;
+        }
         let mut holds = of.holders.iter().filter(|(disk, _)| living.contains(disk));
         let Some((from, file)) = holds.next() else {
             continue;
         };
-        let targets = living.iter().filter(|disk| !of.holders.contains_key(disk));
+        let has = |disk: &&DiskId| of.holders.contains_key(disk) || of.doubtful.contains_key(disk);
+        let targets = living.iter().filter(|disk| !has(disk));
         for to in targets.take(lacking(of, living, parity)) {
             tasks.push(CopyTask {
                 segment: of.segment,
@@ -84,6 +92,58 @@ pub fn plan_copies(closed: &[Closed], living: &[DiskId], parity: usize) -> Vec<C
         }
     }
     tasks
+}
+
+/// The copies of earlier gateways to look at now, the oldest segment first.
+pub fn plan_looks(closed: &[Closed], living: &[DiskId]) -> Vec<(SegmentId, DiskId, JournalFile)> {
+    let of_one = |of: &Closed| {
+        let doubtful = of.doubtful.clone().into_iter();
+        let segment = of.segment;
+        doubtful.map(move |(disk, file)| (segment, disk, file))
+    };
+    let all = closed.iter().flat_map(of_one);
+    all.filter(|(_, disk, _)| living.contains(disk)).collect()
+}
+
+/// Whether a disk has every batch of a segment that counts.
+///
+/// # Errors
+/// The disk failed, or another gateway has taken over.
+pub async fn is_whole(
+    closed: &Closed,
+    disk: &Arc<dyn JournalDisk>,
+    file: JournalFile,
+    ctx: CallContext,
+) -> Result<bool, JournalError> {
+    let found = read_chain(closed, disk, file, ctx).await?;
+    Ok(counted(&found, closed).last().map(|batch| batch.last) == Some(closed.last))
+}
+
+/// What a disk has of a segment.
+async fn read_chain(
+    closed: &Closed,
+    disk: &Arc<dyn JournalDisk>,
+    file: JournalFile,
+    ctx: CallContext,
+) -> Result<Chain, JournalError> {
+    let held = Held {
+        disk: disk.disk(),
+        file: ListedJournalFile {
+            file,
+            len: closed.file_bytes,
+        },
+        segment: Some(closed.segment),
+        header: None,
+        acknowledged: CommitNumber(0),
+    };
+    let found = chain(disk, ctx, &held, closed.segment, closed.base).await;
+    found.map_err(|error| disk_error(disk.disk(), error))
+}
+
+/// The batches up to the last that counts: what lies behind is void.
+fn counted<'a>(found: &'a Chain, closed: &Closed) -> Vec<&'a BatchAt> {
+    let counts = |batch: &&BatchAt| batch.last.number <= closed.last.number;
+    found.batches.iter().take_while(counts).collect()
 }
 
 /// Copies a segment to another disk, verified batch by batch before the first
@@ -106,21 +166,8 @@ pub async fn copy(
         reached: vec![source],
     };
     let file = file.ok_or_else(missing)?;
-    let held = Held {
-        disk: source,
-        file: ListedJournalFile {
-            file,
-            len: closed.file_bytes,
-        },
-        segment: Some(closed.segment),
-        header: None,
-        acknowledged: CommitNumber(0),
-    };
-    let found = chain(from, ctx, &held, closed.segment, closed.base).await;
-    let found = found.map_err(|error| disk_error(source, error))?;
-    // What lies behind the last that counts is void.
-    let counts = |batch: &&BatchAt| batch.last.number <= closed.last.number;
-    let batches: Vec<&BatchAt> = found.batches.iter().take_while(counts).collect();
+    let found = read_chain(closed, from, file, ctx).await?;
+    let batches = counted(&found, closed);
     if batches.last().map(|batch| batch.last) != Some(closed.last) {
         return Err(missing().into());
     }

@@ -89,6 +89,12 @@ pub enum JournalError {
         /// How.
         error: StoreError,
     },
+    /// The journal disks are those of before: too few of the old and of the
+    /// new took the segment that a change begins with.
+    #[error(
+        "the journal disks do not change now: too few of the old and of the new take a segment"
+    )]
+    NotChanged,
     /// The journal was closed.
     #[error("the journal is closed")]
     Closed,

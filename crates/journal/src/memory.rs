@@ -1,23 +1,22 @@
 //! Journal disks in memory, for tests: they take time, stall, stop, lose
 //! power with what was not synced, and fail to sync.
 //!
-//! A call goes on when its caller is gone, as a request that has left does.
+//! One can be made to break a rule of disks ([`Breach`]), so that a test shows
+//! that it would notice. A call goes on when its caller is gone, as a request that has left does.
 //! Everything random comes from the seed; time is `tokio`'s, which tests pause.
+
+mod link;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use shardgate_wire::journal::{
-    DiskRoots, JOURNAL_PAGE, JournalDisk, JournalFile, JournalStanding, ListedJournalFile,
-    MAX_CHECKPOINT_ROOT_BYTES, MAX_POOL_MAP_BYTES,
-};
+use shardgate_wire::journal::{DiskRoots, JOURNAL_PAGE, JournalFile};
 use shardgate_wire::{CallContext, CommitNumber, DiskId, Epoch, LineageId, StoreError};
 use tokio::time::{Instant, sleep};
 
@@ -34,6 +33,48 @@ struct File {
     /// How far it was written since the disk was opened, and in which epoch.
     open: Option<(usize, Epoch)>,
     last: Option<(usize, Bytes)>,
+}
+
+/// A rule that a disk breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Breach {
+    /// Takes calls of an epoch older than the one it has accepted.
+    OlderEpochs,
+    /// Takes calls of another instance under the same number.
+    OtherInstances,
+    /// Has its epoch in memory only.
+    ForgetsEpoch,
+    /// Answers before what it wrote is durable.
+    AnswersUnsynced,
+    /// Reads through the cache, which shows what a failed sync has lost.
+    ReadsCache,
+}
+
+impl File {
+    /// What was written gets to the medium.
+    fn sync(&mut self) {
+        if let Some((at, bytes)) = self.unsynced.take() {
+            self.durable[at..at + bytes.len()].copy_from_slice(&bytes);
+        }
+    }
+}
+
+impl State {
+    /// What a read of a file shows.
+    fn read(&mut self, file: JournalFile) -> Option<Vec<u8>> {
+        let held = self.files.get_mut(&file)?;
+        let mut seen = held.durable.clone();
+        if self.breach == Some(Breach::ReadsCache) {
+            // Nothing holds it in the cache.
+            if self.rng.random_bool(0.05) {
+                held.ghost = None;
+            }
+            if let Some((at, bytes)) = &held.ghost {
+                seen[*at..*at + bytes.len()].copy_from_slice(bytes);
+            }
+        }
+        Some(seen)
+    }
 }
 
 #[derive(Debug)]
@@ -57,6 +98,7 @@ struct State {
     busy: u32,
     most_travel_us: u64,
     most_sync_us: u64,
+    breach: Option<Breach>,
 }
 
 /// A disk in memory.
@@ -101,6 +143,7 @@ impl MemoryDisk {
             busy: 0,
             most_travel_us: 500,
             most_sync_us: 5_000,
+            breach: None,
         };
         Self {
             id,
@@ -140,6 +183,9 @@ impl MemoryDisk {
         state.up = false;
         state.life += 1;
         let state = &mut *state;
+        if state.breach == Some(Breach::ForgetsEpoch) {
+            state.epoch = Epoch::default();
+        }
         for file in state.files.values_mut() {
             file.ghost = None;
             if let Some((at, bytes)) = file.unsynced.take() {
@@ -181,6 +227,11 @@ impl MemoryDisk {
     /// Lets the next sync fail: the disk is fenced until it is opened again.
     pub fn fail_next_sync(&self) {
         self.state.lock().fail_sync = true;
+    }
+
+    /// Makes it break a rule from now on.
+    pub fn breach(&self, rule: Breach) {
+        self.state.lock().breach = Some(rule);
     }
 
     /// Flips a byte of what the medium has.
@@ -242,7 +293,12 @@ impl MemoryDisk {
     }
 
     fn admit(state: &mut State, ctx: &CallContext) -> Result<(), StoreError> {
-        if !state.epoch.admits(&ctx.epoch) {
+        let admits = match state.breach {
+            Some(Breach::OlderEpochs) => true,
+            Some(Breach::OtherInstances) => ctx.epoch.number >= state.epoch.number,
+            _ => state.epoch.admits(&ctx.epoch),
+        };
+        if !admits {
             return Err(StoreError::StaleEpoch { held: state.epoch });
         }
         if state.fenced {
@@ -332,6 +388,9 @@ impl MemoryDisk {
         if state.life != life {
             return Err(unreachable());
         }
+        if state.breach == Some(Breach::AnswersUnsynced) {
+            return Ok(file);
+        }
         let failed = std::mem::take(&mut state.fail_sync);
         state.fenced |= failed;
         let held = state.files.get_mut(&file).expect("it was just written");
@@ -395,6 +454,7 @@ fn go_on(
             given: at as u64,
         });
     }
+    held.sync();
     held.unsynced = Some((at, bytes.clone()));
     held.open = Some((end + bytes.len(), ctx.epoch));
     held.last = Some((at, bytes.clone()));
@@ -411,131 +471,4 @@ fn check(bytes: &Bytes, at: usize, most: usize) -> Result<(), StoreError> {
         return Err(StoreError::NoSpace);
     }
     Ok(())
-}
-
-impl MemoryLink {
-    /// Cuts or mends the way.
-    pub fn set_cut(&self, cut: bool) {
-        self.cut.store(cut, Ordering::Relaxed);
-    }
-
-    async fn way(&self) -> Result<MemoryDisk, StoreError> {
-        if self.cut.load(Ordering::Relaxed) {
-            sleep(Duration::from_millis(1)).await;
-            return Err(unreachable());
-        }
-        Ok(self.disk.clone())
-    }
-}
-
-#[async_trait]
-impl JournalDisk for MemoryLink {
-    fn disk(&self) -> DiskId {
-        self.disk.id
-    }
-
-    async fn standing(&self) -> Result<JournalStanding, StoreError> {
-        let run = |state: &mut State| {
-            let age = state.last_call.map(|at| at.elapsed().as_millis());
-            Ok(JournalStanding {
-                epoch: state.epoch,
-                last_call_ms: age.map(|age| u64::try_from(age).unwrap_or(u64::MAX)),
-                told: state.told,
-                segment_bytes: state.segment_bytes as u64,
-            })
-        };
-        self.way().await?.run(None, run).await
-    }
-
-    async fn raise(&self, ctx: &CallContext) -> Result<(), StoreError> {
-        self.way().await?.run(Some(*ctx), |_| Ok(())).await
-    }
-
-    async fn begin(&self, ctx: &CallContext, bytes: Bytes) -> Result<JournalFile, StoreError> {
-        self.way().await?.write(*ctx, None, bytes).await
-    }
-
-    async fn append(
-        &self,
-        ctx: &CallContext,
-        file: JournalFile,
-        offset: u64,
-        bytes: Bytes,
-    ) -> Result<(), StoreError> {
-        let at = usize::try_from(offset).expect("segments are small");
-        let write = self.way().await?.write(*ctx, Some((file, at)), bytes);
-        write.await.map(drop)
-    }
-
-    async fn files(&self, ctx: &CallContext) -> Result<Vec<ListedJournalFile>, StoreError> {
-        let run = |state: &mut State| {
-            for file in state.files.values_mut() {
-                // After the process died what it wrote is in the cache only.
-                if let Some((at, bytes)) = file.unsynced.take() {
-                    file.durable[at..at + bytes.len()].copy_from_slice(&bytes);
-                }
-            }
-            let listed = state.files.iter().map(|(id, file)| ListedJournalFile {
-                file: *id,
-                len: file.durable.len() as u64,
-            });
-            Ok(listed.collect())
-        };
-        self.way().await?.run(Some(*ctx), run).await
-    }
-
-    async fn read(
-        &self,
-        ctx: &CallContext,
-        file: JournalFile,
-        offset: u64,
-        len: usize,
-    ) -> Result<Bytes, StoreError> {
-        let at = usize::try_from(offset).expect("segments are small");
-        let run = move |state: &mut State| {
-            let held = state.files.get(&file).ok_or(StoreError::NotFound)?;
-            let end = held.durable.len().min(at + len);
-            Ok(Bytes::copy_from_slice(&held.durable[at.min(end)..end]))
-        };
-        self.way().await?.run(Some(*ctx), run).await
-    }
-
-    async fn remove(&self, ctx: &CallContext, files: &[JournalFile]) -> Result<(), StoreError> {
-        let files = files.to_vec();
-        let run = move |state: &mut State| {
-            state.files.retain(|id, _| !files.contains(id));
-            Ok(())
-        };
-        self.way().await?.run(Some(*ctx), run).await
-    }
-
-    async fn roots(&self) -> Result<DiskRoots, StoreError> {
-        let run = |state: &mut State| Ok(state.roots.clone());
-        self.way().await?.run(None, run).await
-    }
-
-    async fn set_map(&self, ctx: &CallContext, number: u64, map: Bytes) -> Result<(), StoreError> {
-        let run = move |state: &mut State| {
-            if map.len() > MAX_POOL_MAP_BYTES || number < state.roots.map_number {
-                let what = format!("map {number}");
-                return Err(StoreError::BadCall { what });
-            }
-            state.roots.map_number = number;
-            state.roots.map = map;
-            Ok(())
-        };
-        self.way().await?.run(Some(*ctx), run).await
-    }
-
-    async fn set_checkpoint(&self, ctx: &CallContext, root: Bytes) -> Result<(), StoreError> {
-        let run = move |state: &mut State| {
-            if root.len() > MAX_CHECKPOINT_ROOT_BYTES {
-                let what = "checkpoint root".into();
-                return Err(StoreError::BadCall { what });
-            }
-            state.roots.checkpoint = root;
-            Ok(())
-        };
-        self.way().await?.run(Some(*ctx), run).await
-    }
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use shardgate_wire::journal::{JOURNAL_PAGE, JournalDisk, JournalFile};
 use shardgate_wire::{CallContext, CommitNumber, DiskId, LineageId};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::chain::{Position, Record};
 use crate::contact::SharedContact;
@@ -38,6 +38,8 @@ use send::{Append, Sent};
 
 /// Between two looks for disks while too few are usable.
 const WAIT: Duration = Duration::from_millis(20);
+/// How long a change of the journal disks may keep commits waiting.
+const CHANGE: Duration = Duration::from_secs(5);
 
 /// A journal disk and where it is.
 #[derive(Clone, Debug)]
@@ -160,6 +162,11 @@ impl Writer {
         open.flat_map(|open| open.members.keys().copied()).collect()
     }
 
+    /// The open segment.
+    pub fn segment(&self) -> Option<SegmentId> {
+        self.open.as_ref().map(|open| open.id)
+    }
+
     /// The segments that a later, acknowledged one names, with who holds
     /// them, the oldest first: what may be copied ([`crate::copies`]).
     pub fn closed(&self) -> &[Closed] {
@@ -171,11 +178,21 @@ impl Writer {
         &self.closed[..named]
     }
 
-    /// A copy of a segment was made.
+    /// A copy of a segment was made, or found to be whole.
     pub fn copied(&mut self, segment: SegmentId, disk: DiskId, file: JournalFile) {
         for closed in &mut self.closed {
             if closed.segment == segment {
+                closed.doubtful.remove(&disk);
                 closed.holders.insert(disk, file);
+            }
+        }
+    }
+
+    /// A copy of a segment was never finished. The caller removes its file.
+    pub fn not_copied(&mut self, segment: SegmentId, disk: DiskId) {
+        for closed in &mut self.closed {
+            if closed.segment == segment {
+                closed.doubtful.remove(&disk);
             }
         }
     }
@@ -239,7 +256,11 @@ impl Writer {
     /// removes their files.
     pub fn trim(&mut self, checkpoint: CommitNumber) -> Vec<Closed> {
         self.trimmed = self.trimmed.max(checkpoint);
-        self.closed.drain(..self.needless(checkpoint)).collect()
+        let mut trimmed: Vec<Closed> = self.closed.drain(..self.needless(checkpoint)).collect();
+        for closed in &mut trimmed {
+            closed.holders.append(&mut closed.doubtful);
+        }
+        trimmed
     }
 
     /// Roots of the checkpoints that the next segments name.
@@ -307,17 +328,30 @@ impl Writer {
     /// caller writes `map` to a majority of both, and calls
     /// [`Self::change_done`]; until then segments keep to both.
     ///
+    /// Commits wait meanwhile, and the old journal disks alone might do for
+    /// them: so it is given up after a time. No map with the new ones was
+    /// written then, and a segment on them counts for nothing once there is
+    /// a later one.
+    ///
     /// # Errors
-    /// As [`Self::append`].
+    /// [`JournalError::NotChanged`], and the journal goes on as before; else
+    /// as [`Self::append`].
     pub async fn change_journal(
         &mut self,
         members: Vec<Member>,
         map: JournalMap,
     ) -> Result<(), JournalError> {
         assert_eq!(map.old.as_ref(), Some(&self.map.disks), "map names the old");
+        self.check_open()?;
+        let before = self.map.clone();
         self.fleet.change(members, &map);
         self.map = map;
-        self.begin_segment().await
+        let begun = timeout(CHANGE, self.begin_segment()).await;
+        begun.unwrap_or_else(|_| {
+            self.fleet.keep(&before);
+            self.map = before;
+            Err(JournalError::NotChanged)
+        })
     }
 
     /// The changed map counts: the old journal disks are needed no more.
@@ -415,6 +449,7 @@ impl Writer {
                 last: self.acknowledged,
                 file_bytes: open.most,
                 holders: open.members,
+                doubtful: BTreeMap::new(),
             });
         }
     }

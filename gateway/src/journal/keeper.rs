@@ -9,6 +9,7 @@
 //! disks are let go.
 
 mod choice;
+mod segments;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,10 +19,10 @@ use futures::future::join_all;
 use parking_lot::{Mutex, RwLock};
 use shardgate_catalog::model::DiskState;
 use shardgate_journal::contact::{May, SharedContact};
-use shardgate_journal::copies::{copy, list_segments, not_fully_stored, plan_copies};
+use shardgate_journal::copies::not_fully_stored;
 use shardgate_journal::disks::Lost;
 use shardgate_journal::map::{MapDisk, MapDiskState, PoolMap, write_map};
-use shardgate_journal::{JournalError, Member, SegmentId};
+use shardgate_journal::{JournalError, Member};
 use shardgate_wire::journal::JournalDisk;
 use shardgate_wire::{DiskId, StoreError};
 use tokio::time::{Instant, interval, timeout};
@@ -49,8 +50,9 @@ const AWAY: Duration = Duration::from_secs(30);
 const COPIES: Duration = Duration::from_secs(5);
 /// How often disks are swept of void segments.
 const SWEEP: Duration = Duration::from_secs(300);
-/// Segments that are copied in one turn.
-const COPIES_AT_ONCE: usize = 2;
+/// A change of the journal disks that was given up, during which commits had
+/// waited, is tried again after so long.
+const CHANGE_AGAIN: Duration = Duration::from_secs(30);
 
 /// What a keeper is made of.
 pub struct KeeperParts {
@@ -80,6 +82,8 @@ pub(super) struct Inner {
     status: RwLock<JournalStatus>,
     /// Since when disks are not living.
     out: Mutex<BTreeMap<DiskId, Instant>>,
+    /// Until then the journal disks are left as they are.
+    unchanged_until: Mutex<Option<Instant>>,
 }
 
 impl Keeper {
@@ -93,6 +97,7 @@ impl Keeper {
             map: RwLock::new(parts.map),
             status: RwLock::default(),
             out: Mutex::default(),
+            unchanged_until: Mutex::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -229,7 +234,10 @@ impl Keeper {
         self.inner.gate.set_gone(gone.map(|of| of.id()).collect());
         let map = self.inner.map.read().clone();
         let disks: Vec<MapDisk> = members.iter().map(|of| map_disk(of)).collect();
-        match choose(&judged, &map.journal, self.parity()) {
+        let until = *self.inner.unchanged_until.lock();
+        let may_change = until.is_none_or(|until| until <= Instant::now());
+        let chosen = choose(&judged, &map.journal, self.parity());
+        match chosen.filter(|_| may_change) {
             Some(journal) => self.change_journal(map, journal, disks).await,
             None if disks != map.disks => {
                 let next = PoolMap {
@@ -251,6 +259,7 @@ impl Keeper {
         disks: Vec<MapDisk>,
     ) -> Result<(), JournalError> {
         let inner = &self.inner;
+        let before = map.journal_map();
         let next = PoolMap {
             number: map.number + 1,
             epoch: inner.journal.context().epoch,
@@ -269,8 +278,13 @@ impl Keeper {
         let members = self.journal_members(&changing.all(), &next).await;
         inner.gate.set_map(changing.clone());
         let mut held = inner.journal.hold().await;
-        held.writer()?.change_journal(members, changing).await?;
+        let begun = held.writer()?.change_journal(members, changing).await;
         drop(held);
+        if let Err(error) = begun {
+            inner.gate.set_map(before);
+            *inner.unchanged_until.lock() = Some(Instant::now() + CHANGE_AGAIN);
+            return Err(error);
+        }
         self.write(next.clone()).await?;
         inner.journal.hold().await.writer()?.change_done();
         self.write(next.settled(next.epoch)).await
@@ -362,64 +376,6 @@ impl Keeper {
         let members = self.inner.pool.members();
         let living = members.iter().filter(|member| member.is_living());
         living.map(|member| member.id()).collect()
-    }
-
-    async fn copy_segments(&self) -> Result<(), JournalError> {
-        let inner = &self.inner;
-        let tasks = {
-            let mut held = inner.journal.hold().await;
-            let writer = held.writer()?;
-            let closed = writer.closed();
-            let tasks = plan_copies(closed, &self.living(), self.parity());
-            let of = |segment| closed.iter().find(|of| of.segment == segment).cloned();
-            let tasks = tasks.into_iter().take(COPIES_AT_ONCE);
-            tasks
-                .filter_map(|task| Some((of(task.segment)?, task)))
-                .collect::<Vec<_>>()
-        };
-        for (closed, task) in tasks {
-            let (from, to) = (task.from.0, task.to);
-            let (source, target) = (
-                inner.pool.inner.ways.get(from),
-                inner.pool.inner.ways.get(to),
-            );
-            match copy(&closed, &source, &target, inner.journal.context()).await {
-                Ok(file) => {
-                    tracing::info!(segment = %task.segment, %from, %to, "segment copied");
-                    let mut held = inner.journal.hold().await;
-                    held.writer()?.copied(task.segment, to, file);
-                }
-                Err(error) => {
-                    tracing::warn!(segment = %task.segment, %from, %to, %error, "segment not copied");
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes segments that this gateway began and gave up, and those that no
-    /// checkpoint needs, of which a disk that was away did not hear.
-    async fn sweep(&self) -> Result<(), JournalError> {
-        let inner = &self.inner;
-        for disk in inner.pool.inner.ways.open() {
-            let ctx = inner.journal.context();
-            let Ok(listed) = list_segments(&disk, ctx).await else {
-                continue;
-            };
-            let void: Vec<_> = {
-                let mut held = inner.journal.hold().await;
-                let writer = held.writer()?;
-                let is_over = |of: SegmentId| writer.is_void(of) || writer.is_trimmed(of);
-                let void = listed.iter().filter(|(segment, _)| is_over(*segment));
-                void.map(|(_, file)| *file).collect()
-            };
-            if !void.is_empty() {
-                tracing::info!(disk = %disk.disk(), void = void.len(), "void segments are removed");
-                // Kept ones are tried again at the next sweep.
-                let _ = disk.remove(&ctx, &void).await;
-            }
-        }
-        Ok(())
     }
 
     async fn note_status(&self) -> Result<(), JournalError> {

@@ -316,13 +316,16 @@ impl Search<'_> {
         let gap = loop {
             let holders = self.holders(segment);
             let files = holders.iter().map(|held| (held.disk, held.file.file));
+            // Whether another's copy was finished, nothing here says.
+            let (files, doubtful) = files.partition(|(disk, _)| header.members.contains(disk));
             let lengths = holders.iter().map(|held| held.file.len);
             journal.push(Closed {
                 segment,
                 base: header.base,
                 last: to,
                 file_bytes: lengths.max().unwrap_or(0),
-                holders: files.collect(),
+                holders: files,
+                doubtful,
             });
             let Some(predecessor) = header.predecessor else {
                 break None;

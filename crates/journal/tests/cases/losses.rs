@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shardgate_journal::copies::{copy, not_fully_stored, plan_copies};
+use shardgate_journal::copies::{copy, is_whole, not_fully_stored, plan_copies, plan_looks};
 use shardgate_journal::{JournalError, Position, Record, Refusal};
 use shardgate_wire::journal::JournalDisk;
 use shardgate_wire::{CommitNumber, DiskId};
@@ -191,6 +191,54 @@ async fn a_segment_on_too_few_disks_is_copied_and_the_copy_restores() {
     }
     let (_, shown) = pool.start().await.unwrap();
     assert_eq!(shown, committed);
+}
+
+/// A gateway dies while it copies: what it left on the target would be taken
+/// for a copy when the last whole one goes.
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_was_not_finished_counts_for_nothing() {
+    let mut pool = Pool::new(5, 1);
+    let (mut writer, _) = pool.start().await.unwrap();
+    commit(&mut writer, 5).await;
+    let (member, file) = (writer.members()[0], pool.files(writer.members()[0].0)[0]);
+    writer.begin_segment().await.unwrap();
+    commit(&mut writer, 2).await;
+    let closed = writer.closed()[0].clone();
+    let links = pool.links();
+    let disk = |id: DiskId| -> Arc<dyn JournalDisk> {
+        links.iter().find(|link| link.disk() == id).unwrap().clone()
+    };
+    // The first batch gets to disk 5, and all of it to disk 4.
+    let ctx = writer.context();
+    let first = disk(member).read(&ctx, file, 0, 4096).await.unwrap();
+    disk(DiskId(5)).begin(&ctx, first).await.unwrap();
+    let (from, to) = (disk(member), disk(DiskId(4)));
+    copy(&closed, &from, &to, ctx).await.unwrap();
+    drop(writer);
+    let (mut writer, _) = pool.start().await.unwrap();
+    commit(&mut writer, 1).await;
+    let living = [DiskId(4), DiskId(5)];
+    assert_eq!(
+        not_fully_stored(writer.closed(), &living, 1)[0].2,
+        closed.last.number
+    );
+    assert!(
+        plan_copies(writer.closed(), &living, 1).is_empty(),
+        "first it is looked at"
+    );
+    let looks = plan_looks(writer.closed(), &living);
+    assert_eq!(looks.len(), 2);
+    for (segment, on, file) in looks {
+        let whole = is_whole(&closed, &disk(on), file, writer.context()).await;
+        match whole.unwrap() {
+            true => writer.copied(segment, on, file),
+            false => writer.not_copied(segment, on),
+        }
+    }
+    let of = writer.closed()[0].clone();
+    assert!(of.holders.contains_key(&DiskId(4)) && !of.holders.contains_key(&DiskId(5)));
+    let tasks = plan_copies(&[of], &living, 1);
+    assert_eq!((tasks.len(), tasks[0].to), (1, DiskId(5)));
 }
 
 #[tokio::test(start_paused = true)]

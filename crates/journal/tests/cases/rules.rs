@@ -114,6 +114,40 @@ async fn the_members_of_a_change_are_enough_of_the_old_and_of_the_new() {
     assert_eq!(found, committed[3..], "what came since the change began");
 }
 
+/// Commits must not wait for disks that only the change needs.
+#[tokio::test(start_paused = true)]
+async fn a_change_whose_new_disks_hang_is_given_up() {
+    let mut pool = Pool::new(6, 1);
+    let (mut writer, _) = pool.start().await.unwrap();
+    let mut committed = commit(&mut writer, 3).await;
+    for id in [4, 5, 6] {
+        pool.disk(id).stall(Duration::from_secs(600));
+    }
+    let old = pool.map().disks;
+    let changed = JournalMap {
+        number: 2,
+        disks: ids(&[4, 5, 6]),
+        old: Some(old.clone()),
+    };
+    let all = pool.links().into_iter().map(|link| member(&pool, link));
+    let members = all.collect();
+    let change = timeout(
+        Duration::from_secs(10),
+        writer.change_journal(members, changed),
+    );
+    assert_eq!(change.await.unwrap(), Err(JournalError::NotChanged));
+    assert_eq!(writer.map().disks, old);
+    let goes_on = timeout(Duration::from_secs(1), commit(&mut writer, 2));
+    committed.extend(goes_on.await.unwrap());
+    assert!(is_majority(&old, &writer.members()));
+    drop(writer);
+    for id in [4, 5, 6] {
+        pool.disk(id).kill();
+    }
+    let (_, shown) = pool.start().await.unwrap();
+    assert_eq!(shown, committed);
+}
+
 /// A copy of the last segment would count as the journal's end on a disk that
 /// a start may reach without the members.
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,454 @@
+//! How a gateway of the model starts, and how a catalog is restored: the order
+//! of the gateway's own start, with the crate's decisions.
+
+use futures::future::join_all;
+use rand::Rng;
+use shardgate_journal::disks::{MapStep, check_quorum, choose_journal};
+use shardgate_journal::map::{MapDisk, MapDiskState, PoolMap, follow, read_maps};
+use shardgate_journal::recover::Request;
+use shardgate_journal::start::{Before, First, WATCH, Watch, Watched, first};
+use shardgate_journal::{JournalError, Position, Recovered, Refusal, WriterOptions, recover};
+use shardgate_wire::journal::JournalStanding;
+use shardgate_wire::{
+    CallContext, ClusterId, CommitNumber, DiskId, Epoch, LineageId, Medium, Purpose,
+};
+use tokio::time::{Duration, Instant, sleep, timeout};
+
+use crate::catalog::{Catalog, Roots};
+use crate::gateway::{ANSWER, Gateway, RELEASED, Running};
+
+/// What a start begins with.
+struct Source {
+    catalog: Catalog,
+    /// The local one; else a restore.
+    local: bool,
+}
+
+impl Gateway {
+    /// Starts. None if it has to try again.
+    pub async fn start(&mut self) -> Option<Running> {
+        let (map, _) = self.newest_map().await?;
+        let local = self.world.folders.lock()[self.machine].flushed.clone();
+        if let Some(catalog) = local {
+            let source = Source {
+                catalog,
+                local: true,
+            };
+            return match self.start_from(map, source).await {
+                Ok(running) => Some(running),
+                Err(refused) => self.throw_away(refused),
+            };
+        }
+        self.restore().await
+    }
+
+    /// The local catalog does not go on from here: it has to be restored.
+    fn throw_away(&self, refused: Option<Refusal>) -> Option<Running> {
+        if refused.is_some() {
+            self.world.folders.lock()[self.machine].flushed = None;
+            self.world.model.lock().counts.one("thrown away");
+        }
+        None
+    }
+
+    /// From the newest checkpoint that reads, else an older one, else from the
+    /// journal alone.
+    async fn restore(&mut self) -> Option<Running> {
+        let mut tried = 0;
+        let reached = self.standings(&self.world.ids()).await;
+        let reached: Vec<DiskId> = reached.iter().map(|(disk, _, _)| *disk).collect();
+        let sources = self.sources(&reached).await;
+        let of = sources.len();
+        for catalog in sources {
+            let (map, _) = self.newest_map().await?;
+            // Without a majority what others alone had would be missing unnoticed.
+            if check_quorum(&map.journal_map(), &reached, &[]).is_err() {
+                self.world.model.lock().counts.one("not provable");
+                break;
+            }
+            let source = Source {
+                catalog,
+                local: false,
+            };
+            match self.start_from(map, source).await {
+                Ok(running) => {
+                    self.world.model.lock().counts.one("restored");
+                    if running.catalog.position.number.0 > 0 && tried > 0 {
+                        self.world.model.lock().counts.one("restored from an older");
+                    }
+                    return Some(running);
+                }
+                Err(None) => return None,
+                Err(Some(_)) => tried += 1,
+            }
+        }
+        let remaining = self.world.remaining();
+        let all_here = remaining.iter().all(|disk| self.world.disk(*disk).is_up());
+        if all_here && remaining.iter().all(|disk| reached.contains(disk)) {
+            if tried == of {
+                let mut model = self.world.model.lock();
+                model.counts.one("refused for good");
+                if !self.world.reckless {
+                    model.fail("not restored, though any m disks may be lost".to_owned());
+                }
+            }
+            // Nothing comes back any more.
+            let order = std::sync::atomic::Ordering::Relaxed;
+            self.hopeless
+                .store(remaining.len() < self.world.disks.len(), order);
+        }
+        None
+    }
+
+    /// What a restore can begin with, in the order in which it is tried.
+    async fn sources(&self, reached: &[DiskId]) -> Vec<Catalog> {
+        let mut roots = Vec::new();
+        for disk in self.disks() {
+            if let Ok(Ok(of)) = timeout(ANSWER, disk.roots()).await {
+                roots.extend(Roots::decode(&of.checkpoint).0);
+            }
+        }
+        roots.sort_by_key(|root| std::cmp::Reverse((root.position.number, root.id)));
+        roots.dedup();
+        let model = self.world.model.lock();
+        let stored = roots
+            .iter()
+            .filter_map(|root| model.checkpoints.get(&root.id));
+        let read = stored.filter(|of| of.reads(reached));
+        let catalogs = read.map(|of| of.catalog.clone());
+        catalogs.chain([Catalog::default()]).collect()
+    }
+
+    /// The newest map, and whether it is known to count.
+    async fn newest_map(&self) -> Option<(PoolMap, bool)> {
+        let maps = read_maps(&self.disks(), ANSWER).await;
+        let mut asked = self.world.ids();
+        let all_answer = maps.len() == self.world.remaining().len();
+        if all_answer && maps.values().all(Option::is_none) {
+            return Some((self.first_map(), false));
+        }
+        loop {
+            match follow(&maps, &asked)? {
+                (_, MapStep::Ask(more)) => asked.extend(more),
+                (map, MapStep::Complete(_)) => return Some((map, false)),
+                (map, MapStep::Settled(_)) => return Some((map, true)),
+            }
+        }
+    }
+
+    fn first_map(&self) -> PoolMap {
+        let places: Vec<_> = self
+            .world
+            .ids()
+            .iter()
+            .map(|id| self.world.place(*id))
+            .collect();
+        PoolMap {
+            number: 1,
+            epoch: Epoch::default(),
+            cluster: ClusterId(1),
+            lineage: LineageId(1),
+            journal: choose_journal(&places, &[], self.world.parity),
+            old: None,
+            disks: self.map_disks(),
+        }
+    }
+
+    /// The disks as a map lists them.
+    pub fn map_disks(&self) -> Vec<MapDisk> {
+        let lost = self.world.lost.all();
+        let of = |id: DiskId| MapDisk {
+            id,
+            agent: None,
+            path: String::new(),
+            server: self.world.place(id).server.to_string(),
+            site: String::new(),
+            medium: Medium::Rotating,
+            state: match lost.contains(&id) {
+                true => MapDiskState::Lost,
+                false => MapDiskState::Member,
+            },
+        };
+        self.world.ids().into_iter().map(of).collect()
+    }
+
+    async fn standings(&self, disks: &[DiskId]) -> Vec<(DiskId, JournalStanding, Instant)> {
+        let lost = self.world.lost.all();
+        let asked = disks
+            .iter()
+            .filter(|disk| !lost.contains(disk))
+            .map(|disk| async move {
+                let sent = Instant::now();
+                let answer = timeout(Duration::from_secs(2), self.link(*disk).standing()).await;
+                Some((*disk, answer.ok()?.ok()?, sent))
+            });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// Waits until it may raise the epoch; whether it takes over. None if the
+    /// other lives.
+    async fn be_free(&mut self, map: &PoolMap) -> Option<bool> {
+        let journal = map.journal_map();
+        let held = self.standings(&journal.all()).await;
+        let held = held.iter().map(|(_, of, _)| of.epoch);
+        let held = held.max_by_key(|epoch| epoch.number).unwrap_or_default();
+        let ours = {
+            let folders = self.world.folders.lock();
+            folders[self.machine].instances.contains(&held.instance)
+        };
+        let before = Before {
+            closed: held.instance == RELEASED,
+            our_folder: ours.then_some(held.instance),
+            all_locked: self.world.embedded,
+            take_over: self.take_over,
+        };
+        let take_over = match first(&before, held) {
+            First::Free => false,
+            First::TakeOver => true,
+            First::Watch => {
+                self.watch(map, held).await?;
+                false
+            }
+        };
+        let mut folders = self.world.folders.lock();
+        folders[self.machine].instances.push(self.instance);
+        Some(take_over)
+    }
+
+    async fn watch(&self, map: &PoolMap, held: Epoch) -> Option<()> {
+        let journal = map.journal_map();
+        let began = Instant::now();
+        let mut watch = Watch::new(journal.clone(), self.world.lost.all(), held, began);
+        self.world.model.lock().counts.one("watched");
+        loop {
+            for (disk, standing, sent) in self.standings(&journal.all()).await {
+                watch.saw(disk, &standing, sent, Instant::now());
+            }
+            match watch.watched(Instant::now()) {
+                Watched::Gone => return Some(()),
+                Watched::Alive(_) => {
+                    self.world.model.lock().counts.one("other lives");
+                    return None;
+                }
+                Watched::GoOn if began.elapsed() > 2 * WATCH => return None,
+                Watched::GoOn => sleep(Duration::from_secs(1)).await,
+            }
+        }
+    }
+
+    async fn find(&self, map: &PoolMap, from: Position) -> Result<Recovered, JournalError> {
+        let request = Request {
+            ctx: CallContext {
+                cluster: ClusterId(1),
+                epoch: Epoch {
+                    number: 0,
+                    instance: self.instance,
+                },
+                lineage: map.lineage,
+                committed: CommitNumber(0),
+                purpose: Purpose::Client,
+            },
+            map: map.journal_map(),
+            lost: self.world.lost.all(),
+            from,
+            begun: map.number > 1,
+            answer_within: ANSWER,
+        };
+        recover(&self.disks(), request).await
+    }
+
+    /// One try. An error without a refusal is one to try again.
+    async fn start_from(
+        &mut self,
+        map: PoolMap,
+        source: Source,
+    ) -> Result<Running, Option<Refusal>> {
+        let from = source.catalog.position;
+        let take_over = self.be_free(&map).await.ok_or(None)?;
+        let recovered = match self.find(&map, from).await {
+            Ok(recovered) => recovered,
+            Err(error) => return Err(self.refused(error, &source, None)),
+        };
+        let answer_from = take_over.then(|| Instant::now() + WATCH);
+        // Only now nobody else can write a map that counts.
+        let (again, counts) = self.newest_map().await.ok_or(None)?;
+        if again != map {
+            return Err(None);
+        }
+        let ctx = recovered.context();
+        if !counts {
+            self.write_map(&ctx, &map).await.map_err(|_| None)?;
+        }
+        self.settle(map, source, recovered, answer_from).await
+    }
+
+    async fn settle(
+        &mut self,
+        mut map: PoolMap,
+        source: Source,
+        recovered: Recovered,
+        answer_from: Option<Instant>,
+    ) -> Result<Running, Option<Refusal>> {
+        let (unproven, tail) = (recovered.unproven() as u64, recovered.tail().number.0);
+        let (complete, reached) = (recovered.is_complete(), recovered.reached().to_vec());
+        let journal = map.journal_map().all();
+        let members = journal.into_iter().map(|id| self.member(id)).collect();
+        let roots = self.newest_roots().await;
+        let contact = shardgate_journal::contact::SharedContact::default();
+        let options = WriterOptions {
+            parity: self.world.parity,
+            lost: self.world.lost.clone(),
+            contact: contact.clone(),
+            checkpoints: roots.encode_each(),
+        };
+        let settled = recovered.settle(members, options).await;
+        let (mut writer, mut replay) = settled.map_err(|_| None)?;
+        let (from, mut catalog) = (source.catalog.position, source.catalog.clone());
+        let mut records = Vec::new();
+        loop {
+            match replay.next().await {
+                Ok(Some(more)) => {
+                    for record in more {
+                        if !catalog.apply(&record) {
+                            let why = format!("replayed: {:?} does not follow", record.position);
+                            self.world.model.lock().fail(why);
+                        }
+                        records.push(record);
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => return Err(self.refused(error, &source, Some(reached))),
+            }
+        }
+        if unproven > 0 {
+            let mut model = self.world.model.lock();
+            model.safe_in(writer.segment(), tail - unproven + 1..=tail);
+            model.weak |= writer.members().len() <= self.world.parity;
+        }
+        if self.rng.random_bool(0.7) {
+            let void = replay.remove_void().await as u64;
+            self.world.model.lock().counts.many("void", void);
+        }
+        self.settle_map(&mut writer, &mut map)
+            .await
+            .map_err(|_| None)?;
+        if let Some(at) = answer_from {
+            self.world.model.lock().counts.one("taken over");
+            tokio::time::sleep_until(at).await;
+        }
+        if !complete {
+            self.cut_short(&catalog, &source, &reached);
+        }
+        {
+            let mut model = self.world.model.lock();
+            model.shown(from, &records, &catalog);
+            model.counts.one("starts");
+            model.counts.many("rewritten", unproven);
+        }
+        let mut running = Running::new(writer, map, catalog, roots);
+        running.contact = contact;
+        if !source.local {
+            // A restored catalog is made durable before it gets its name.
+            self.flush(&running);
+        }
+        Ok(running)
+    }
+
+    async fn settle_map(
+        &self,
+        writer: &mut shardgate_journal::Writer,
+        map: &mut PoolMap,
+    ) -> Result<(), JournalError> {
+        if map.number == 1 {
+            writer.begin_segment().await?;
+        }
+        if map.number == 1 || map.old.is_some() {
+            writer.change_done();
+            let ctx = writer.context();
+            *map = map.settled(ctx.epoch);
+            self.write_map(&ctx, map).await?;
+        }
+        Ok(())
+    }
+
+    pub async fn newest_roots(&self) -> Roots {
+        let mut newest = Roots::default();
+        for disk in self.disks() {
+            if let Ok(Ok(of)) = timeout(ANSWER, disk.roots()).await {
+                let roots = Roots::decode(&of.checkpoint);
+                let id = |roots: &Roots| roots.newest().map_or(0, |root| root.id);
+                if id(&roots) > id(&newest) {
+                    newest = roots;
+                }
+            }
+        }
+        newest
+    }
+
+    /// Journal disks were named lost: what they alone had is gone, and that is
+    /// said. Nothing else may be.
+    fn cut_short(&self, catalog: &Catalog, source: &Source, reached: &[DiskId]) {
+        let end = catalog.position.number.0;
+        let last = self.world.model.lock().last();
+        if end >= last {
+            return;
+        }
+        let missing = self
+            .world
+            .missing(source.catalog.position.number.0, reached);
+        let mut model = self.world.model.lock();
+        match missing {
+            Some(_) if !self.world.reckless => {
+                model.fail(format!("ends at {end} of {last}, any m disks may be lost"));
+            }
+            Some(_) => {
+                model.counts.one("said to be short");
+                model.forget_behind(end);
+            }
+            None => model.fail(format!("ends at {end} of {last}, which is there")),
+        }
+    }
+
+    /// Judges why a start was refused. `None`: trying again is right.
+    fn refused(
+        &self,
+        error: JournalError,
+        source: &Source,
+        reached: Option<Vec<DiskId>>,
+    ) -> Option<Refusal> {
+        self.world.model.lock().counts.one("refused");
+        let refusal = match error {
+            JournalError::Refused(refusal) => refusal,
+            JournalError::Disk { .. } | JournalError::Fenced(_) => return None,
+            other => {
+                self.world.model.lock().fail(format!("start: {other}"));
+                return None;
+            }
+        };
+        let from = source.catalog.position;
+        // A place that is not found is missed itself, too.
+        let since = match &refusal {
+            Refusal::NotOnChain(number) => number.0.saturating_sub(1),
+            _ => from.number.0,
+        };
+        let reached = match &refusal {
+            Refusal::NoMajority { .. } => return None,
+            Refusal::Incomplete { reached, .. } | Refusal::MissingSegment { reached, .. } => {
+                reached.clone()
+            }
+            Refusal::NotOnChain(_) | Refusal::NoJournal | Refusal::Version { .. } => {
+                reached.unwrap_or_else(|| self.world.living())
+            }
+        };
+        let on_chain =
+            from.number.0 == 0 || self.world.model.lock().position(from.number.0) == from;
+        if on_chain && self.world.missing(since, &reached).is_none() {
+            let why = format!("refused though all is there: {refusal}");
+            self.world.model.lock().fail(why);
+        }
+        // A disk that was not reached may come back and have it.
+        let remaining = self.world.remaining();
+        let all = remaining.iter().all(|disk| reached.contains(disk));
+        all.then_some(refusal)
+    }
+}
