@@ -29,8 +29,12 @@ pub use remote_disk::RemoteDisk;
 pub struct AgentSettings {
     /// Most connections to one agent, idle ones included.
     pub connections: usize,
-    /// How many of them are kept for health, epochs and reports.
+    /// How many of them, at most an eighth, are kept for health, epochs and
+    /// reports.
     pub control_connections: usize,
+    /// How many of them, at most a fourth, are kept for the journal: two for
+    /// each disk that hangs, and some for the others.
+    pub journal_connections: usize,
     /// Most calls to one disk at once.
     pub calls_per_disk: usize,
     /// Until a connection is made.
@@ -55,7 +59,8 @@ impl Default for AgentSettings {
     fn default() -> Self {
         Self {
             connections: 64,
-            control_connections: 4,
+            control_connections: 8,
+            journal_connections: 16,
             calls_per_disk: 12,
             connect_timeout: Duration::from_secs(3),
             call_timeout: Duration::from_secs(10),

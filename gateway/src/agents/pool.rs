@@ -27,6 +27,9 @@ pub enum Way {
     Store,
     /// Health, epochs, reports: never behind shards.
     Control,
+    /// The journal's calls: behind nothing else, so that disks that hang with
+    /// other calls cost the gateway no contact.
+    Journal,
 }
 
 /// Of so many places for shards, those that [`Way::Store`] may take.
@@ -91,19 +94,23 @@ pub struct ConnectionPool {
     idle_timeout: Duration,
     shards: Places,
     control: Arc<Semaphore>,
+    journal: Arc<Semaphore>,
     idle: Mutex<Vec<Connection>>,
 }
 
 impl ConnectionPool {
     /// No connection yet.
     pub fn new(address: String, settings: &AgentSettings) -> Self {
-        let control = settings.control_connections.max(1);
+        let most = settings.connections;
+        let control = settings.control_connections.min(most / 8).max(1);
+        let journal = settings.journal_connections.min(most / 4).max(1);
         Self {
             address,
             connect_timeout: settings.connect_timeout,
             idle_timeout: settings.idle_timeout,
-            shards: Places::new(settings.connections.saturating_sub(control)),
+            shards: Places::new(most.saturating_sub(control + journal)),
             control: Arc::new(Semaphore::new(control)),
+            journal: Arc::new(Semaphore::new(journal)),
             idle: Mutex::default(),
         }
     }
@@ -119,6 +126,7 @@ impl ConnectionPool {
             Way::Read => self.shards.take(false).await,
             Way::Store => self.shards.take(true).await,
             Way::Control => Leave::of(&self.control).await,
+            Way::Journal => Leave::of(&self.journal).await,
         }
     }
 

@@ -114,7 +114,7 @@ impl Inner {
             return Err(bad(format!("{} call is too long", call.name())));
         }
         let (way, within) = self.way(call);
-        let place = timeout(within, self.place(call, way)).await;
+        let place = timeout(within, self.place(way)).await;
         let _place = place.map_err(|_| StoreError::Busy)?;
         let ask = Ask {
             target: Target::Disk(self.disk, call),
@@ -142,18 +142,18 @@ impl Inner {
             | Call::PutNotes
             | Call::ForgetNotes => (Way::Store, settings.sync_timeout),
             // Never behind shards; each waits for an fsync.
-            _ if call.is_journal() => (Way::Control, settings.sync_timeout),
+            _ if call.is_journal() => (Way::Journal, settings.sync_timeout),
             Call::Read | Call::Stat => (Way::Read, settings.call_timeout),
             _ => (Way::Store, settings.call_timeout),
         }
     }
 
     /// The disk's own bound on such calls.
-    async fn place(&self, call: Call, way: Way) -> Leave {
+    async fn place(&self, way: Way) -> Leave {
         match way {
             Way::Read => self.shards.take(false).await,
             Way::Store => self.shards.take(true).await,
-            Way::Control if call.is_journal() => Leave::of(&self.journal).await,
+            Way::Journal => Leave::of(&self.journal).await,
             Way::Control => Leave::of(&self.control).await,
         }
     }

@@ -2,17 +2,20 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use shardgate::agents::AgentSettings;
 use shardgate_disk_store::{DiskOptions, Expected, KeptSpace, LocalDisk, NewDisk};
 use shardgate_tests::places;
-use shardgate_wire::conformance::{self, Subject};
+use shardgate_wire::conformance::{self, Subject, sample};
 use shardgate_wire::journal::JournalDisk;
 use shardgate_wire::journal_conformance::{self, JournalSubject};
-use shardgate_wire::memory_store::{MemoryDisk, MemoryStore};
+use shardgate_wire::memory_store::{Call, MemoryDisk, MemoryStore};
 use shardgate_wire::{DiskId, DiskIdentity, Medium, ShardKey, ShardStore};
 
-use crate::agent::TestAgent;
+use crate::agent::{TestAgent, memory};
 
 /// What lies behind the agent.
 #[async_trait]
@@ -209,6 +212,40 @@ impl JournalSubject for RemoteJournal {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_journal_behind_an_agent_conforms() {
     journal_conformance::run(|| boxed(RemoteJournal::new())).await;
+}
+
+/// More disks hang, with calls of another kind, than there are connections
+/// for these.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_does_not_wait_behind_disks_that_hang() {
+    let remote = RemoteJournal::new().await;
+    let agent = remote.remote.agent.as_ref().expect("it runs");
+    let client = agent.client();
+    let journal = client.disk(DiskId(77));
+    let answered = Arc::new(AtomicUsize::new(0));
+    let (mut handles, mut raises) = (Vec::new(), Vec::new());
+    let most = AgentSettings::default().control_connections;
+    for number in 0..2 * most as u128 {
+        let (store, handle) = memory(100 + number).await;
+        assert!(agent.lanes().open(store));
+        handle.delay(Duration::from_secs(60));
+        let disk = client.disk(DiskId(100 + number));
+        let answered = Arc::clone(&answered);
+        raises.push(tokio::spawn(async move {
+            let _ = disk.raise_epoch(&sample::context(9)).await;
+            answered.fetch_add(1, Ordering::SeqCst);
+        }));
+        handles.push(handle);
+    }
+    let under_way = || -> u64 { handles.iter().map(|of| of.calls(Call::RaiseEpoch)).sum() };
+    while under_way() < most as u64 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for _ in 0..10 {
+        journal.roots().await.unwrap();
+    }
+    assert_eq!(answered.load(Ordering::SeqCst), 0, "the journal waited");
+    raises.iter().for_each(|raise| raise.abort());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
