@@ -159,19 +159,29 @@ fn assert_right_or_refused(
     }
 }
 
+/// The disks that keep the journal, by their folders' numbers.
+fn journal_disks(pool: &TestPool) -> Vec<usize> {
+    let words = pool.status_words();
+    let (above, journal) = words.split_once("Journal:").expect("a journal is shown");
+    let keeps = |number: &usize| {
+        let folder = format!(" {} ", pool.disk(*number).display());
+        let line = above.lines().find(|line| line.contains(&folder));
+        let id = line.and_then(|line| line.split_whitespace().next());
+        id.is_some_and(|id| journal.contains(id))
+    };
+    (1..=6).filter(keeps).collect()
+}
+
 #[tokio::test]
 async fn with_three_of_six_gone_errors_are_clear_and_nothing_wrong_is_returned() {
     let mut pool = TestPool::embedded(6);
     let client = pool.client();
     client.make_bucket(BUCKET).await;
     write_round(&client, 0).await;
-    pool.stop();
-    take_away(&pool, &[1, 3, 4]);
-    // A start may be refused, by the rule that a majority of the disks must
-    // answer; then the disks go while it runs.
-    bring_back(&pool, &[1, 3, 4]);
-    pool.start();
-    take_away(&pool, &[1, 3, 4]);
+    let journal = journal_disks(&pool);
+    assert_eq!(journal.len(), 5, "{}", pool.status_words());
+    let gone = &journal[..3];
+    take_away(&pool, gone);
     tokio::time::sleep(Duration::from_secs(3)).await;
     let mut refused = 0;
     for &size in SIZES {
@@ -181,10 +191,70 @@ async fn with_three_of_six_gone_errors_are_clear_and_nothing_wrong_is_returned()
         }
     }
     assert!(refused > 0, "4+2 cannot read with three disks gone");
-    bring_back(&pool, &[1, 3, 4]);
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // More than half of the journal disks is gone: no write is taken, and
+    // its client is not kept waiting for them.
+    let written = [0, 1024, 70_000, 3_000_001];
+    for size in written {
+        assert_write_refused(&client, &key(size, 7), body(size, 7)).await;
+    }
+    bring_back(&pool, gone);
+    wait_until_answered(&client, &key(9_000_000, 0)).await;
     read_round(&client, 0).await;
+    for size in written {
+        // Refused is not undone, but never half there.
+        let answer = client.get(BUCKET, &key(size, 7)).send().await;
+        let answer = answer.expect("an answer");
+        if answer.status != 404 {
+            let same = answer.expect_status(200).body == body(size, 7);
+            assert!(same, "size {size}");
+        }
+    }
+    write_round(&client, 8).await;
+    read_round(&client, 8).await;
     pool.stop();
+}
+
+/// With a majority of the journal disks left, writes go on as copies on what
+/// lives, and stay readable.
+#[tokio::test]
+async fn with_three_of_six_gone_and_the_journal_there_writes_go_on() {
+    let mut pool = TestPool::embedded(6);
+    let client = pool.client();
+    client.make_bucket(BUCKET).await;
+    let journal = journal_disks(&pool);
+    let other = (1..=6).find(|disk| !journal.contains(disk));
+    let gone = [other.expect("one keeps no journal"), journal[0], journal[1]];
+    take_away(&pool, &gone);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    write_round(&client, 1).await;
+    read_round(&client, 1).await;
+    bring_back(&pool, &gone);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    read_round(&client, 1).await;
+    pool.stop();
+}
+
+/// Waits until the journal's disks are in contact again.
+async fn wait_until_answered(client: &Client, key: &str) {
+    for _ in 0..120 {
+        let answer = client.get(BUCKET, key).send().await;
+        if answer.is_ok_and(|answer| answer.status == 200) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    panic!("nothing is answered although all disks are back");
+}
+
+/// Refused with 503 and a code that says to come again.
+async fn assert_write_refused(client: &Client, key: &str, body: Bytes) {
+    let answer = client.put(BUCKET, key, body).send().await;
+    let answer = answer.expect("an answer");
+    answer.expect_status(503);
+    let code = answer.code();
+    let known = ["ServiceUnavailable", "SlowDown"].contains(&code.as_str());
+    assert!(known, "{key}: {answer:?}");
+    assert!(!String::from_utf8_lossy(&answer.body).contains("panic"));
 }
 
 /// Bytes of all shards on these disks.
