@@ -28,6 +28,18 @@ impl Gateway {
     /// Starts. None if it has to try again.
     pub async fn start(&mut self) -> Option<Running> {
         let (map, _) = self.newest_map().await?;
+        let lost = self.world.lost.all();
+        if map
+            .journal_map()
+            .all()
+            .iter()
+            .all(|disk| lost.contains(disk))
+        {
+            // No start is proven then, whatever the other disks have.
+            let order = std::sync::atomic::Ordering::Relaxed;
+            self.hopeless.store(true, order);
+            return None;
+        }
         let local = self.world.folders.lock()[self.machine].flushed.clone();
         if let Some(catalog) = local {
             let source = Source {
