@@ -35,6 +35,24 @@ async fn write_round(client: &Client, round: usize) {
     }
 }
 
+/// As [`write_round`], while disks go: what is in work when two are found to
+/// be gone at once lacks its quorum, and is tried again as every SDK does.
+async fn write_round_as_disks_go(client: &Client, round: usize) {
+    for &size in SIZES {
+        let mut tries = 0;
+        loop {
+            let ask = client.put(BUCKET, &key(size, round), body(size, round));
+            let answer = ask.send().await.expect("an answer");
+            if answer.status != 503 || tries == 5 {
+                answer.expect_status(200);
+                break;
+            }
+            tries += 1;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
 async fn read_round(client: &Client, round: usize) {
     for &size in SIZES {
         let answer = client
@@ -123,9 +141,9 @@ async fn two_disks_may_go_while_it_runs_and_come_back() {
     write_round(&client, 0).await;
     take_away(&pool, &[2]);
     read_round(&client, 0).await;
-    write_round(&client, 1).await;
+    write_round_as_disks_go(&client, 1).await;
     take_away(&pool, &[5]);
-    write_round(&client, 2).await;
+    write_round_as_disks_go(&client, 2).await;
     for round in 0..=2 {
         read_round(&client, round).await;
     }
