@@ -200,8 +200,17 @@ pub async fn make_bucket(place: &Place) {
 pub async fn write(place: &Place, round: usize) {
     let client = place.client();
     for size in SIZES {
-        let ask = client.put(BUCKET, &format!("{round}/{size}"), body(round, size));
-        ask.send().await.expect("an answer").expect_status(200);
+        let mut tries = 0;
+        loop {
+            let ask = client.put(BUCKET, &format!("{round}/{size}"), body(round, size));
+            let answer = ask.send().await.expect("an answer");
+            if answer.status != 503 || tries == 5 {
+                answer.expect_status(200);
+                break;
+            }
+            tries += 1;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 }
 
