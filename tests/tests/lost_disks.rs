@@ -35,21 +35,11 @@ async fn write_round(client: &Client, round: usize) {
     }
 }
 
-/// As [`write_round`], while disks go: what is in work when two are found to
-/// be gone at once lacks its quorum, and is tried again as every SDK does.
+/// As [`write_round`], while disks go.
 async fn write_round_as_disks_go(client: &Client, round: usize) {
     for &size in SIZES {
-        let mut tries = 0;
-        loop {
-            let ask = client.put(BUCKET, &key(size, round), body(size, round));
-            let answer = ask.send().await.expect("an answer");
-            if answer.status != 503 || tries == 5 {
-                answer.expect_status(200);
-                break;
-            }
-            tries += 1;
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        let (key, body) = (key(size, round), body(size, round));
+        client.put_as_disks_go(BUCKET, &key, body).await;
     }
 }
 

@@ -200,17 +200,9 @@ pub async fn make_bucket(place: &Place) {
 pub async fn write(place: &Place, round: usize) {
     let client = place.client();
     for size in SIZES {
-        let mut tries = 0;
-        loop {
-            let ask = client.put(BUCKET, &format!("{round}/{size}"), body(round, size));
-            let answer = ask.send().await.expect("an answer");
-            if answer.status != 503 || tries == 5 {
-                answer.expect_status(200);
-                break;
-            }
-            tries += 1;
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        let key = format!("{round}/{size}");
+        let body = body(round, size);
+        client.put_as_disks_go(BUCKET, &key, body).await;
     }
 }
 
