@@ -123,6 +123,9 @@ impl Lane {
         let next = match self.state {
             State::Over => None,
             State::New if whole => self.queue.front().cloned().map(Next::Put),
+            // Not before there is something for it: a client that sends
+            // little holds no more handles than it has blocks.
+            State::New if self.queue.is_empty() && end.is_none() => None,
             State::New => Some(Next::Open),
             State::Open(handle) => match (self.queue.front(), end) {
                 (Some(queued), _) => Some(Next::Append(handle, queued.clone())),
@@ -231,6 +234,20 @@ mod tests {
         lane.answered(Duration::ZERO);
         assert!(lane.end().is_empty());
         assert!(lane.next(false, Some(end)).is_none() && !lane.push(block(2)));
+    }
+
+    #[test]
+    fn a_shard_is_opened_when_there_is_something_for_it() {
+        let end = ShardEnd {
+            shard_len: 0,
+            blob_len: 0,
+        };
+        let mut empty = lane();
+        assert!(empty.next(false, None).is_none());
+        assert!(matches!(empty.next(false, Some(end)), Some(Next::Open)));
+        let mut begun = lane();
+        begun.push(block(0));
+        assert!(matches!(begun.next(false, None), Some(Next::Open)));
     }
 
     #[test]

@@ -233,21 +233,38 @@ async fn next_frame(
     }
 }
 
+/// Begins a blob of `len` bytes, and takes the memory that it needs. Disks
+/// may go out while memory is waited for: nothing was sent yet, so another
+/// group is as good.
+async fn begin_streamed(
+    core: &Arc<Core>,
+    to: &Destination,
+    len: Option<u64>,
+) -> Result<(BlobWriter, Layout, Permit), ObjectError> {
+    let mut beginnings = 1;
+    loop {
+        let group = core
+            .disks
+            .group_for_write(&to.class, len, to.prefer)
+            .await?;
+        let target = core.disks.shard_target(group.row.medium);
+        let layout = Layout::choose(group.scheme, len, target);
+        let permit = core.admit(stream_need(layout, len)).await?;
+        match BlobWriter::begin(core, group, layout, len, to.object.clone()) {
+            Err(ObjectError::QuorumLost { .. }) if beginnings < SENDINGS => beginnings += 1,
+            begun => return Ok((begun?, layout, permit)),
+        }
+    }
+}
+
 async fn store_streamed(
     core: &Arc<Core>,
     to: &Destination,
     mut body: Intake,
 ) -> Result<(BodyDigests, StoredBody), ObjectError> {
     let len = body.declared();
-    let group = core
-        .disks
-        .group_for_write(&to.class, len, to.prefer)
-        .await?;
-    let target = core.disks.shard_target(group.row.medium);
-    let layout = Layout::choose(group.scheme, len, target);
+    let (mut writer, layout, mut permit) = begin_streamed(core, to, len).await?;
     let need = stream_need(layout, len);
-    let mut permit = core.admit(need).await?;
-    let mut writer = BlobWriter::begin(core, group, layout, len, to.object.clone())?;
     let mut coder = StripeCoder::new(core.codec(layout), len, core.blocks.clone());
     while let Some(frame) = next_frame(&mut writer, &mut body).await? {
         if writer.is_settled() {

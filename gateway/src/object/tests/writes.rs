@@ -233,6 +233,32 @@ async fn a_disk_that_restarts_or_forgot_its_slot_is_told_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn disks_that_go_while_memory_is_waited_for_cost_nothing() {
+    let settings = ObjectSettings {
+        memory_bytes: 1 << 20,
+        ..ObjectSettings::default()
+    };
+    let store = fixture_with("4+2", &SIX, settings).await;
+    let (content, second) = (bytes(5 << 20, 2), Duration::from_secs(1));
+    store.put("before", &content).await.unwrap();
+    let request = store.request("held", Some(5 << 20));
+    let holds_memory = store.service.put_object(request, endless(&bytes(10, 1)));
+    let disks_go = async {
+        tokio::time::sleep(second).await;
+        store.pool.set_gone(0, true);
+        store.pool.set_gone(1, true);
+    };
+    let (held, (), put) = tokio::join!(
+        tokio::time::timeout(2 * second, holds_memory),
+        disks_go,
+        store.put("key", &content),
+    );
+    assert!(held.is_err(), "the first body never ends");
+    put.unwrap();
+    assert!(store.get("key").await.unwrap() == content);
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_gateway_fences_this_one() {
     let store = fixture("4+2", &SIX).await;
     store.put("key", &bytes(10 * KIB, 1)).await.unwrap();
