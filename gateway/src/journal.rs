@@ -11,6 +11,7 @@
 mod checkpoints;
 mod contact;
 mod find;
+mod free;
 mod keeper;
 pub mod lineage;
 mod log;
@@ -26,6 +27,7 @@ pub mod start;
 
 pub use checkpoints::{JournalDisks, JournalLength};
 pub use contact::Gate;
+pub use free::release;
 pub use keeper::{Keeper, KeeperParts};
 pub use log::{Journal, JournalLog};
 pub use replay::replay_into;

@@ -15,7 +15,7 @@ use super::restore::options;
 use super::{StartWishes, chain, classes};
 use crate::config::Settings;
 use crate::journal::lineage::{Settling, settle};
-use crate::journal::start::{JournalStart, release, start_journal};
+use crate::journal::start::{JournalStart, start_journal};
 use crate::journal::{Journal, Keeper, KeeperParts};
 use crate::pool::place::Place;
 use crate::pool::start::{Start, start_at};

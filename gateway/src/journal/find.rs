@@ -18,8 +18,9 @@ use shardgate_wire::{
 };
 use tokio::time::timeout;
 
+use super::free::RELEASED;
 use super::own::OwnRecord;
-use super::start::{JournalStart, JournalStartError, RELEASED};
+use super::start::{JournalStart, JournalStartError};
 use crate::placement::view::DiskView;
 use crate::pool::place::{Survey, health_of};
 use crate::pool::start::plan::{At, disks_of, plan_new};

@@ -13,22 +13,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
 use shardgate_catalog::checkpoint::Roots;
 use shardgate_catalog::engine::RocksStopped;
 use shardgate_journal::contact::SharedContact;
-use shardgate_journal::disks::{
-    Candidate, JournalMap, Lost, MapStep, check_quorum, choose_journal,
-};
+use shardgate_journal::disks::{Candidate, Lost, MapStep, check_quorum, choose_journal};
 use shardgate_journal::map::{MapDiskState, PoolMap, follow, read_maps};
 use shardgate_journal::recover::{Recovered, Request};
-use shardgate_journal::start::{Before, First, WATCH, Watch, Watched, first};
-use shardgate_journal::{JournalError, Member, Position, Writer, WriterOptions, recover};
-use shardgate_wire::journal::{JournalDisk, JournalStanding};
+use shardgate_journal::start::WATCH;
+use shardgate_journal::{Member, Position, Writer, WriterOptions, recover};
 use shardgate_wire::{
     CallContext, ClusterId, CommitNumber, DiskId, Epoch, InstanceId, LineageId, Purpose,
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::find::{Found, candidate};
 use super::lineage::Told;
@@ -47,8 +43,6 @@ use crate::pool::ways::{DiskWays, JournalWays};
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// How long one disk may take for one call of a recovery.
 pub(super) const ANSWER: Duration = Duration::from_secs(20);
-/// Between two questions while another gateway may live.
-const ASK: Duration = Duration::from_secs(1);
 /// How often a start begins anew because the map had changed meanwhile.
 const ROUNDS: usize = 5;
 
@@ -300,99 +294,6 @@ impl Starting {
         parities.max().unwrap_or(0)
     }
 
-    /// Waits until this gateway may raise the epoch; returns its instance.
-    pub(super) async fn be_free(
-        &mut self,
-        map: &PoolMap,
-        lost: &[DiskId],
-    ) -> Result<InstanceId, JournalStartError> {
-        let journal = map.journal_map();
-        let held = self.standings(&journal).await;
-        let held = held.iter().map(|(_, of, _)| of.epoch);
-        let held = held.max_by_key(|epoch| epoch.number).unwrap_or_default();
-        let own = self.own.as_ref();
-        let ours = own.is_some_and(|own| own.instances.contains(&held.instance));
-        let is_local = |disk: &DiskId| {
-            let found = self.found.disks.get(disk);
-            found.is_some_and(|found| found.at.agent.is_none())
-        };
-        let before = Before {
-            closed: held.instance == RELEASED,
-            our_folder: ours.then_some(held.instance),
-            // Whoever opened a disk here holds the lock on its folder.
-            all_locked: journal.all().iter().all(is_local),
-            take_over: self.start.take_over,
-        };
-        match first(&before, held) {
-            First::Free => {}
-            First::Watch => self.watch(journal, lost, held).await?,
-            First::TakeOver => {
-                tracing::warn!(
-                    epoch = held.number,
-                    "taking over from a gateway that may live"
-                );
-                self.answer_from = Some(Instant::now() + WATCH);
-            }
-        }
-        let instance = InstanceId::random();
-        let record = OwnRecord {
-            cluster: self.found.cluster,
-            instances: own.map_or_else(Vec::new, |own| own.instances.clone()),
-        };
-        let record = record.with_instance(instance);
-        let written = record.write(&self.start.own);
-        written.map_err(JournalStartError::Own)?;
-        self.own = Some(record);
-        Ok(instance)
-    }
-
-    pub(super) async fn standings(
-        &self,
-        map: &JournalMap,
-    ) -> Vec<(DiskId, JournalStanding, Instant)> {
-        let within = self.start.settings.probe_timeout;
-        let asked = map.all().into_iter().map(|disk| async move {
-            let sent = Instant::now();
-            let way = self.found.ways.get(disk);
-            let answer = timeout(within, way.standing()).await;
-            Some((disk, answer.ok()?.ok()?, sent))
-        });
-        join_all(asked).await.into_iter().flatten().collect()
-    }
-
-    /// Watches whether another gateway still calls.
-    async fn watch(
-        &self,
-        journal: JournalMap,
-        lost: &[DiskId],
-        held: Epoch,
-    ) -> Result<(), JournalStartError> {
-        tracing::info!(
-            epoch = held.number,
-            seconds = WATCH.as_secs(),
-            "another gateway was here last: watching whether it still calls"
-        );
-        let began = Instant::now();
-        let patience = WATCH + self.start.settings.start_patience;
-        let mut watch = Watch::new(journal.clone(), lost.to_vec(), held, began);
-        loop {
-            for (disk, standing, sent) in self.standings(&journal).await {
-                watch.saw(disk, &standing, sent, Instant::now());
-            }
-            match watch.watched(Instant::now()) {
-                Watched::Gone => return Ok(()),
-                Watched::Alive(epoch) => return Err(JournalStartError::Alive(epoch)),
-                Watched::GoOn if began.elapsed() > patience => {
-                    let answered: Vec<_> = self.standings(&journal).await;
-                    let answered: Vec<_> = answered.iter().map(|(disk, _, _)| *disk).collect();
-                    check_quorum(&journal, &answered, lost).map_err(JournalError::from)?;
-                    return Err(JournalStartError::Unsettled);
-                }
-                Watched::GoOn => sleep(ASK).await,
-            }
-        }
-    }
-
     async fn recover(
         &mut self,
         map: &PoolMap,
@@ -533,9 +434,6 @@ impl Starting {
     }
 }
 
-/// The instance of an epoch that nobody holds: a clean stop leaves it.
-pub(super) const RELEASED: InstanceId = InstanceId(0);
-
 /// What a disk fails together with, as far as it is known.
 pub(super) fn place_of(disk: DiskId, known: &[Candidate], map: &PoolMap) -> Candidate {
     if let Some(known) = known.iter().find(|of| of.disk == disk) {
@@ -543,18 +441,6 @@ pub(super) fn place_of(disk: DiskId, known: &[Candidate], map: &PoolMap) -> Cand
     }
     let row = map.disks.iter().find(|of| of.id == disk);
     candidate(disk, row.map_or("", |row| &row.server), None)
-}
-
-/// Says to the next start that this gateway is gone: an epoch of no instance.
-pub async fn release(disks: &[Arc<dyn JournalDisk>], mut ctx: CallContext, within: Duration) {
-    ctx.epoch = Epoch {
-        number: ctx.epoch.number + 1,
-        instance: RELEASED,
-    };
-    let calls = disks.iter().map(|disk| async move {
-        let _told = timeout(within, disk.raise(&ctx)).await;
-    });
-    join_all(calls).await;
 }
 
 #[cfg(test)]

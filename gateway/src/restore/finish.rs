@@ -17,7 +17,7 @@ use shardgate_wire::CommitNumber;
 use super::{Operator, RELEASE, RestoreError, Restored, blocking, local};
 use crate::journal::Journal;
 use crate::journal::lineage::{SettleError, Settling, settle};
-use crate::journal::start::{JournalStarted, release};
+use crate::journal::start::JournalStarted;
 use crate::seam::Clock;
 
 /// What it needs besides.

@@ -2,6 +2,7 @@
 //! in memory.
 
 mod attacks;
+mod attacks_v2;
 mod bodies;
 pub(crate) mod client;
 mod conditional;
