@@ -67,10 +67,12 @@ async fn slow_put(client: Client, number: usize, rate: u64, body: Arc<Vec<u8>>) 
         client.addr,
         body.len()
     );
-    connection.send_slowly(head.as_bytes(), &body, rate).await?;
-    match connection.head().await?.status {
-        200 => Ok(()),
-        status => Err(Error::other(format!("slow PUT: status {status}"))),
+    let sent = connection.send_slowly(head.as_bytes(), &body, rate).await;
+    // A server that refuses a body answers before it has all of it.
+    match (connection.head().await.map(|answer| answer.status), sent) {
+        (Ok(200), Ok(())) => Ok(()),
+        (Ok(status), _) => Err(Error::other(format!("slow PUT: status {status}"))),
+        (Err(_), Err(cut)) | (Err(cut), Ok(())) => Err(cut),
     }
 }
 
@@ -168,6 +170,8 @@ pub struct Outcome {
     pub connections_to_an_agent: usize,
     /// What became of the clients.
     pub ended: Ended,
+    /// What the gateway complained of.
+    pub complaints: Vec<String>,
 }
 
 /// Starts a pool and slow clients, and looks at it for some seconds.
@@ -184,10 +188,15 @@ pub async fn measure(load: &Load, seconds: u64) -> Result<Outcome> {
     let ended = slow.end().await?;
     let gateway = pool.gateway.as_ref().expect("the gateway runs");
     let peak_mib = gateway.memory().peak as f64 / f64::from(1 << 20);
+    let said = gateway.output();
+    let is_complaint = |line: &&str| line.contains("WARN") || line.contains("ERROR");
+    let complaints = said.lines().filter(is_complaint).map(str::to_owned);
+    let complaints = complaints.collect();
     pool.stop();
     Ok(Outcome {
         peak_mib,
         connections_to_an_agent: connections,
         ended,
+        complaints,
     })
 }
