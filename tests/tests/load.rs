@@ -13,7 +13,8 @@ async fn slow_clients_cost_no_memory_and_no_connections() {
         gets: 2000,
         puts: 200,
         rate: 50_000,
-        ramp: Duration::ZERO,
+        // As those of the world: not all in one instant.
+        ramp: Duration::from_secs(5),
     };
     let outcome = slow::measure(&load, 15)
         .await

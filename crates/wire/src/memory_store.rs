@@ -55,6 +55,7 @@ struct Switches {
     /// What the next calls of a kind fail with, and how many of them.
     fail_next: BTreeMap<Call, (usize, StoreError)>,
     delay: Duration,
+    ends_calls: bool,
     /// Who it says it is, where that is not the truth.
     impostor: Option<DiskIdentity>,
     /// Why it takes no writes.
@@ -160,6 +161,11 @@ impl MemoryDisk {
         self.shared.switches.lock().delay = delay;
     }
 
+    /// What [`ShardStore::ends_calls_in_time`] says from now on.
+    pub fn end_calls_in_time(&self, ends: bool) {
+        self.shared.switches.lock().ends_calls = ends;
+    }
+
     /// Lets it say that it is another disk, as a wrong address or a swapped
     /// device would, until set to `None`.
     pub fn answer_as(&self, identity: Option<DiskIdentity>) {
@@ -225,6 +231,10 @@ impl MemoryDisk {
 impl ShardStore for MemoryStore {
     fn disk(&self) -> DiskId {
         self.shared.identity.disk
+    }
+
+    fn ends_calls_in_time(&self) -> bool {
+        self.shared.switches.lock().ends_calls
     }
 
     async fn raise_epoch(&self, ctx: &CallContext) -> Result<(), StoreError> {

@@ -229,6 +229,14 @@ pub trait ShardStore: Send + Sync + 'static {
     /// Which disk this is.
     fn disk(&self) -> DiskId;
 
+    /// Whether calls end in time by themselves: with `Busy` where they waited
+    /// behind others of this process, and with `TimedOut` only where the disk
+    /// itself took too long. Who calls another store has to bound its calls,
+    /// and cannot tell the two apart.
+    fn ends_calls_in_time(&self) -> bool {
+        false
+    }
+
     /// Accepts a higher epoch, durably, for all later calls. A repeat of the
     /// same epoch is done. [`StoreError::StaleEpoch`] if a higher one, or an
     /// equal number of another instance, is in force.

@@ -22,7 +22,7 @@ use shardgate_wire::message::{
     Target,
 };
 use shardgate_wire::{DiskHealth, DiskId, StoreError};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use super::connection::{Connection, Expected, NoAnswer, Received};
@@ -53,7 +53,9 @@ pub struct Ask {
     pub answer_data: usize,
     /// By which share of the connections.
     pub way: Way,
-    /// Until it is answered.
+    /// Until when it may wait for its connection.
+    pub wait_until: Instant,
+    /// Until it is answered, from when it has its connection.
     pub within: Duration,
     /// Encoded head; empty where the call has no body.
     pub head: Bytes,
@@ -119,6 +121,7 @@ impl AgentClient {
             limits: REPORT_LIMITS,
             answer_data: 0,
             way: Way::Control,
+            wait_until: Instant::now() + self.settings.control_timeout,
             within: self.settings.control_timeout,
             head: Bytes::new(),
             data: Vec::new(),
@@ -134,6 +137,7 @@ impl AgentClient {
             limits: FORMAT_LIMITS,
             answer_data: 0,
             way: Way::Control,
+            wait_until: Instant::now() + self.settings.control_timeout,
             within: self.settings.call_timeout,
             head: encode_head(head),
             data: Vec::new(),
@@ -144,7 +148,7 @@ impl AgentClient {
     /// Makes a call. Waiting for a connection longer than the call itself may
     /// take is `Busy`: the fault of our load and not of the disk.
     pub async fn call<T: DeserializeOwned>(&self, ask: &Ask) -> Result<(T, Bytes), StoreError> {
-        let leave = timeout(ask.within, self.pool.leave(ask.way)).await;
+        let leave = timeout_at(ask.wait_until, self.pool.leave(ask.way)).await;
         let _leave = leave.map_err(|_| StoreError::Busy)?;
         match timeout(ask.within, self.attempts(ask)).await {
             Ok(answer) => answer,

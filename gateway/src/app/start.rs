@@ -16,7 +16,7 @@ use super::{StartWishes, chain, classes};
 use crate::config::Settings;
 use crate::journal::lineage::{Settling, settle};
 use crate::journal::start::{JournalStart, start_journal};
-use crate::journal::{Journal, Keeper, KeeperParts};
+use crate::journal::{Journal, Keeper, KeeperParts, release};
 use crate::pool::place::Place;
 use crate::pool::start::{Start, start_at};
 use crate::pool::{Pool, PoolSettings};

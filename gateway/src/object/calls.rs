@@ -31,6 +31,10 @@ use super::settings::ObjectSettings;
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 /// Pauses grow up to this.
 const BUSY_PAUSE_MOST: Duration = Duration::from_millis(200);
+/// How long a busy disk is asked again. Longer than what waits for a
+/// connection waits before it is told of: the client waits meanwhile, and its
+/// own patience is mostly a minute.
+const BUSY_PATIENCE: Duration = Duration::from_secs(40);
 
 /// The disks, as every part of the data path calls them.
 pub struct DiskCalls {
@@ -97,14 +101,17 @@ impl DiskCalls {
         Running(load)
     }
 
-    /// Runs one call: limited, counted, reported.
+    /// Runs one call: limited, counted, reported. The limit is for stores that
+    /// do not end their calls themselves: what waits here for its turn is not
+    /// the fault of its disk.
     async fn call<T>(
         &self,
-        disk: DiskId,
+        to: &Target,
         (kind, bytes): (CallKind, usize),
         limit: Duration,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
+        let disk = to.disk;
         if self.is_fenced() {
             return Err(StoreError::Unreachable {
                 why: "this gateway is fenced".into(),
@@ -112,8 +119,13 @@ impl DiskCalls {
         }
         let _running = self.running(disk);
         let begun = Instant::now();
-        let answer = tokio::time::timeout(limit, call).await;
-        let result = answer.unwrap_or(Err(StoreError::TimedOut(limit)));
+        let result = match to.store.ends_calls_in_time() {
+            true => call.await,
+            false => {
+                let answer = tokio::time::timeout(limit, call).await;
+                answer.unwrap_or(Err(StoreError::TimedOut(limit)))
+            }
+        };
         match &result {
             Ok(_) => {
                 let took = begun.elapsed();
@@ -132,18 +144,17 @@ impl DiskCalls {
         result
     }
 
-    /// Repeats a call while its disk is busy, at most for `limit`, and once
-    /// after the slot's generation was told.
+    /// Repeats a call while its disk is busy, at most for
+    /// [`BUSY_PATIENCE`], and once after the slot's generation was told.
     async fn insist<T, F>(
         &self,
         group: GroupId,
-        limit: Duration,
         mut call: impl FnMut() -> F,
     ) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        let until = Instant::now() + limit;
+        let until = Instant::now() + BUSY_PATIENCE;
         let mut pause = BUSY_PAUSE;
         let mut told = false;
         loop {
@@ -171,11 +182,10 @@ impl DiskCalls {
         shard_len: Option<u64>,
     ) -> Result<ShardHandle, StoreError> {
         let limit = self.settings.append_limit;
-        self.insist(to.group, limit, || async {
+        self.insist(to.group, || async {
             let ctx = self.context(to);
             let opened = to.store.open(&ctx, header.clone(), shard_len);
-            self.call(to.disk, (CallKind::Write, 0), limit, opened)
-                .await
+            self.call(to, (CallKind::Write, 0), limit, opened).await
         })
         .await
     }
@@ -190,10 +200,10 @@ impl DiskCalls {
         crcs: &[u32],
     ) -> Result<(), StoreError> {
         let limit = self.settings.append_limit;
-        self.insist(to.group, limit, || async {
+        self.insist(to.group, || async {
             let ctx = self.context(to);
             let appended = to.store.append(&ctx, handle, offset, bytes.clone(), crcs);
-            self.call(to.disk, (CallKind::Write, bytes.len()), limit, appended)
+            self.call(to, (CallKind::Write, bytes.len()), limit, appended)
                 .await
         })
         .await
@@ -207,11 +217,10 @@ impl DiskCalls {
         end: ShardEnd,
     ) -> Result<(), StoreError> {
         let limit = self.settings.sync_limit;
-        self.insist(to.group, limit, || async {
+        self.insist(to.group, || async {
             let ctx = self.context(to);
             let finished = to.store.finish(&ctx, handle, end);
-            self.call(to.disk, (CallKind::Sync, 0), limit, finished)
-                .await
+            self.call(to, (CallKind::Sync, 0), limit, finished).await
         })
         .await
     }
@@ -219,10 +228,10 @@ impl DiskCalls {
     /// [`ShardStore::put`].
     pub async fn put(&self, to: &Target, shard: SmallShard) -> Result<(), StoreError> {
         let limit = self.settings.sync_limit;
-        self.insist(to.group, limit, || async {
+        self.insist(to.group, || async {
             let ctx = self.context(to);
             let put = to.store.put(&ctx, shard.clone());
-            self.call(to.disk, (CallKind::Sync, shard.bytes.len()), limit, put)
+            self.call(to, (CallKind::Sync, shard.bytes.len()), limit, put)
                 .await
         })
         .await
@@ -233,8 +242,7 @@ impl DiskCalls {
         let ctx = self.context(to);
         let aborted = to.store.abort(&ctx, handle);
         let limit = self.settings.append_limit;
-        self.call(to.disk, (CallKind::Write, 0), limit, aborted)
-            .await
+        self.call(to, (CallKind::Write, 0), limit, aborted).await
     }
 
     /// [`ShardStore::read`]; a busy disk is asked again.
@@ -246,9 +254,9 @@ impl DiskCalls {
         len: u32,
     ) -> Result<ShardBytes, StoreError> {
         let limit = self.settings.read_limit;
-        self.insist(to.group, limit, || {
+        self.insist(to.group, || {
             let read = to.store.read(key, offset, len);
-            self.call(to.disk, (CallKind::Read, len as usize), limit, read)
+            self.call(to, (CallKind::Read, len as usize), limit, read)
         })
         .await
     }
@@ -256,9 +264,9 @@ impl DiskCalls {
     /// [`ShardStore::stat`].
     pub async fn stat(&self, to: &Target, key: ShardKey) -> Result<ShardStat, StoreError> {
         let limit = self.settings.read_limit;
-        self.insist(to.group, limit, || {
+        self.insist(to.group, || {
             // Not counted among the times of reads: it is not one of data.
-            self.call(to.disk, (CallKind::Write, 0), limit, to.store.stat(key))
+            self.call(to, (CallKind::Write, 0), limit, to.store.stat(key))
         })
         .await
     }
@@ -271,9 +279,9 @@ impl DiskCalls {
         most: usize,
     ) -> Result<Vec<ListedShard>, StoreError> {
         let limit = self.settings.sync_limit;
-        self.insist(to.group, limit, || {
+        self.insist(to.group, || {
             let listed = to.store.list(Some(after), most);
-            self.call(to.disk, (CallKind::Write, 0), limit, listed)
+            self.call(to, (CallKind::Write, 0), limit, listed)
         })
         .await
     }
@@ -281,10 +289,10 @@ impl DiskCalls {
     /// [`ShardStore::put_notes`].
     pub async fn put_notes(&self, to: &Target, notes: &[BlobNote]) -> Result<(), StoreError> {
         let limit = self.settings.sync_limit;
-        self.insist(to.group, limit, || async {
+        self.insist(to.group, || async {
             let ctx = self.context(to);
             let put = to.store.put_notes(&ctx, notes);
-            self.call(to.disk, (CallKind::Sync, 0), limit, put).await
+            self.call(to, (CallKind::Sync, 0), limit, put).await
         })
         .await
     }
@@ -298,8 +306,7 @@ impl DiskCalls {
         let ctx = self.context(to);
         let forgotten = to.store.forget_notes(&ctx, blobs);
         let limit = self.settings.sync_limit;
-        self.call(to.disk, (CallKind::Sync, 0), limit, forgotten)
-            .await
+        self.call(to, (CallKind::Sync, 0), limit, forgotten).await
     }
 
     /// [`ShardStore::delete`].
@@ -307,7 +314,6 @@ impl DiskCalls {
         let ctx = self.context(to);
         let deleted = to.store.delete(&ctx, keys);
         let limit = self.settings.sync_limit;
-        self.call(to.disk, (CallKind::Sync, 0), limit, deleted)
-            .await
+        self.call(to, (CallKind::Sync, 0), limit, deleted).await
     }
 }

@@ -15,9 +15,9 @@ use shardgate_catalog::Catalog;
 use shardgate_wire::CommitNumber;
 
 use super::{Operator, RELEASE, RestoreError, Restored, blocking, local};
-use crate::journal::Journal;
 use crate::journal::lineage::{SettleError, Settling, settle};
 use crate::journal::start::JournalStarted;
+use crate::journal::{Journal, release};
 use crate::seam::Clock;
 
 /// What it needs besides.

@@ -258,6 +258,22 @@ async fn disks_that_go_while_memory_is_waited_for_cost_nothing() {
     assert!(store.get("key").await.unwrap() == content);
 }
 
+// What waits for its turn here may be answered well, however long it took.
+#[tokio::test(start_paused = true)]
+async fn disks_that_end_their_calls_themselves_are_not_cut_short() {
+    let store = fixture("4+2", &SIX).await;
+    let past_every_limit = Duration::from_secs(35);
+    for (ends, stored) in [(false, false), (true, true)] {
+        for index in 0..6 {
+            store.pool.disk(index).delay(past_every_limit);
+            store.pool.disk(index).end_calls_in_time(ends);
+        }
+        store.pool.revive();
+        let put = store.put("key", &bytes(200 * KIB, 1)).await;
+        assert_eq!(put.is_ok(), stored, "{:?}", put.err());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn another_gateway_fences_this_one() {
     let store = fixture("4+2", &SIX).await;
