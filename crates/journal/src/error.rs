@@ -10,8 +10,8 @@ use crate::format::SegmentId;
 pub enum Refusal {
     /// Too few journal disks answer, and not all others were named lost.
     #[error(
-        "{answered} of {journal} journal disks answer, a majority is needed; missing: {}",
-        ids(missing)
+        "{answered} of {journal} journal disks answer, a majority is needed; {}",
+        who_is_missing(missing)
     )]
     NoMajority {
         /// How many answered.
@@ -100,11 +100,56 @@ pub enum JournalError {
     Closed,
 }
 
+/// Where nobody is missing a start is refused only if no disk is left.
+fn who_is_missing(missing: &[DiskId]) -> String {
+    if missing.is_empty() {
+        "all of them were named lost, and one at least has to be there".to_owned()
+    } else {
+        format!("missing: {}", ids(missing))
+    }
+}
+
 fn ids(disks: &[DiskId]) -> String {
     let ids: Vec<String> = disks.iter().map(ToString::to_string).collect();
     if ids.is_empty() {
         "none".to_owned()
     } else {
         ids.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::disks::{JournalMap, check_quorum};
+
+    use super::*;
+
+    fn said(answered: &[u128], lost: &[u128]) -> String {
+        let disks = |ids: &[u128]| ids.iter().copied().map(DiskId).collect::<Vec<_>>();
+        let map = JournalMap {
+            number: 1,
+            disks: disks(&[1, 2, 3]),
+            old: None,
+        };
+        let refused = check_quorum(&map, &disks(answered), &disks(lost));
+        refused.expect_err("too few answer").to_string()
+    }
+
+    #[test]
+    fn who_is_missing_is_said_as_it_is() {
+        let (two, three) = (DiskId(2), DiskId(3));
+        assert_eq!(
+            said(&[1], &[]),
+            format!("1 of 3 journal disks answer, a majority is needed; missing: {two}, {three}")
+        );
+        assert_eq!(
+            said(&[1], &[2]),
+            format!("1 of 3 journal disks answer, a majority is needed; missing: {three}")
+        );
+        assert_eq!(
+            said(&[], &[1, 2, 3]),
+            "0 of 3 journal disks answer, a majority is needed; \
+             all of them were named lost, and one at least has to be there"
+        );
     }
 }
