@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use shardgate_wire::journal::{JournalDisk, JournalFile, JournalStanding};
-use shardgate_wire::{CallContext, DiskId, StoreError};
+use shardgate_wire::{CallContext, DiskId, Epoch, StoreError};
 use tokio::time::timeout;
 
 use crate::chain::{Position, Record};
@@ -85,8 +85,42 @@ pub async fn recover(
 ) -> Result<Recovered, JournalError> {
     let standings = ask_standings(disks, request.answer_within).await;
     let highest = standings.iter().map(|(_, of)| of.epoch.number).max();
+    recover_as(disks, request, standings, highest.unwrap_or(0) + 1).await
+}
+
+/// As [`recover`], for a start that was judged free ([`crate::start::first`],
+/// [`crate::start::Watch`]): `held` is the epoch that this was judged by. Who
+/// has raised it since, or was not seen then because few disks answered, may
+/// live and answer; it is not fenced unheard.
+///
+/// # Errors
+/// As [`recover`]; [`JournalError::Fenced`] also says that there is a higher
+/// epoch than `held`, and whether the start is free has to be judged again.
+pub async fn recover_behind(
+    disks: &[Arc<dyn JournalDisk>],
+    request: Request,
+    held: Epoch,
+) -> Result<Recovered, JournalError> {
+    let standings = ask_standings(disks, request.answer_within).await;
+    let epochs = standings.iter().map(|(_, of)| of.epoch);
+    if let Some(higher) = epochs.max_by_key(|epoch| epoch.number)
+        && higher.number > held.number
+    {
+        return Err(JournalError::Fenced(higher));
+    }
+    // Disks that did not answer now, and have a higher one, refuse it.
+    recover_as(disks, request, standings, held.number + 1).await
+}
+
+/// Raises the epoch to this number, and finds the journal.
+async fn recover_as(
+    disks: &[Arc<dyn JournalDisk>],
+    request: Request,
+    standings: Vec<(DiskId, JournalStanding)>,
+    number: u64,
+) -> Result<Recovered, JournalError> {
     let mut ctx = request.ctx;
-    ctx.epoch.number = highest.unwrap_or(0) + 1;
+    ctx.epoch.number = number;
     let told: Vec<_> = standings.iter().map(|(_, of)| of.told).collect();
     let raised = raise(disks, &ctx, &request).await?;
     let (held, reached) = look_at_all(&raised, ctx, request.answer_within).await?;

@@ -24,7 +24,9 @@ pub const WATCH: Duration = Duration::from_secs(12);
 pub struct Before {
     /// It closed the journal.
     pub closed: bool,
-    /// The instance whose id stands in the data folder whose lock is ours.
+    /// The instance whose id stands in the data folder whose lock is ours. One
+    /// that takes over must not write its id there before it has waited: the
+    /// gateway that it took over from may live, whoever starts next.
     pub our_folder: Option<InstanceId>,
     /// All journal disks are local, and we hold their locks.
     pub all_locked: bool,
@@ -44,7 +46,8 @@ pub enum First {
 }
 
 /// Decides by what is known without waiting. `held`: the highest epoch that
-/// any journal disk has accepted.
+/// any journal disk which answers has accepted; that there is no higher one
+/// is seen to by [`crate::recover::recover_behind`].
 pub fn first(before: &Before, held: Epoch) -> First {
     let never = held.number == 0;
     let ours = before.our_folder == Some(held.instance);

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use shardgate_journal::disks::{JournalMap, is_majority};
 use shardgate_journal::recover::Request;
-use shardgate_journal::{JournalError, Member, Position, Record, WriterOptions, recover};
+use shardgate_journal::{
+    JournalError, Member, Position, Record, WriterOptions, recover, recover_behind,
+};
 use shardgate_wire::journal::JournalDisk;
 use shardgate_wire::{
     CallContext, ClusterId, CommitNumber, DiskId, Epoch, InstanceId, LineageId, Purpose,
@@ -256,4 +258,31 @@ async fn a_disk_that_goes_while_it_is_replayed_is_an_error_to_try_again() {
     pool.disk(1).kill();
     let error = replay.next().await.unwrap_err();
     assert!(matches!(error, JournalError::Disk { .. }), "{error}");
+}
+
+/// A start that was judged free, and another that came before it: that one
+/// lives, and must not be fenced unheard.
+#[tokio::test(start_paused = true)]
+async fn a_start_does_not_fence_a_gateway_that_it_has_not_judged() {
+    let mut pool = Pool::new(3, 1);
+    let (writer, _) = pool.start().await.unwrap();
+    let judged = writer.context().epoch;
+    pool.disk(1).kill();
+    let (mut other, _) = pool.start().await.unwrap();
+    let epoch = other.context().epoch;
+    // The first disk, which the start reached when it judged, does not know.
+    pool.disk(1).open();
+    for away in [None, Some(2)] {
+        if let Some(away) = away {
+            pool.disk(away).kill();
+        }
+        let request = pool.request();
+        let refused = recover_behind(&pool.links(), request, judged).await;
+        assert_eq!(refused.unwrap_err(), JournalError::Fenced(epoch));
+    }
+    pool.disk(2).open();
+    commit(&mut other, 1).await;
+    let request = pool.request();
+    let recovered = recover_behind(&pool.links(), request, epoch).await;
+    assert_eq!(recovered.unwrap().context().epoch.number, epoch.number + 1);
 }
