@@ -205,7 +205,13 @@ impl Gateway {
                 let ctx = run.writer.context();
                 let _kept = self.link(disk).remove(&ctx, &[file]).await;
             }
-            self.world.model.lock().counts.one("trimmed");
+            let mut model = self.world.model.lock();
+            let last = closed.last.number;
+            if last > from {
+                model.fail(format!("trimmed to {last}, needed from {from}"));
+            }
+            model.trimmed.insert(closed.segment, last.0);
+            model.counts.one("trimmed");
         }
     }
 
@@ -264,9 +270,11 @@ impl Gateway {
             }
             begun => begun?,
         }
+        run.serve_by_writers_map();
         let ctx = run.writer.context();
         self.write_map(&ctx, &changed).await?;
         run.writer.change_done();
+        run.serve_by_writers_map();
         run.map = changed.settled(ctx.epoch);
         self.write_map(&ctx, &run.map).await?;
         self.world.model.lock().counts.one("changes");

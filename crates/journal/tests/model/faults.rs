@@ -252,8 +252,10 @@ impl Run {
             return;
         };
         let links = alive.links.clone();
+        // Some, or the whole machine.
+        let each = if self.rng.random_bool(0.3) { 1.0 } else { 0.4 };
         for link in &links {
-            link.set_cut(self.rng.random_bool(0.4));
+            link.set_cut(self.rng.random_bool(each));
         }
         let time = match self.rng.random_range(0..4) {
             0 => self.rng.random_range(10_000..40_000),

@@ -1,12 +1,15 @@
 //! A gateway of the model: commits, answers, stops.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use shardgate_journal::contact::{May, SharedContact};
+use shardgate_journal::disks::JournalMap;
 use shardgate_journal::map::{PoolMap, write_map};
 use shardgate_journal::memory::MemoryLink;
 use shardgate_journal::{JournalError, Member, Record, Writer};
@@ -47,7 +50,14 @@ pub struct Running {
     pub catalog: Catalog,
     pub roots: Roots,
     pub contact: SharedContact,
+    serving: Arc<Mutex<Serving>>,
     counter: u64,
+}
+
+/// What reads go by; they do not wait for a commit that is under way.
+struct Serving {
+    applied: u64,
+    map: JournalMap,
 }
 
 /// Ends a task with whoever holds this.
@@ -61,7 +71,12 @@ impl Drop for Ends {
 
 impl Running {
     pub fn new(writer: Writer, map: PoolMap, catalog: Catalog, roots: Roots) -> Self {
+        let serving = Serving {
+            applied: catalog.position.number.0,
+            map: map.journal_map(),
+        };
         Self {
+            serving: Arc::new(Mutex::new(serving)),
             writer,
             map,
             catalog,
@@ -69,6 +84,11 @@ impl Running {
             contact: SharedContact::default(),
             counter: 0,
         }
+    }
+
+    /// Reads go by the journal disks that the writer goes by.
+    pub fn serve_by_writers_map(&self) {
+        self.serving.lock().map = self.writer.map().clone();
     }
 }
 
@@ -141,18 +161,17 @@ impl Gateway {
 
     async fn live(&mut self, mut run: Running) -> Result<(), JournalError> {
         let _asking = self.ask_for_ever(&run);
+        let answering = self.answer_for_ever(&run);
         while !self.stop.load(Ordering::Relaxed) {
             self.care(&mut run).await?;
             self.commit(&mut run).await?;
-            if self.rng.random_range(0..4) == 0 {
-                self.answer(&run).await;
-            }
             let pause = match self.rng.random_range(0..30) {
-                0 => self.rng.random_range(0..1_500_000),
+                0 => self.rng.random_range(0..4_000_000),
                 _ => self.rng.random_range(0..3_000),
             };
             sleep(Duration::from_micros(pause)).await;
         }
+        drop(answering);
         self.flush(&run);
         let ctx = run.writer.context();
         if run.writer.close().await {
@@ -185,6 +204,7 @@ impl Gateway {
             model.acknowledged(&records);
             model.weak |= run.writer.members().len() <= self.world.parity;
         }
+        self.check_servers(run);
         self.apply(run, &records);
         self.served.store(true, Ordering::Relaxed);
         Ok(())
@@ -194,31 +214,42 @@ impl Gateway {
         for record in records {
             assert!(run.catalog.apply(record), "commits come in order");
         }
+        run.serving.lock().applied = run.catalog.position.number.0;
     }
 
-    /// A read: what it saw, and when, must hold until its answer has left.
-    async fn answer(&mut self, run: &Running) {
-        let seen = run.catalog.position.number.0;
-        let last = self.world.model.lock().last();
-        if self.rng.random_range(0..20) == 0 {
-            // The machine hangs.
-            sleep(Duration::from_millis(self.rng.random_range(0..14_000))).await;
-        }
-        let map = run.writer.map();
+    /// Never all on one server where the journal disks that are left are on
+    /// two.
+    fn check_servers(&self, run: &Running) {
         let lost = self.world.lost.all();
-        let may = run
-            .contact
-            .now()
-            .may_answer(map, &[], &lost, Instant::now());
-        let mut model = self.world.model.lock();
-        if may == May::Nothing {
-            model.counts.one("not answered");
-        } else {
-            model.counts.one("answered");
-            if seen < last {
-                model.fail(format!("answered as of {seen}, {last} was acknowledged"));
-            }
+        let journal = run.writer.map().all().into_iter();
+        let left: Vec<DiskId> = journal.filter(|disk| !lost.contains(disk)).collect();
+        let servers = |disks: &[DiskId]| -> BTreeSet<u128> {
+            let places = disks.iter().map(|disk| self.world.place(*disk));
+            places.map(|place| place.server).collect()
+        };
+        let members = run.writer.members();
+        if servers(&left).len() > 1 && servers(&members).len() == 1 {
+            let why = format!("members {members:?} are on one server");
+            self.world.model.lock().fail(why);
         }
+    }
+
+    /// Reads, as long as this is held.
+    fn answer_for_ever(&mut self, run: &Running) -> Ends {
+        let (serving, contact) = (Arc::clone(&run.serving), run.contact.clone());
+        let world = self.world.clone();
+        let mut rng = StdRng::seed_from_u64(self.rng.random());
+        let task = tokio::spawn(async move {
+            loop {
+                let pause = match rng.random_range(0..8) {
+                    0 => rng.random_range(0..2_000),
+                    _ => rng.random_range(0..100),
+                };
+                sleep(Duration::from_millis(pause)).await;
+                answer(&world, &serving, &contact, &mut rng).await;
+            }
+        });
+        Ends(task.abort_handle())
     }
 
     /// What RocksDB has in memory gets to its disk.
@@ -232,7 +263,7 @@ impl Gateway {
         let links = self.links.clone();
         let all: Vec<DiskId> = self.world.ids();
         let task = tokio::spawn(async move {
-            let map = shardgate_journal::disks::JournalMap {
+            let map = JournalMap {
                 number: 0,
                 disks: all,
                 old: None,
@@ -263,6 +294,32 @@ impl Gateway {
         };
         for disk in self.disks() {
             let _told = timeout(Duration::from_secs(2), disk.raise(&ctx)).await;
+        }
+    }
+}
+
+/// A read: what it saw, and when, must hold until its answer has left.
+async fn answer(
+    world: &World,
+    serving: &Mutex<Serving>,
+    contact: &SharedContact,
+    rng: &mut StdRng,
+) {
+    let seen = serving.lock().applied;
+    let last = world.model.lock().last();
+    if rng.random_range(0..20) == 0 {
+        // The machine hangs.
+        sleep(Duration::from_millis(rng.random_range(0..14_000))).await;
+    }
+    let (map, lost) = (serving.lock().map.clone(), world.lost.all());
+    let may = contact.now().may_answer(&map, &[], &lost, Instant::now());
+    let mut model = world.model.lock();
+    if may == May::Nothing {
+        model.counts.one("not answered");
+    } else {
+        model.counts.one("answered");
+        if seen < last {
+            model.fail(format!("answered as of {seen}, {last} was acknowledged"));
         }
     }
 }

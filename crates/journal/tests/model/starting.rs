@@ -7,7 +7,9 @@ use shardgate_journal::disks::{MapStep, check_quorum, choose_journal};
 use shardgate_journal::map::{MapDisk, MapDiskState, PoolMap, follow, read_maps};
 use shardgate_journal::recover::Request;
 use shardgate_journal::start::{Before, First, WATCH, Watch, Watched, first};
-use shardgate_journal::{JournalError, Position, Recovered, Refusal, WriterOptions, recover};
+use shardgate_journal::{
+    JournalError, Position, Recovered, Refusal, WriterOptions, recover_behind,
+};
 use shardgate_wire::journal::JournalStanding;
 use shardgate_wire::{
     CallContext, ClusterId, CommitNumber, DiskId, Epoch, LineageId, Medium, Purpose,
@@ -197,9 +199,9 @@ impl Gateway {
         join_all(asked).await.into_iter().flatten().collect()
     }
 
-    /// Waits until it may raise the epoch; whether it takes over. None if the
-    /// other lives.
-    async fn be_free(&mut self, map: &PoolMap) -> Option<bool> {
+    /// Waits until it may raise the epoch; whether it takes over, and by which
+    /// epoch that was judged. None if the other lives.
+    async fn be_free(&mut self, map: &PoolMap) -> Option<(bool, Epoch)> {
         let journal = map.journal_map();
         let held = self.standings(&journal.all()).await;
         let held = held.iter().map(|(_, of, _)| of.epoch);
@@ -222,9 +224,18 @@ impl Gateway {
                 false
             }
         };
+        if !take_over {
+            self.owns_up();
+        }
+        Some((take_over, held))
+    }
+
+    /// Its id gets into its folder: whoever finds it there is free at once. So
+    /// one that takes over waits first, or the next start would not wait for
+    /// the gateway that it took over from.
+    fn owns_up(&self) {
         let mut folders = self.world.folders.lock();
         folders[self.machine].instances.push(self.instance);
-        Some(take_over)
     }
 
     async fn watch(&self, map: &PoolMap, held: Epoch) -> Option<()> {
@@ -248,7 +259,12 @@ impl Gateway {
         }
     }
 
-    async fn find(&self, map: &PoolMap, from: Position) -> Result<Recovered, JournalError> {
+    async fn find(
+        &self,
+        map: &PoolMap,
+        from: Position,
+        held: Epoch,
+    ) -> Result<Recovered, JournalError> {
         let request = Request {
             ctx: CallContext {
                 cluster: ClusterId(1),
@@ -266,7 +282,7 @@ impl Gateway {
             begun: map.number > 1,
             answer_within: ANSWER,
         };
-        recover(&self.disks(), request).await
+        recover_behind(&self.disks(), request, held).await
     }
 
     /// One try. An error without a refusal is one to try again.
@@ -276,8 +292,8 @@ impl Gateway {
         source: Source,
     ) -> Result<Running, Option<Refusal>> {
         let from = source.catalog.position;
-        let take_over = self.be_free(&map).await.ok_or(None)?;
-        let recovered = match self.find(&map, from).await {
+        let (take_over, held) = self.be_free(&map).await.ok_or(None)?;
+        let recovered = match self.find(&map, from, held).await {
             Ok(recovered) => recovered,
             Err(error) => return Err(self.refused(error, &source, None)),
         };
@@ -347,7 +363,9 @@ impl Gateway {
         if let Some(at) = answer_from {
             self.world.model.lock().counts.one("taken over");
             tokio::time::sleep_until(at).await;
+            self.owns_up();
         }
+        self.has_contact(&writer).await.ok_or(None)?;
         if !complete {
             self.cut_short(&catalog, &source, &reached);
         }
@@ -364,6 +382,20 @@ impl Gateway {
             self.flush(&running);
         }
         Ok(running)
+    }
+
+    /// Nothing is answered without, and so nothing shown: another may have
+    /// taken over meanwhile.
+    async fn has_contact(&self, writer: &shardgate_journal::Writer) -> Option<()> {
+        let (journal, ctx) = (writer.map().clone(), writer.context());
+        let all = journal.all();
+        let asked = all.iter().map(|disk| async move {
+            let answer = timeout(Duration::from_secs(2), self.link(*disk).raise(&ctx)).await;
+            matches!(answer, Ok(Ok(()))).then_some(*disk)
+        });
+        let answered: Vec<DiskId> = join_all(asked).await.into_iter().flatten().collect();
+        let lost = self.world.lost.all();
+        journal.has_enough(&answered, &lost).then_some(())
     }
 
     async fn settle_map(
@@ -452,9 +484,22 @@ impl Gateway {
                 reached.unwrap_or_else(|| self.world.living())
             }
         };
+        // What it names was needed by no checkpoint any more and removed: the
+        // records of before may still be on a disk that was away, and count
+        // for nothing. The catalog is older than that, and is restored.
+        let trimmed = match &refusal {
+            Refusal::MissingSegment { segment, .. } => {
+                let last = self.world.model.lock().trimmed.get(segment).copied();
+                last.is_some_and(|last| from.number.0 < last)
+            }
+            _ => false,
+        };
+        if trimmed {
+            self.world.model.lock().counts.one("older than the journal");
+        }
         let on_chain =
             from.number.0 == 0 || self.world.model.lock().position(from.number.0) == from;
-        if on_chain && self.world.missing(since, &reached).is_none() {
+        if !trimmed && on_chain && self.world.missing(since, &reached).is_none() {
             let why = format!("refused though all is there: {refusal}");
             self.world.model.lock().fail(why);
         }

@@ -52,6 +52,9 @@ pub struct Model {
     /// Checkpoints in the pool, by their id.
     pub checkpoints: BTreeMap<u64, Stored>,
     pub checkpoint_ids: u64,
+    /// Segments that were removed because no checkpoint needs them, with their
+    /// last commit.
+    pub trimmed: BTreeMap<SegmentId, u64>,
     /// Whether something was acknowledged on fewer disks than any m may take.
     pub weak: bool,
     /// Lost disks without which everything was seen to be fully stored.
