@@ -171,14 +171,14 @@ async fn run(
         roots,
         held,
         without_checkpoint,
-        answer_from,
+        taken_over,
     } = started;
     let reclaiming = Reclaiming::new(held);
     pool.spawn_probes(&tracker, stop.clone());
     keeper.spawn(&tracker, stop.clone());
-    if let Some(answer_from) = answer_from {
-        tracing::info!("waiting until the other gateway answers no more");
-        tokio::time::sleep_until(answer_from).await;
+    if let Some(taken_over) = taken_over {
+        let waited = taken_over.wait().await;
+        waited.map_err(|error| format!("write the gateway's own folder: {error}"))?;
     }
     keeper.ask_now().await;
     let room = CatalogRoom::default();

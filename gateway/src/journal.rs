@@ -27,7 +27,7 @@ pub mod start;
 
 pub use checkpoints::{JournalDisks, JournalLength};
 pub use contact::Gate;
-pub use free::release;
+pub use free::{TakenOver, release};
 pub use keeper::{Keeper, KeeperParts};
 pub use log::{Journal, JournalLog};
 pub use replay::replay_into;

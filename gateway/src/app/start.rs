@@ -9,14 +9,14 @@ use std::time::Duration;
 use shardgate_catalog::Catalog;
 use shardgate_catalog::checkpoint::{KEPT, Roots};
 use shardgate_catalog::engine::{Engine, RocksEngine, RocksStopped};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::restore::options;
 use super::{StartWishes, chain, classes};
 use crate::config::Settings;
 use crate::journal::lineage::{Settling, settle};
 use crate::journal::start::{JournalStart, start_journal};
-use crate::journal::{Journal, Keeper, KeeperParts, release};
+use crate::journal::{Journal, Keeper, KeeperParts, TakenOver, release};
 use crate::pool::place::Place;
 use crate::pool::start::{Start, start_at};
 use crate::pool::{Pool, PoolSettings};
@@ -42,8 +42,8 @@ pub(super) struct Started {
     pub(super) held: bool,
     /// Whether this is a later lineage, and not both checkpoints are there.
     pub(super) without_checkpoint: bool,
-    /// Nothing is answered before.
-    pub(super) answer_from: Option<Instant>,
+    /// Nothing is answered before this was waited for.
+    pub(super) taken_over: Option<TakenOver>,
 }
 
 /// Starts the journal, with it the catalog, and over it the pool.
@@ -137,7 +137,7 @@ pub(super) async fn start(
         roots: started.roots,
         held,
         without_checkpoint,
-        answer_from: started.answer_from,
+        taken_over: started.taken_over,
     })
 }
 

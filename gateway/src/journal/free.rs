@@ -1,10 +1,12 @@
 //! Whether a start may raise the epoch: nobody else serves the pool, or the
 //! operator takes over (PROTOCOL.md 1).
 //!
-//! Invariant: the epoch is not raised as long as another gateway may still
-//! call, unless the operator says so; then nothing is answered for as long as
-//! that one may.
+//! Invariants: the epoch is not raised as long as another gateway may still
+//! call, unless the operator says so; then nothing is answered, and no other
+//! start is let go on at once, for as long as that one may answer.
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use shardgate_journal::map::PoolMap;
 use shardgate_journal::start::{Before, First, WATCH, Watch, Watched, first};
 use shardgate_wire::journal::{JournalDisk, JournalStanding};
 use shardgate_wire::{CallContext, DiskId, Epoch, InstanceId};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::own::OwnRecord;
 use super::refused::JournalStartError;
@@ -26,13 +28,49 @@ const ASK: Duration = Duration::from_secs(1);
 /// The instance of an epoch that nobody holds: a clean stop leaves it.
 pub(super) const RELEASED: InstanceId = InstanceId(0);
 
+/// By what a start was let go on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Freed {
+    /// This run.
+    pub(super) instance: InstanceId,
+    /// The highest epoch that was seen. Whoever has a higher one may live.
+    pub(super) held: Epoch,
+}
+
+/// A pool that was taken from a gateway that may live, and answer for a time.
+#[derive(Debug)]
+pub struct TakenOver {
+    until: Instant,
+    record: OwnRecord,
+    folder: PathBuf,
+}
+
+impl TakenOver {
+    /// Counts from now on: no older gateway can commit any more.
+    pub(super) fn begin_wait(&mut self) {
+        self.until = Instant::now() + WATCH;
+    }
+
+    /// Waits until the other answers no more. Only then the own folder says
+    /// who this run was: the next start there is free at once by that, also if
+    /// this one ends before.
+    ///
+    /// # Errors
+    /// The own folder cannot be written.
+    pub async fn wait(self) -> io::Result<()> {
+        tracing::info!("waiting until the other gateway answers no more");
+        sleep_until(self.until).await;
+        self.record.write(&self.folder)
+    }
+}
+
 impl Starting {
-    /// Waits until this gateway may raise the epoch; returns its instance.
+    /// Waits until this gateway may raise the epoch.
     pub(super) async fn be_free(
         &mut self,
         map: &PoolMap,
         lost: &[DiskId],
-    ) -> Result<InstanceId, JournalStartError> {
+    ) -> Result<Freed, JournalStartError> {
         let journal = map.journal_map();
         let held = self.standings(&journal).await;
         let held = held.iter().map(|(_, of, _)| of.epoch);
@@ -50,16 +88,9 @@ impl Starting {
             all_locked: journal.all().iter().all(is_local),
             take_over: self.start.take_over,
         };
-        match first(&before, held) {
-            First::Free => {}
-            First::Watch => self.watch(journal, lost, held).await?,
-            First::TakeOver => {
-                tracing::warn!(
-                    epoch = held.number,
-                    "taking over from a gateway that may live"
-                );
-                self.answer_from = Some(Instant::now() + WATCH);
-            }
+        let first = first(&before, held);
+        if first == First::Watch {
+            self.watch(journal, lost, held).await?;
         }
         let instance = InstanceId::random();
         let record = OwnRecord {
@@ -67,10 +98,20 @@ impl Starting {
             instances: own.map_or_else(Vec::new, |own| own.instances.clone()),
         };
         let record = record.with_instance(instance);
-        let written = record.write(&self.start.own);
-        written.map_err(JournalStartError::Own)?;
-        self.own = Some(record);
-        Ok(instance)
+        if first == First::TakeOver {
+            let epoch = held.number;
+            tracing::warn!(epoch, "taking over from a gateway that may live");
+            self.taken_over = Some(TakenOver {
+                until: Instant::now() + WATCH,
+                record,
+                folder: self.start.own.clone(),
+            });
+        } else {
+            let written = record.write(&self.start.own);
+            written.map_err(JournalStartError::Own)?;
+            self.own = Some(record);
+        }
+        Ok(Freed { instance, held })
     }
 
     pub(super) async fn standings(

@@ -156,6 +156,13 @@ impl JournalStartError {
     }
 }
 
+impl JournalStartError {
+    /// Whether a disk is in a higher epoch: another gateway has raised it.
+    pub(super) fn is_fenced(&self) -> bool {
+        matches!(self, Self::Journal(error) if matches!(**error, JournalError::Fenced(_)))
+    }
+}
+
 impl From<JournalError> for JournalStartError {
     fn from(error: JournalError) -> Self {
         match error {

@@ -66,13 +66,13 @@ pub async fn seize(start: JournalStart, cluster: ClusterId) -> Result<Seized, Jo
     let mut newest = starting.find_map(give_up).await?;
     for _ in 0..ROUNDS {
         let lost = starting.lost(&newest.map);
-        let instance = starting.be_free(&newest.map, &lost).await?;
+        let freed = starting.be_free(&newest.map, &lost).await?;
         let request = Request {
             ctx: CallContext {
                 cluster,
                 epoch: Epoch {
                     number: 0,
-                    instance,
+                    instance: freed.instance,
                 },
                 lineage: newest.map.lineage,
                 committed: CommitNumber(0),
@@ -88,6 +88,10 @@ pub async fn seize(start: JournalStart, cluster: ClusterId) -> Result<Seized, Jo
         match starting.newest().await {
             Some(again) if again.map != newest.map => newest = again,
             Some(again) => {
+                if let Some(taken_over) = starting.taken_over.take() {
+                    let waited = taken_over.wait().await;
+                    waited.map_err(JournalStartError::Own)?;
+                }
                 return Ok(Seized {
                     starting,
                     map: again.map,

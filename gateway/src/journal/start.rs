@@ -19,14 +19,12 @@ use shardgate_journal::contact::SharedContact;
 use shardgate_journal::disks::{Candidate, Lost, MapStep, check_quorum, choose_journal};
 use shardgate_journal::map::{MapDiskState, PoolMap, follow, read_maps};
 use shardgate_journal::recover::{Recovered, Request};
-use shardgate_journal::start::WATCH;
-use shardgate_journal::{Member, Position, Writer, WriterOptions, recover};
-use shardgate_wire::{
-    CallContext, ClusterId, CommitNumber, DiskId, Epoch, InstanceId, LineageId, Purpose,
-};
+use shardgate_journal::{Member, Position, Writer, WriterOptions, recover_behind};
+use shardgate_wire::{CallContext, ClusterId, CommitNumber, DiskId, Epoch, LineageId, Purpose};
 use tokio::time::{Instant, sleep};
 
 use super::find::{Found, candidate};
+use super::free::{Freed, TakenOver};
 use super::lineage::Told;
 use super::maps::write_until_it_counts;
 use super::own::OwnRecord;
@@ -81,8 +79,8 @@ pub struct JournalStarted {
     /// Whether a majority of the journal disks was read: if not, what those
     /// that were named lost had alone is not known.
     pub complete: bool,
-    /// Nothing is answered before: another gateway may still do so.
-    pub answer_from: Option<Instant>,
+    /// Nothing is answered before this was waited for.
+    pub taken_over: Option<TakenOver>,
     /// The checkpoints that disks name.
     pub roots: Roots,
 }
@@ -126,7 +124,7 @@ pub(super) struct Starting {
     pub(super) own: Option<OwnRecord>,
     /// There from when the start begins.
     pub(super) engine: Option<RocksStopped>,
-    pub(super) answer_from: Option<Instant>,
+    pub(super) taken_over: Option<TakenOver>,
 }
 
 /// The newest map, and whether it is known to count.
@@ -148,7 +146,7 @@ impl Starting {
             begun,
             own,
             engine: None,
-            answer_from: None,
+            taken_over: None,
         }
     }
 
@@ -164,8 +162,15 @@ impl Starting {
     ) -> Result<JournalStarted, JournalStartError> {
         for _ in 0..ROUNDS {
             let lost = self.lost(&newest.map);
-            let instance = self.be_free(&newest.map, &lost).await?;
-            let recovered = self.recover(&newest.map, instance, &lost).await?;
+            let freed = self.be_free(&newest.map, &lost).await?;
+            let recovered = match self.recover(&newest.map, freed, &lost).await {
+                Err(error) if error.is_fenced() => {
+                    tracing::info!(%error, "another gateway has begun meanwhile");
+                    newest = self.newest().await.ok_or(JournalStartError::Unsettled)?;
+                    continue;
+                }
+                recovered => recovered?,
+            };
             // Only now nobody else can write a map that counts.
             match self.newest().await {
                 Some(again) if again.map != newest.map => {
@@ -297,7 +302,7 @@ impl Starting {
     async fn recover(
         &mut self,
         map: &PoolMap,
-        instance: InstanceId,
+        freed: Freed,
         lost: &[DiskId],
     ) -> Result<Recovered, JournalStartError> {
         let applied = self.engine().applied();
@@ -306,7 +311,7 @@ impl Starting {
                 cluster: self.found.cluster,
                 epoch: Epoch {
                     number: 0,
-                    instance,
+                    instance: freed.instance,
                 },
                 lineage: map.lineage,
                 committed: CommitNumber(0),
@@ -321,10 +326,10 @@ impl Starting {
             begun: map.number > 1,
             answer_within: ANSWER,
         };
-        let recovered = recover(&self.found.journals(lost), request).await?;
-        if self.answer_from.is_some() {
-            // Counted from when no older gateway can commit any more.
-            self.answer_from = Some(Instant::now() + WATCH);
+        let disks = self.found.journals(lost);
+        let recovered = recover_behind(&disks, request, freed.held).await?;
+        if let Some(taken_over) = &mut self.taken_over {
+            taken_over.begin_wait();
         }
         if !recovered.is_complete() {
             tracing::error!("journal disks were named lost: what they alone had is not known of");
@@ -413,7 +418,7 @@ impl Starting {
             lost,
             told,
             complete,
-            answer_from: self.answer_from,
+            taken_over: self.taken_over,
             roots,
         })
     }

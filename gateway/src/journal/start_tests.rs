@@ -68,7 +68,7 @@ async fn a_new_cluster_has_a_map_and_a_journal_and_is_found_again() {
     let again = test.start().await.unwrap();
     assert_eq!(again.map, map, "nothing has changed");
     assert_eq!(again.writer.context().epoch.number, epoch.number + 1);
-    assert!(again.answer_from.is_none());
+    assert!(again.taken_over.is_none());
 }
 
 #[tokio::test]

@@ -36,10 +36,11 @@ impl Finish<'_> {
     /// gateway have the epoch.
     pub(super) async fn run(
         self,
-        started: JournalStarted,
+        mut started: JournalStarted,
         operator: &dyn Operator,
     ) -> Result<Restored, RestoreError> {
         let (proven, ways) = (started.complete, started.ways.clone());
+        let taken_over = started.taken_over.take();
         let (journal, to) = match proven {
             true => {
                 let engine = started.engine;
@@ -52,6 +53,10 @@ impl Finish<'_> {
         };
         let named = name(self.unfinished, self.database);
         named.map_err(local("give the restored catalog its name"))?;
+        if let Some(taken_over) = taken_over {
+            let waited = taken_over.wait().await;
+            waited.map_err(local("write the gateway's own folder"))?;
+        }
         let ctx = journal.context();
         // A start finds the journal as it is, closed or not.
         if journal.close().await {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use shardgate_tests::client::Client;
 use shardgate_tests::pool::{TestPool, root_keys};
+use shardgate_tests::process::Process;
 
 use crate::damage::copy_folder;
 use crate::load::{Acknowledged, BUCKET, Load};
@@ -56,4 +57,32 @@ async fn the_second_refuses_while_the_first_lives_and_takes_over_when_told() {
     let log = pool.gateway.as_ref().expect("it runs").output();
     assert!(!log.contains("watching whether it still calls"), "{log}");
     pool.stop();
+}
+
+// The gateway that was taken over from may answer for as long after as before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_take_over_that_was_cut_off_lets_no_start_go_on_at_once() {
+    let mut pool = TestPool::with_agents(3, 1, None);
+    pool.client().make_bucket(BUCKET).await;
+    pool.stop();
+    let other = pool.dir.join("catalog-2");
+    copy_folder(&pool.dir.join("catalog"), &other);
+    pool.start();
+    let second = pool.spawn_second(&other, &["--take-over"]);
+    let waits = "waiting until the other gateway answers no more";
+    said_in_time(&second.process, waits).await;
+    second.process.kill();
+    let third = pool.spawn_second(&other, &[]);
+    said_in_time(&third.process, "watching whether it still calls").await;
+    third.process.kill();
+}
+
+async fn said_in_time(process: &Process, words: &str) {
+    for _ in 0..300 {
+        if process.output().contains(words) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{words:?} is not in\n{}", process.output());
 }
