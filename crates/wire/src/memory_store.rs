@@ -8,6 +8,7 @@ mod state;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -70,6 +71,16 @@ struct Shared {
     identity: DiskIdentity,
     state: Mutex<State>,
     switches: Mutex<Switches>,
+    waiting: AtomicUsize,
+}
+
+/// A call that waits for its delay.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The store. Cheap to clone; all clones are the same disk.
@@ -92,6 +103,7 @@ impl MemoryStore {
                 identity,
                 state: Mutex::new(State::default()),
                 switches: Mutex::new(Switches::default()),
+                waiting: AtomicUsize::new(0),
             }),
         }
     }
@@ -111,6 +123,8 @@ impl MemoryStore {
             switches.delay
         };
         if !delay.is_zero() {
+            self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+            let _waiting = Waiting(&self.shared.waiting);
             tokio::time::sleep(delay).await;
         }
         let mut switches = self.shared.switches.lock();
@@ -159,6 +173,11 @@ impl MemoryDisk {
     /// Lets every call wait before it is done (on tokio's clock).
     pub fn delay(&self, delay: Duration) {
         self.shared.switches.lock().delay = delay;
+    }
+
+    /// Calls that wait for their delay, those that nobody drives too.
+    pub fn waiting(&self) -> usize {
+        self.shared.waiting.load(Ordering::Relaxed)
     }
 
     /// What [`ShardStore::ends_calls_in_time`] says from now on.

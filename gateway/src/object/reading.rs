@@ -5,8 +5,9 @@
 //! grows up to what the client drains in a moment while it wants bytes before
 //! they are there, and shrinks when it leaves them lying (`admission`). Invariant: bytes that were
 //! handed out count until they are dropped, so that a slow client holds one
-//! unit however much its connection would buffer. Nothing is fetched unless
-//! the stream is polled; no task is spawned.
+//! unit however much its connection would buffer. Nothing is begun unless the
+//! stream is polled; what is read ahead has its own task, so that a client
+//! that stalls keeps no connection and no disk waiting.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use shardgate_catalog::model::BlobRef;
 use shardgate_erasure::BLOCK;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::admission::{Drain, UNIT, next_window};
 use super::budget::Permit;
@@ -250,9 +252,29 @@ impl Reading {
             self.range.start += len;
             self.fetched += cost;
             let fetch = reader.run(step).map(move |frames| (cost, frames));
-            self.fetches.push_back(Box::pin(fetch));
+            self.fetches.push_back(match self.fetches.is_empty() {
+                true => Box::pin(fetch),
+                false => self.ahead(cost, fetch),
+            });
         }
         Ok(())
+    }
+
+    /// A fetch that goes on while the client takes what came before it: else
+    /// it would hold its connection for as long as the client stalls, and its
+    /// disk would seem late.
+    fn ahead(
+        &self,
+        cost: u64,
+        fetch: impl Future<Output = Fetched> + Send + 'static,
+    ) -> BoxFuture<'static, Fetched> {
+        let task = AbortOnDropHandle::new(self.core.tracker.spawn(fetch));
+        Box::pin(async move {
+            task.await.unwrap_or_else(|ended| {
+                let why = format!("a fetch ended: {ended}");
+                (cost, Err(ObjectError::Unavailable { why }))
+            })
+        })
     }
 
     /// The segment that holds the next byte, and its reader.

@@ -355,6 +355,39 @@ async fn a_client_that_does_not_read_holds_little() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_read_ahead_does_not_wait_for_its_client() {
+    let store = fixture("4+2", &SIX).await;
+    let expected = bytes(8 << 20, 1);
+    store.put("key", &expected).await.unwrap();
+    let handle = store
+        .service
+        .open_object(&store.bucket, "key")
+        .await
+        .unwrap();
+    (0..6).for_each(|disk| store.pool.disk(disk).delay(Duration::from_millis(10)));
+    let waiting = || {
+        (0..6)
+            .map(|disk| store.pool.disk(disk).waiting())
+            .sum::<usize>()
+    };
+    let mut stream = handle.read(0..8 << 20).await.unwrap();
+    let mut read = stream.next().await.unwrap().unwrap().to_vec();
+    // It stalls.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(waiting(), 0, "calls that nobody drives");
+    while let Some(frame) = stream.next().await {
+        read.extend_from_slice(&frame.unwrap());
+    }
+    assert!(read == expected);
+    // What is under way ends with the stream.
+    let mut stream = handle.read(0..8 << 20).await.unwrap();
+    stream.next().await.unwrap().unwrap();
+    drop(stream);
+    tokio::task::yield_now().await;
+    assert_eq!((waiting(), store.service.memory().0), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn frames_that_are_kept_count_against_the_window() {
     let store = fixture("4+2", &SIX).await;
     let expected = bytes(32 << 20, 1);
