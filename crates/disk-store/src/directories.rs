@@ -257,7 +257,7 @@ mod tests {
             index: 0,
             at: 0,
             span: 64,
-            extent: 0,
+            besides: 0,
         };
         Arc::new(Hints::of(&vec![entry; count]).unwrap())
     }

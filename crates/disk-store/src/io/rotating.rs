@@ -41,7 +41,9 @@ pub struct Motion {
     pub lookups: u64,
     /// Times that a sync waited for the platter.
     pub flushes: u64,
-    /// Bytes read.
+    /// Calls that read bytes of files.
+    pub reads: u64,
+    /// Bytes that they read.
     pub read_bytes: u64,
     /// Bytes written to files.
     pub written_bytes: u64,
@@ -65,6 +67,7 @@ impl Sub for Motion {
             seeks: self.seeks - before.seeks,
             lookups: self.lookups - before.lookups,
             flushes: self.flushes - before.flushes,
+            reads: self.reads - before.reads,
             read_bytes: self.read_bytes - before.read_bytes,
             written_bytes: self.written_bytes - before.written_bytes,
         }
@@ -283,6 +286,7 @@ impl RotatingFile {
         if len > 0 {
             let mut head = self.head.lock();
             head.read(self.place + offset, len as u64);
+            head.motion.reads += 1;
             head.motion.read_bytes += len as u64;
         }
     }
@@ -424,7 +428,7 @@ mod tests {
         });
         assert_eq!(read, (1, 0));
         let moved = disk.motion();
-        assert_eq!(moved.read_bytes, 200);
+        assert_eq!((moved.reads, moved.read_bytes), (2, 200));
         let millis = moved.seeks * 10 + moved.flushes * 12;
         assert_eq!(moved.time(), Duration::from_millis(millis));
     }

@@ -215,6 +215,11 @@ impl Engine {
             } else {
                 write.zero_ahead(self.zero_step())
             };
+            // What lies in extents counts by its link: refused, it is nowhere.
+            let made_ready = made_ready.and_then(|()| {
+                let written = write.write_linked();
+                written.map_err(|error| (Doing::Writing, error))
+            });
             let writing = |error| (true, Doing::Writing, error);
             let written = match made_ready {
                 Ok(()) if large => write.write_large(buffer).map_err(writing),
@@ -392,8 +397,8 @@ impl Engine {
             volume.zeroed_to = write.zeroed_to;
             for planned in write.planned {
                 volume.add(planned.entry);
-                if let Some(extent) = planned.extent {
-                    extent.settle(volume);
+                if let Some(linked) = planned.linked {
+                    linked.extent.settle(volume);
                 }
             }
         }

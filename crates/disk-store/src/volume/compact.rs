@@ -25,7 +25,7 @@ use super::format::{Body, Entry, FIRST_RECORD, Heading, Kind, NewRecord, RECORD_
 use super::locate::Located;
 use super::place::{What, volume_file};
 use super::reading::Unread;
-use super::volume_state::{InGroup, Index, at_of};
+use super::volume_state::{InGroup, Index};
 use crate::condition::Doing;
 use crate::io::DiskFile;
 
@@ -267,12 +267,7 @@ impl Engine {
         let written = output.file.write_at(&parts, at);
         written.map_err(|error| self.refused(Doing::Writing, "compact volume", &error))?;
         let span = record.head.span(at);
-        let to = Entry {
-            at: at_of(at),
-            span: u32::try_from(span).expect("shards of volumes are bounded"),
-            extent: 0,
-            ..*entry
-        };
+        let to = record.head.entry(at);
         output.copied.push(Copied {
             source: heading.sequence,
             from: *entry,

@@ -17,6 +17,8 @@ use super::volume_state::InGroup;
 const PLACE_BITS: u32 = 22;
 /// Bits that say how many pages of the volume it touches.
 const PAGES_BITS: u32 = u32::BITS - PLACE_BITS;
+/// Pages of a longer record that a hint tells of: more than is read at once.
+const MOST_PAGES: u32 = (1 << PAGES_BITS) - 1;
 /// What a volume's hints take besides six bytes for each record.
 const FIXED_BYTES: usize = 128;
 
@@ -36,7 +38,7 @@ pub(crate) enum Hint {
     Perhaps {
         /// In units of 64 bytes.
         at: u32,
-        /// Bytes from there on that hold the record, at least.
+        /// Bytes from there on that hold the record, or the first 4 MiB of it.
         span: u32,
     },
     /// The directory has to say.
@@ -71,11 +73,10 @@ impl Hints {
             if entry.at >> PLACE_BITS != 0 {
                 return None;
             }
-            let pages = pages_touched(entry);
-            // None of a record that is too long: the directory has to say.
-            let pages = u32::try_from(pages).ok().filter(|n| n >> PAGES_BITS == 0);
+            let pages = pages_touched(entry).clamp(1, MOST_PAGES.into());
+            let pages = u32::try_from(pages).expect("clamped");
             prints.push(print_of(entry.key()));
-            places.push(entry.at | pages.unwrap_or(0) << PLACE_BITS);
+            places.push(entry.at | pages << PLACE_BITS);
         }
         Some(Self {
             prints: prints.into(),
@@ -95,7 +96,7 @@ impl Hints {
         };
         let place = self.places[first];
         let (at, pages) = (place & ((1 << PLACE_BITS) - 1), place >> PLACE_BITS);
-        if pages == 0 || same.next().is_some() {
+        if same.next().is_some() {
             return Hint::Unclear;
         }
         let page = DIRECTORY_PAGE as u64;
@@ -125,7 +126,7 @@ mod tests {
             index,
             at,
             span,
-            extent: 0,
+            besides: 0,
         }
     }
 
@@ -133,9 +134,12 @@ mod tests {
     fn what_does_not_fit_is_left_to_the_directory() {
         let far = entry(1, 0, 1 << PLACE_BITS, 64);
         assert!(Hints::of(&[far]).is_none());
+        // Of a longer record, as much as it can say.
         let long = entry(1, 0, 0, 4096 << PAGES_BITS);
         let hints = Hints::of(&[long]).unwrap();
-        assert_eq!(hints.find(0..1, long.key()), Hint::Unclear);
+        let found = hints.find(0..1, long.key());
+        let span = 4096 * MOST_PAGES;
+        assert_eq!(found, Hint::Perhaps { at: 0, span });
         let last = entry(1, 0, (1 << PLACE_BITS) - 1, 64);
         let hints = Hints::of(&[last]).unwrap();
         let found = hints.find(0..1, last.key());

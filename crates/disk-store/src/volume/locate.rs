@@ -220,7 +220,7 @@ impl Engine {
                         index: key.index,
                         at,
                         span,
-                        extent: 0,
+                        besides: 0,
                     },
                     file: None,
                     sure: false,

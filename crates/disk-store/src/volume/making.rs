@@ -11,8 +11,8 @@ use shardgate_wire::{ShardHeader, StoreError};
 use super::commit::{Ending, OwnedOp};
 use super::engine::{Engine, Writer};
 use super::format::{
-    FIRST_RECORD, HEADING_COPY, Heading, RECORD_ALIGN, SECTOR, encode_heading, meta_len,
-    zero_sectors,
+    FIRST_RECORD, HEADING_COPY, Heading, LINK_SPAN, SECTOR, encode_heading, meta_len,
+    record_in_extent, zero_sectors,
 };
 use super::place::{VOLUMES, What, group_folder, volume_file};
 use super::volume_state::{Stage, Volume};
@@ -30,6 +30,8 @@ pub(crate) struct Extent {
     pub(crate) sequence: u64,
     /// Where in the volume.
     pub(crate) at: u64,
+    /// Where the shard's bytes go, at a page; its record ends before them.
+    pub(crate) data_at: u64,
     /// Length of the shard.
     pub(crate) len: u64,
     promised: u64,
@@ -96,7 +98,7 @@ impl OwnExtent {
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
-        let at = self.extent.at + offset;
+        let at = self.extent.data_at + offset;
         let written = self.extent.file.write_at(&[IoSlice::new(bytes)], at);
         written.map_err(|error| self.engine.refused(Doing::Writing, "write extent", &error))
     }
@@ -229,16 +231,16 @@ impl Engine {
             return Ok(None);
         }
         let group = header.key.group;
-        let span = meta_len(header, len).next_multiple_of(RECORD_ALIGN) + SECTOR;
-        let bytes = len.next_multiple_of(PAGE);
+        let head = meta_len(header, len).next_multiple_of(PAGE);
+        let bytes = head + len.next_multiple_of(PAGE);
         let mut writer = self.writing();
         self.condition.check_writable()?;
         self.check_note(&self.state.read(), header.key)?;
-        let mut extent = self.take_extent(group, len, span, bytes);
+        let mut extent = self.take_extent(group, len, head, bytes);
         if extent.is_none() {
             self.close_volume(group);
             self.make_volume(&mut writer, group)?;
-            extent = self.take_extent(group, len, span, bytes);
+            extent = self.take_extent(group, len, head, bytes);
         }
         drop(writer);
         // Space that runs out does so here, and not in the midst of a shard.
@@ -251,24 +253,29 @@ impl Engine {
         Ok(extent)
     }
 
-    fn take_extent(&self, group: GroupId, len: u64, span: u64, bytes: u64) -> Option<Extent> {
+    /// Takes `bytes` from the volume's end, of which the first `head` are for
+    /// what lies before the shard's bytes in its record.
+    fn take_extent(&self, group: GroupId, len: u64, head: u64, bytes: u64) -> Option<Extent> {
+        // Its link, which may begin a batch.
+        let promised = LINK_SPAN + SECTOR;
         let mut state = self.state.write();
         let of = state.groups.get_mut(&group)?;
         let sequence = of.open?;
         let volume = of.volumes.get_mut(&sequence)?;
-        if !volume.has_room(volume.tail, span, bytes) {
+        if !volume.has_room(volume.tail, promised, bytes) {
             return None;
         }
         let at = volume.extents_from - bytes;
         volume.extents_from = at;
-        volume.promised += span;
+        volume.promised += promised;
         volume.out += 1;
         Some(Extent {
             group,
             sequence,
             at,
+            data_at: at + head,
             len,
-            promised: span,
+            promised,
             file: Arc::clone(volume.file.as_ref()?),
         })
     }
@@ -284,6 +291,13 @@ impl Engine {
 }
 
 impl Extent {
+    /// Where the shard's record begins, of whose bytes so many lie before the
+    /// shard's; `None` if the extent has no room for them.
+    pub(super) fn record_at(&self, meta_len: u64) -> Option<u64> {
+        let at = record_in_extent(self.data_at, u32::try_from(meta_len).ok()?);
+        at.filter(|at| *at >= self.at)
+    }
+
     /// The extent is out no more.
     pub(super) fn settle(&self, volume: &mut Volume) {
         volume.promised = volume.promised.saturating_sub(self.promised);

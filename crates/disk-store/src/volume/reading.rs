@@ -9,15 +9,19 @@ use shardgate_wire::store::{ShardBytes, ShardStat, SmallShard};
 use shardgate_wire::{ShardKey, StoreError, bounds};
 
 use super::engine::{Engine, corrupt};
-use super::format::{HEAD_BYTES, Head, Kind, Meta, decode_head, decode_meta};
+use super::format::{HEAD_BYTES, Head, Meta, decode_head, decode_meta};
 use super::locate::{Located, Look};
 use super::source::is_bad_medium;
 use crate::io::DiskFile;
 
-/// Bytes of a record that are read at once at most.
-pub(crate) const AT_ONCE_BYTES: usize = 320 * 1024;
 /// Bytes that head, header and checksums mostly take.
 const FIRST_BYTES: usize = 4 * 1024;
+/// A range that begins no further behind its record's start is read with it:
+/// to read so much more takes less than another access.
+const NEAR_BYTES: u64 = 64 * 1024;
+/// What lies before a shard's bytes in its record at most, but for the
+/// checksums of a long one.
+const MOST_META_BYTES: usize = 24 * 1024;
 
 /// A record's head, header and checksums, verified, and what was read of it.
 pub(crate) struct Opened {
@@ -37,12 +41,8 @@ impl Engine {
         offset: u64,
         len: u32,
     ) -> Result<Option<ShardBytes>, StoreError> {
-        // From its start on, a record's bytes come with its head in one read.
-        let first = match offset {
-            0 => FIRST_BYTES + len as usize,
-            _ => FIRST_BYTES,
-        };
         self.with_record(key, &|engine, located| {
+            let first = first_bytes(offset, len, located.entry.span);
             let opened = engine.open_record(key, located, first)?;
             bounds::check_range(opened.head.end.shard_len, offset, len).map_err(Unread::Store)?;
             engine.read_blocks(&opened, offset, len as usize)
@@ -139,13 +139,7 @@ impl Engine {
         let (heading, entry) = (&located.heading, &located.entry);
         let offset = entry.offset();
         let span = entry.span as usize;
-        // What is longer is read in two parts that follow each other.
-        let first = match first {
-            first if first > AT_ONCE_BYTES => FIRST_BYTES,
-            first => first,
-        };
-        let first = first.min(span);
-        let mut bytes = read_at(&*file, offset, first)?;
+        let mut bytes = read_at(&*file, offset, first.min(span))?;
         let damaged = |what: &str| Unread::Store(corrupt(format!("record: {what}")));
         let head = decode_head(heading, offset, &bytes).ok_or(damaged("no head"))?;
         if !head.kind.is_shard() || (head.blob, head.index) != (key.blob, key.index) {
@@ -178,13 +172,12 @@ impl Engine {
     ) -> Result<ShardBytes, Unread> {
         let at = opened.head.data_at + offset;
         let have = usize::try_from(at.saturating_sub(opened.offset)).unwrap_or(usize::MAX);
-        let inline = opened.head.kind == Kind::Inline;
-        let had = match inline {
-            true => opened.bytes.get(have..).unwrap_or_default(),
-            false => &[],
-        };
-        let bytes = if inline && had.len() >= len {
+        let had = opened.bytes.get(have..).unwrap_or_default();
+        let bytes = if had.len() >= len && offset == 0 {
             opened.bytes.slice(have..have + len)
+        } else if had.len() >= len {
+            // Not to be kept with all that was read before it.
+            Bytes::copy_from_slice(&had[..len])
         } else {
             // The rest follows what was read with the head.
             let mut bytes = vec![0; len];
@@ -204,6 +197,23 @@ impl Engine {
         }
         let crcs = crcs.to_vec();
         Ok(ShardBytes { bytes, crcs })
+    }
+}
+
+/// Bytes that are read at once, from a record's start, for a range of a shard
+/// whose record takes `span`.
+fn first_bytes(offset: u64, len: u32, span: u32) -> usize {
+    let (len, span) = (len as usize, span as usize);
+    if offset > NEAR_BYTES {
+        return FIRST_BYTES;
+    }
+    let skipped = usize::try_from(offset).unwrap_or(usize::MAX);
+    // What is left is read along: it may be the end of the range.
+    let all = span <= skipped + len + MOST_META_BYTES;
+    if all {
+        span
+    } else {
+        FIRST_BYTES + skipped + len
     }
 }
 

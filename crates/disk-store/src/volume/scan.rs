@@ -17,8 +17,8 @@ use shardgate_wire::checksum::first_bad_block;
 use shardgate_wire::ids::GroupId;
 
 use super::format::{
-    Entry, FIRST_RECORD, HEAD_BYTES, Head, Heading, Kind, RECORD_ALIGN, SECTOR, decode_head,
-    decode_meta, explains, header_at, zero_sectors,
+    Entry, FIRST_RECORD, HEAD_BYTES, Head, Heading, Kind, Linked, RECORD_ALIGN, SECTOR,
+    decode_head, decode_meta, explains, header_at, is_linked, zero_sectors,
 };
 use super::source::{BadSectors, Source};
 use super::volume_state::at_of;
@@ -32,8 +32,8 @@ const MOST_RECORD: u64 = 2 << 20;
 /// What a volume holds.
 #[derive(Debug, Default)]
 pub(crate) struct Scanned {
-    /// Shards whose records are whole, or damaged with their key known, by
-    /// place.
+    /// Shards whose records are whole, or damaged with their key known, in the
+    /// order in which they were written.
     pub(crate) entries: Vec<Entry>,
     /// Of those, the ones that are damaged.
     pub(crate) damaged: Vec<Entry>,
@@ -42,6 +42,8 @@ pub(crate) struct Scanned {
     /// Stretches that a crash left before the end of records: nobody was
     /// answered.
     pub(crate) torn: Vec<(u64, u64)>,
+    /// The same with their places in the sequence, those of their links.
+    placed: Vec<(u64, Entry)>,
     /// Where records end.
     pub(crate) tail: u64,
     pub(crate) extents_from: u64,
@@ -107,6 +109,7 @@ pub(crate) fn scan(file: &dyn DiskFile, heading: &Heading, bad: BadSectors) -> i
             }
             Seen::Bad(head) => {
                 let to = at + head.span(at);
+                found.take_extent(&head);
                 found.durable_to = found.durable_to.max(head.durable_to);
                 found.closed = false;
                 stretches.push(scan.bad_record(at, &head)?);
@@ -138,36 +141,24 @@ pub(crate) fn scan(file: &dyn DiskFile, heading: &Heading, bad: BadSectors) -> i
     Ok(found)
 }
 
-fn entry(at: u64, head: &Head) -> Entry {
-    let extent = if head.kind == Kind::Extent {
-        head.end.shard_len.next_multiple_of(PAGE)
-    } else {
-        0
-    };
-    Entry {
-        blob: head.blob,
-        index: head.index,
-        at: at_of(at),
-        span: u32::try_from(head.span(at)).unwrap_or(u32::MAX),
-        extent: u32::try_from(extent).unwrap_or(u32::MAX),
-    }
-}
-
 impl Scanned {
     fn take(&mut self, at: u64, head: &Head) {
         self.durable_to = self.durable_to.max(head.durable_to);
         self.closed = head.kind == Kind::End;
         match head.kind {
-            Kind::Inline => self.entries.push(entry(at, head)),
-            Kind::Extent => {
-                self.entries.push(entry(at, head));
-                self.extents_from = self.extents_from.min(head.data_at);
-            }
+            Kind::Inline | Kind::Link => self.placed.push((at, head.entry(at))),
             Kind::Seal => self.sealed = true,
-            Kind::End | Kind::Void | Kind::LongVoid => {}
+            Kind::End | Kind::Void | Kind::LongVoid | Kind::Extent => {}
         }
+        self.take_extent(head);
         if matches!(head.kind, Kind::Seal | Kind::End) {
             self.extents_from = self.extents_from.min(head.data_at);
+        }
+    }
+
+    fn take_extent(&mut self, link: &Head) {
+        if let Some(Linked { at, .. }) = link.linked() {
+            self.extents_from = self.extents_from.min(at / PAGE * PAGE);
         }
     }
 
@@ -185,49 +176,50 @@ impl Scanned {
                 continue;
             }
             if let Some(entry) = stretch.known {
-                self.entries.push(entry);
+                self.placed.push((from, entry));
                 self.damaged.push(entry);
             }
             if stretch.unknown {
                 self.unknown.push((from, to));
             }
         }
-        self.entries.sort_by_key(|entry| entry.at);
+        self.placed.sort_by_key(|(place, _)| *place);
+        let placed = std::mem::take(&mut self.placed);
+        self.entries = placed.into_iter().map(|(_, entry)| entry).collect();
     }
 }
 
 impl Scan<'_> {
-    fn head_at(&mut self, at: u64) -> io::Result<Option<Head>> {
-        let bytes = self.source.bytes(at, HEAD_BYTES as u64)?;
-        Ok(decode_head(self.heading, at, bytes))
-    }
-
     fn look(&mut self, at: u64) -> io::Result<Seen> {
-        let Some(head) = self.head_at(at)? else {
+        let bytes = self.source.bytes(at, HEAD_BYTES as u64)?;
+        let Some(head) = head_in_sequence(self.heading, at, bytes) else {
             return Ok(Seen::Nothing);
         };
-        if !head.kind.is_shard() {
-            return Ok(Seen::Whole(head));
-        }
-        let bytes = self.source.bytes(at, u64::from(head.meta_len))?;
-        let Ok(meta) = decode_meta(self.heading.salt, at, &head, bytes) else {
-            return Ok(Seen::Bad(head));
+        let whole = match head.kind {
+            Kind::Inline => is_whole(&mut self.source, self.heading, at, &head)?,
+            Kind::Link => self.is_link_whole(&head)?,
+            _ => true,
         };
-        if meta.header.key.group != self.heading.group {
-            return Ok(Seen::Bad(head));
-        }
-        let source = match head.kind {
-            Kind::Extent => &mut self.extents,
-            _ => &mut self.source,
-        };
-        let data = source.bytes(head.data_at, head.end.shard_len)?;
-        let whole =
-            data.len() as u64 == head.end.shard_len && first_bad_block(data, &meta.crcs).is_none();
         Ok(if whole {
             Seen::Whole(head)
         } else {
             Seen::Bad(head)
         })
+    }
+
+    /// Whether a link is of a whole record.
+    fn is_link_whole(&mut self, link: &Head) -> io::Result<bool> {
+        let Some(Linked { at, .. }) = link.linked() else {
+            return Ok(false);
+        };
+        // All of it, so that it is read at once.
+        let end = link.data_at + link.end.shard_len;
+        let bytes = self.extents.bytes(at, end - at)?;
+        let Some(head) = decode_head(self.heading, at, bytes) else {
+            return Ok(false);
+        };
+        let is_its = is_linked(link, at, &head, bytes);
+        Ok(is_its && is_whole(&mut self.extents, self.heading, at, &head)?)
     }
 
     /// A record whose head is whole, and the rest is not.
@@ -236,44 +228,26 @@ impl Scan<'_> {
             behind: at,
             from: at,
             to: at + head.span(at),
-            known: Some(entry(at, head)),
+            known: Some(head.entry(at)),
             unknown: false,
             may_be_torn: self.lacks_sectors(at, head)?,
         })
     }
 
     /// Whether sectors of a record are missing: one before its bytes, or more
-    /// of its bytes are zero than it says.
+    /// of its bytes are zero than it says. A link is whole with its head, so
+    /// they are those of what it is of.
     fn lacks_sectors(&mut self, at: u64, head: &Head) -> io::Result<bool> {
-        let (meta_end, len) = (at + u64::from(head.meta_len), head.end.shard_len);
-        let data_end = head.data_at + len;
-        if self.source.is_unread(at, meta_end) {
-            return Ok(false);
-        }
-        let source = match head.kind {
-            Kind::Extent => &mut self.extents,
-            _ => &mut self.source,
+        let (source, at, meta_len) = match head.linked() {
+            Some(linked) => (&mut self.extents, linked.at, linked.meta_len),
+            None => (&mut self.source, at, head.meta_len),
         };
+        let (meta_end, len) = (at + u64::from(meta_len), head.end.shard_len);
         let zeroes = zero_sectors(source.bytes(head.data_at, len)?, head.data_at);
-        if source.is_unread(head.data_at, data_end) {
-            return Ok(false);
-        }
-        Ok(zeroes > head.zeroes || self.has_zero_sector(at, meta_end)?)
-    }
-
-    /// Whether a sector that a range touches is all zeroes.
-    fn has_zero_sector(&mut self, from: u64, to: u64) -> io::Result<bool> {
-        let mut at = from / SECTOR * SECTOR;
-        while at < to {
-            let sector = self.source.bytes(at, SECTOR)?;
-            let whole = sector.len() as u64 == SECTOR;
-            let is_zero = whole && sector.iter().all(|byte| *byte == 0);
-            if is_zero && !self.source.is_unread(at, at + SECTOR) {
-                return Ok(true);
-            }
-            at += SECTOR;
-        }
-        Ok(false)
+        let lacks = zeroes > head.zeroes || has_zero_sector(source, at, meta_end)?;
+        let is_unread =
+            source.is_unread(at, meta_end) || source.is_unread(head.data_at, head.data_at + len);
+        Ok(lacks && !is_unread)
     }
 
     /// The next whole head behind `at`.
@@ -287,7 +261,7 @@ impl Scan<'_> {
             let mut skip = 0;
             while skip + HEAD_BYTES <= window.len() {
                 let place = from + skip as u64;
-                if place > at && decode_head(self.heading, place, &window[skip..]).is_some() {
+                if place > at && head_in_sequence(self.heading, place, &window[skip..]).is_some() {
                     return Ok(Some(place));
                 }
                 skip += RECORD_ALIGN as usize;
@@ -312,7 +286,7 @@ impl Scan<'_> {
     /// because a sector of it is missing.
     fn lacks_head(&mut self, from: u64) -> io::Result<bool> {
         let to = self.next_record(from)? + HEAD_BYTES as u64;
-        self.has_zero_sector(from, to)
+        has_zero_sector(&mut self.source, from, to)
     }
 
     /// What lies between two records; nothing if it is only the way to the
@@ -365,7 +339,7 @@ impl Scan<'_> {
             index: key.index,
             at: at_of(from),
             span: u32::try_from(to - from).unwrap_or(u32::MAX),
-            extent: 0,
+            besides: 0,
         });
         Ok(Stretch {
             behind,
@@ -376,6 +350,39 @@ impl Scan<'_> {
             may_be_torn,
         })
     }
+}
+
+/// The head of a record of the sequence. What lies in an extent counts by its
+/// link alone.
+fn head_in_sequence(heading: &Heading, at: u64, bytes: &[u8]) -> Option<Head> {
+    decode_head(heading, at, bytes).filter(|head| head.kind.is_in_sequence())
+}
+
+/// Whether a record with this head is whole, its bytes too.
+fn is_whole(source: &mut Source<'_>, heading: &Heading, at: u64, head: &Head) -> io::Result<bool> {
+    let bytes = source.bytes(at, u64::from(head.meta_len))?;
+    let Ok(meta) = decode_meta(heading.salt, at, head, bytes) else {
+        return Ok(false);
+    };
+    let data = source.bytes(head.data_at, head.end.shard_len)?;
+    Ok(meta.header.key.group == heading.group
+        && data.len() as u64 == head.end.shard_len
+        && first_bad_block(data, &meta.crcs).is_none())
+}
+
+/// Whether a sector that a range touches is all zeroes.
+fn has_zero_sector(source: &mut Source<'_>, from: u64, to: u64) -> io::Result<bool> {
+    let mut at = from / SECTOR * SECTOR;
+    while at < to {
+        let sector = source.bytes(at, SECTOR)?;
+        let whole = sector.len() as u64 == SECTOR;
+        let is_zero = whole && sector.iter().all(|byte| *byte == 0);
+        if is_zero && !source.is_unread(at, at + SECTOR) {
+            return Ok(true);
+        }
+        at += SECTOR;
+    }
+    Ok(false)
 }
 
 /// Whether a volume's group is that of its folder; for messages.

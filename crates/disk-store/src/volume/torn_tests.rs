@@ -18,9 +18,10 @@ use super::commit::Ending;
 use super::damage_tests::{open, try_open};
 use super::engine::Engine;
 use super::format::{
-    Body, FIRST_RECORD, HEAD_BYTES, HEADING_COPY, Heading, NewRecord, encode_heading, keyed_sum,
-    meta_len, zero_sectors,
+    Body, FIRST_RECORD, HEAD_BYTES, HEADING_COPY, Heading, NewRecord, RECORD_ALIGN, decode_head,
+    encode_heading, keyed_sum, meta_len, zero_sectors,
 };
+use super::locate::Located;
 use super::making::make_folder;
 use super::model_tests::world::Random;
 use super::place::{VOLUMES, What, group_folder, volume_file};
@@ -90,16 +91,17 @@ fn filled(pad: usize) -> (SimDisk, Vec<Written>) {
     ops.insert(5, Op::Finish(&endings[0]));
     ops.insert(3, Op::Finish(&endings[1]));
     assert!(engine.commit(&ops).iter().all(Result::is_ok));
-    let extents = endings.iter().map(|ending| Some(ending.extent.at));
+    let extents = endings.iter().map(|ending| Some(ending.extent.data_at));
     let written = small.iter().map(|shard| (shard, None));
     let written = written.chain(middling.iter().zip(extents));
+    let volume = disk.bytes(&volume()).unwrap();
     let place = |(shard, extent): (&SmallShard, Option<u64>)| {
         let located = engine.locate(shard.header.key).unwrap().unwrap();
         let at = located.entry.offset();
         let len = shard.bytes.len() as u64;
         let data = at + meta_len(&shard.header, len);
         let bytes = match extent {
-            Some(extent) => vec![at..data, extent..extent + len],
+            Some(extent) => vec![link_of(&located, &volume), at..data, extent..extent + len],
             None => vec![at..data, data..data + len],
         };
         let shard = shard.clone();
@@ -111,12 +113,24 @@ fn filled(pad: usize) -> (SimDisk, Vec<Written>) {
     (disk, written)
 }
 
+/// Where the link of a record in an extent is.
+fn link_of(located: &Located, volume: &[u8]) -> Range<u64> {
+    let mut places = (FIRST_RECORD..located.entry.offset()).step_by(RECORD_ALIGN as usize);
+    let is_link = |at: &u64| {
+        let head = decode_head(&located.heading, *at, &volume[*at as usize..]);
+        let linked = head.and_then(|head| head.linked());
+        linked.is_some_and(|linked| linked.at == located.entry.offset())
+    };
+    let at = places.find(is_link).expect("each has a link");
+    at..at + HEAD_BYTES as u64
+}
+
 /// Writes a shard into an extent.
 fn extent(engine: &Engine, shard: &SmallShard) -> Ending {
     let len = shard.bytes.len() as u64;
     let extent = engine.reserve(&shard.header, len).unwrap().unwrap();
     let write = [IoSlice::new(&shard.bytes)];
-    extent.file.write_at(&write, extent.at).unwrap();
+    extent.file.write_at(&write, extent.data_at).unwrap();
     Ending {
         extent,
         header: shard.header.clone(),

@@ -14,7 +14,7 @@ use shardgate_wire::{ShardHeader, ShardKey, StoreError};
 use super::engine::Engine;
 use super::files::Order;
 use super::locate::Located;
-use super::reading::{AT_ONCE_BYTES, Unread};
+use super::reading::Unread;
 use crate::io::DiskFile;
 
 /// A place among the records of a disk.
@@ -151,7 +151,7 @@ impl Engine {
         located: &Located,
     ) -> Result<Option<Result<WindowShard, StoreError>>, StoreError> {
         let read = self
-            .open_record(key, located, AT_ONCE_BYTES)
+            .open_record(key, located, located.entry.span as usize)
             .and_then(|opened| {
                 let len = usize::try_from(opened.head.end.shard_len).unwrap_or(usize::MAX);
                 let read = self.read_blocks(&opened, 0, len)?;

@@ -21,7 +21,6 @@ use crate::volume::format::{
 };
 use crate::volume::logbook::Refused;
 use crate::volume::making::Extent;
-use crate::volume::volume_state::at_of;
 
 /// Bytes of a large batch that are written with one call.
 const LARGE_PIECE: u64 = 1 << 20;
@@ -37,7 +36,15 @@ pub(super) struct Planned<'a> {
     pub(super) record: NewRecord,
     pub(super) bytes: Bytes,
     pub(super) entry: Entry,
-    pub(super) extent: Option<&'a Extent>,
+    pub(super) linked: Option<Linked<'a>>,
+}
+
+/// A record in an extent, of which the shard's bytes are there already.
+pub(super) struct Linked<'a> {
+    pub(super) extent: &'a Extent,
+    at: u64,
+    /// What lies before the bytes.
+    meta: Vec<u8>,
 }
 
 /// What a batch writes into one volume.
@@ -201,20 +208,27 @@ impl Engine {
         ending: &'a Ending,
     ) -> Result<(), StoreError> {
         let extent = &ending.extent;
+        let meta_len = meta_len(&ending.header, ending.end.shard_len);
+        let at = extent.record_at(meta_len).ok_or(StoreError::BadCall {
+            what: "the shard's end does not fit to what it was begun with".into(),
+        })?;
         let write = self.open_write(batch, extent.group, Some(extent.sequence))?;
+        let salt = write.heading.salt;
         let record = NewRecord::shard(
-            write.heading.salt,
-            write.cursor,
+            salt,
+            at,
             write.durable_to,
             &ending.header,
             ending.end,
             &ending.crcs,
             Body::Extent {
-                at: extent.at,
+                at: extent.data_at,
                 zeroes: ending.zeroes,
             },
         );
-        write.push(op, record, Bytes::new(), Some(extent));
+        let link = record.link(salt, write.cursor);
+        let meta = record.meta;
+        write.push(op, link, Bytes::new(), Some(Linked { extent, at, meta }));
         Ok(())
     }
 
@@ -263,22 +277,15 @@ impl Engine {
 }
 
 impl<'a> VolumeWrite<'a> {
-    fn push(&mut self, op: usize, record: NewRecord, bytes: Bytes, extent: Option<&'a Extent>) {
+    fn push(&mut self, op: usize, record: NewRecord, bytes: Bytes, linked: Option<Linked<'a>>) {
         let span = record.head.span(self.cursor);
-        let extent_len = extent.map_or(0, |extent| extent.len.next_multiple_of(4096));
-        let entry = Entry {
-            blob: record.head.blob,
-            index: record.head.index,
-            at: at_of(self.cursor),
-            span: u32::try_from(span).expect("shards of volumes are bounded"),
-            extent: u32::try_from(extent_len).expect("shards of volumes are bounded"),
-        };
+        let entry = record.head.entry(self.cursor);
         self.planned.push(Planned {
             op,
             record,
             bytes,
             entry,
-            extent,
+            linked,
         });
         self.cursor += span;
     }
@@ -315,6 +322,19 @@ impl<'a> VolumeWrite<'a> {
             let end = end.min(self.extents_from);
             self.file.allocate(self.zeroed_to, end - self.zeroed_to)?;
             self.zeroed_to = end;
+        }
+        Ok(())
+    }
+
+    /// Writes the heads of records in extents, each with one call. They are
+    /// synced with their links, and count by them alone.
+    pub(super) fn write_linked(&self) -> io::Result<()> {
+        let linked = self
+            .planned
+            .iter()
+            .filter_map(|planned| planned.linked.as_ref());
+        for Linked { at, meta, .. } in linked {
+            self.file.write_at(&[IoSlice::new(meta)], *at)?;
         }
         Ok(())
     }

@@ -26,8 +26,8 @@ pub(crate) struct Entry {
     pub(crate) at: u32,
     /// From the record's start to its end.
     pub(crate) span: u32,
-    /// Bytes of its extent, 0 without one.
-    pub(crate) extent: u32,
+    /// What it takes besides: the rest of its extent, and its link.
+    pub(crate) besides: u32,
 }
 
 impl Entry {
@@ -41,7 +41,7 @@ impl Entry {
 
     /// Bytes that the record takes in its volume.
     pub(crate) fn bytes(&self) -> u64 {
-        u64::from(self.span) + u64::from(self.extent)
+        u64::from(self.span) + u64::from(self.besides)
     }
 }
 
@@ -145,7 +145,7 @@ fn encode_page(salt: u64, at: u64, entries: &[Entry]) -> Vec<u8> {
         w.raw(&[0; 3]);
         w.u32(entry.at);
         w.u32(entry.span);
-        w.u32(entry.extent);
+        w.u32(entry.besides);
     }
     w.out.resize(DIRECTORY_PAGE - 8, 0);
     w.u32(entries.len() as u32);
@@ -178,7 +178,7 @@ pub(crate) fn decode_page(salt: u64, at: u64, page: &[u8]) -> Result<Vec<Entry>,
             index,
             at: r.u32()?,
             span: r.u32()?,
-            extent: r.u32()?,
+            besides: r.u32()?,
         });
     }
     Ok(entries)

@@ -6,6 +6,7 @@ use shardgate_wire::store::{MAX_SHARD_BYTES, ShardEnd};
 use shardgate_wire::{ShardHeader, ShardKey};
 
 use super::heading::Heading;
+use super::link::record_in_extent;
 use super::{SECTOR, keyed_sum};
 use crate::format::bytes::Writer;
 use crate::format::{
@@ -23,17 +24,17 @@ pub(crate) const HEAD_BYTES: usize = 72;
 const VOID_BYTES: usize = RECORD_ALIGN as usize;
 /// Most sectors that a head can say are zero.
 const MOST_ZEROES: u32 = 0xff_ffff;
-const SUM_BYTES: usize = 4;
+pub(super) const SUM_BYTES: usize = 4;
 /// Longest head, header and checksums of a record.
-const MAX_META_BYTES: u32 = 1 << 20;
+pub(super) const MAX_META_BYTES: u32 = 1 << 20;
 
 /// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A shard whose bytes follow.
     Inline,
-    /// A shard whose bytes lie in an extent at the volume's end.
-    Extent,
+    /// Says that a shard's record, with its bytes, lies in an extent.
+    Link,
     /// Nothing follows: the volume is sealed.
     Seal,
     /// The volume was closed in order; records may follow.
@@ -43,34 +44,44 @@ pub(crate) enum Kind {
     /// The same as disks of before have it: longer than a place for a record,
     /// so that it may have been torn itself.
     LongVoid,
+    /// A shard in an extent at the volume's end. It counts by its link alone.
+    Extent,
 }
 
 impl Kind {
     fn number(self) -> u8 {
         match self {
             Self::Inline => 1,
-            Self::Extent => 2,
+            Self::Link => 2,
             Self::Seal => 3,
             Self::End => 4,
             Self::LongVoid => 5,
             Self::Void => 6,
+            Self::Extent => 7,
         }
     }
 
     fn of(number: u8) -> Option<Self> {
         let all = [
             Self::Inline,
-            Self::Extent,
+            Self::Link,
             Self::Seal,
             Self::End,
             Self::LongVoid,
             Self::Void,
+            Self::Extent,
         ];
         all.into_iter().find(|kind| kind.number() == number)
     }
 
     pub(crate) fn is_shard(self) -> bool {
         matches!(self, Self::Inline | Self::Extent)
+    }
+
+    /// Whether it is in the sequence of records; others lie in extents, and
+    /// are not looked for.
+    pub(crate) fn is_in_sequence(self) -> bool {
+        self != Self::Extent
     }
 
     /// Where the checksum of its head lies.
@@ -88,6 +99,8 @@ pub(crate) struct Head {
     pub(crate) kind: Kind,
     /// Bytes of head, header, block checksums and their checksum.
     pub(crate) meta_len: u32,
+    /// In a link, length and checksum of what it is of are in the place of
+    /// the blob's length.
     pub(crate) end: ShardEnd,
     /// Where in the volume the shard's bytes begin.
     pub(crate) data_at: u64,
@@ -104,10 +117,10 @@ impl Head {
     /// Bytes from the record's start to where the next may begin.
     pub(crate) fn span(&self, offset: u64) -> u64 {
         let len = match self.kind {
-            Kind::Inline | Kind::Void | Kind::LongVoid => {
+            Kind::Inline | Kind::Extent | Kind::Void | Kind::LongVoid => {
                 self.data_at + self.end.shard_len - offset
             }
-            Kind::Extent | Kind::Seal | Kind::End => u64::from(self.meta_len),
+            Kind::Link | Kind::Seal | Kind::End => u64::from(self.meta_len),
         };
         len.next_multiple_of(RECORD_ALIGN)
     }
@@ -120,7 +133,11 @@ impl Head {
             Kind::Inline | Kind::Void | Kind::LongVoid => {
                 (meta_end..=meta_end + 4096).contains(&self.data_at)
             }
-            Kind::Extent => self.data_at >= meta_end && self.data_at.is_multiple_of(PAGE as u64),
+            Kind::Extent => {
+                let at = record_in_extent(self.data_at, self.meta_len);
+                at == Some(offset) && self.data_at.is_multiple_of(PAGE as u64)
+            }
+            Kind::Link => self.linked().is_some_and(|linked| linked.at >= meta_end),
             Kind::Seal | Kind::End => true,
         };
         let bytes = match self.kind {
@@ -131,6 +148,7 @@ impl Head {
         let meta = self.meta_len as usize;
         let least = match self.kind {
             Kind::Void => VOID_BYTES,
+            Kind::Link => HEAD_BYTES,
             _ => HEAD_BYTES + SUM_BYTES,
         };
         own && offset.is_multiple_of(RECORD_ALIGN)
@@ -143,7 +161,7 @@ impl Head {
             && bytes <= size - self.data_at
     }
 
-    fn encode(&self, salt: u64, offset: u64) -> Vec<u8> {
+    pub(super) fn encode(&self, salt: u64, offset: u64) -> Vec<u8> {
         let mut w = Writer::default();
         w.raw(MAGIC);
         w.u16(VERSION);
@@ -168,7 +186,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
@@ -322,7 +340,7 @@ pub(crate) fn zero_sectors(bytes: &[u8], at: u64) -> u32 {
 pub(crate) enum Body<'a> {
     /// Behind its record.
     Follows(&'a [u8]),
-    /// In an extent.
+    /// In an extent, as the record itself.
     Extent {
         /// Where in the volume.
         at: u64,

@@ -31,7 +31,7 @@ fn record(offset: u64, len: usize, extent: Option<u64>) -> NewRecord {
     let bytes = sample::bytes(1, len);
     let crcs = block_crcs(&bytes);
     let body = match extent {
-        Some(at) => Body::Extent { at, zeroes: 7 },
+        Some(at) => Body::Extent { at, zeroes: 3 },
         None => Body::Follows(&bytes),
     };
     NewRecord::shard(SALT, offset, 512, &header, end, &crcs, body)
@@ -44,7 +44,7 @@ fn entries(count: u32) -> Vec<Entry> {
             index: (at % 2) as u8,
             at,
             span: 64 * at,
-            extent: 4096 * (at % 3),
+            besides: 4096 * (at % 3),
         })
         .collect()
 }
@@ -90,13 +90,12 @@ fn headings_round_trip() {
 
 #[test]
 fn records_round_trip() {
-    for (len, extent) in [
-        (0, None),
-        (1, None),
-        (200_000, None),
-        (70_000, Some(4096 * 99)),
+    for (len, offset, extent) in [
+        (0, 8192, None),
+        (1, 8192, None),
+        (200_000, 8192, None),
+        (70_000, 4096 * 99 - 512, Some(4096 * 99)),
     ] {
-        let offset = 8192;
         let record = record(offset, len, extent);
         let head = decode_head(&heading(), offset, &record.meta).unwrap();
         assert_eq!(head, record.head);
@@ -105,10 +104,12 @@ fn records_round_trip() {
         assert_eq!(meta.crcs, block_crcs(&sample::bytes(1, len)));
         let told = meta_len(&meta.header, len as u64);
         assert_eq!(told, record.meta.len() as u64);
-        let inline = if extent.is_some() { 0 } else { len };
-        let span = record.meta.len() + inline + record.padding();
-        assert_eq!(head.span(offset), span as u64);
-        assert_eq!(span as u64 % RECORD_ALIGN, 0);
+        let span = match extent {
+            Some(at) => (at + len as u64 - offset).next_multiple_of(RECORD_ALIGN),
+            None => (record.meta.len() + len + record.padding()) as u64,
+        };
+        assert_eq!(head.span(offset), span);
+        assert_eq!(span % RECORD_ALIGN, 0);
         let key = header_at(&record.meta).unwrap();
         assert_eq!(key, sample::key(77));
     }
@@ -129,6 +130,44 @@ fn every_flip_and_every_cut_of_a_record_is_noticed() {
         flipped[at] ^= 0x20;
         assert!(!whole(&flipped), "byte {at}");
     }
+}
+
+#[test]
+fn a_link_is_of_one_record_and_every_flip_is_noticed() {
+    const DATA_AT: u64 = 4096 * 99;
+    let (at, place) = (DATA_AT - 512, 8192 + 448);
+    let record = record(at, 70_000, Some(DATA_AT));
+    let link = record.link(SALT, place);
+    let head = decode_head(&heading(), place, &link.meta).unwrap();
+    assert_eq!(head, link.head);
+    assert!(is_linked(&head, at, &record.head, &record.meta));
+    let (span, padding) = (head.span(place), link.padding() as u64);
+    assert_eq!(
+        (span, link.meta.len() as u64 + padding),
+        (LINK_SPAN, LINK_SPAN)
+    );
+    let entry = head.entry(place);
+    assert_eq!(entry.offset(), at);
+    assert_eq!(u64::from(entry.span), record.head.span(at));
+    // The page with its head, eighteen with its bytes, the link.
+    assert_eq!(entry.bytes(), 19 * 4096 + LINK_SPAN);
+    for byte in 0..link.meta.len() {
+        let mut flipped = link.meta.clone();
+        flipped[byte] ^= 2;
+        assert_eq!(decode_head(&heading(), place, &flipped), None, "{byte}");
+    }
+    // Another record that is whole, at the same place.
+    let mut other = record.clone();
+    other.head.end.blob_len += 1;
+    let header = sample::header(&sample::context(3), 77);
+    let crcs = block_crcs(&sample::bytes(1, 70_000));
+    let body = Body::Extent {
+        at: DATA_AT,
+        zeroes: 3,
+    };
+    let other = NewRecord::shard(SALT, at, 512, &header, other.head.end, &crcs, body);
+    assert!(decode_head(&heading(), at, &other.meta).is_some());
+    assert!(!is_linked(&head, at, &other.head, &other.meta));
 }
 
 #[test]
@@ -207,7 +246,7 @@ proptest! {
     #[test]
     fn any_record_with_right_checksums_is_read_or_refused(
         mut head in proptest::collection::vec(any::<u8>(), 68),
-        kind in 0u8..7,
+        kind in 0u8..8,
         meta_len in prop_oneof![60u32..400, any::<u32>()],
         rest in proptest::collection::vec(any::<u8>(), 0..200),
     ) {

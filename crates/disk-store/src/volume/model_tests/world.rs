@@ -247,7 +247,7 @@ impl World {
         let reserved = self.engine.reserve(&shard.header, len);
         let Ok(Some(extent)) = reserved else { return };
         let write = [std::io::IoSlice::new(&shard.bytes)];
-        let written = extent.file.write_at(&write, extent.at);
+        let written = extent.file.write_at(&write, extent.data_at);
         self.say(|| {
             format!(
                 "begin {key:?} at {} of {}: {written:?}",
