@@ -171,7 +171,8 @@ impl Core {
         let shard = self.handles.get(handle)?;
         let mut writing = shard.writing.lock();
         if writing.has_ended(end)? {
-            return Ok(());
+            // It may have waited for one whose disk was fenced at the end.
+            return self.condition.check_writable();
         }
         gate.slots.check(writing.header())?;
         writing.check_end(end)?;
@@ -198,14 +199,15 @@ impl Core {
             self.handles.end_shard(&shard, &mut writing);
             return Err(gone);
         }
+        // After a sync that failed, one that comes back proves nothing.
+        self.condition.check_writable()?;
         shard_file::mark(&file);
         shard.open.store(false, Ordering::SeqCst);
         Ok(())
     }
 
     pub(crate) fn sync_folder(&self, folder: &Folder, ticket: u64) -> Result<(), StoreError> {
-        let synced = folder.sync(ticket);
-        synced.map_err(|errno| self.condition.refused(Doing::Syncing, "sync folder", errno))
+        folder.sync(&self.condition, ticket)
     }
 
     /// A file that was just synced still has its name.
@@ -241,5 +243,75 @@ impl Core {
         let open = writing.phase == Phase::Open && !writing.is_extent();
         self.handles.end_shard(&shard, &mut writing);
         if open { self.unlink(shard.key) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use shardgate_wire::Medium;
+    use shardgate_wire::conformance::sample;
+
+    use super::*;
+    use crate::opening::{self, Expected, NewDisk};
+    use crate::options::DiskOptions;
+    use crate::space::KeptSpace;
+
+    /// A disk without threads.
+    fn core() -> (tempfile::TempDir, Arc<Core>) {
+        let dir = tempfile::tempdir().expect("make a folder");
+        let new = NewDisk {
+            cluster: sample::CLUSTER,
+            disk: sample::identity().disk,
+            medium: Some(Medium::Flash),
+            create_folder: false,
+        };
+        opening::format(dir.path(), &new).expect("formatted");
+        let expected = Expected {
+            cluster: sample::CLUSTER,
+            disk: None,
+        };
+        let options = DiskOptions {
+            kept: Some(KeptSpace::NONE),
+            ..DiskOptions::default()
+        };
+        let core = opening::open(dir.path(), &expected, options).expect("it opens");
+        let ctx = sample::context(1);
+        drop(core.enter(&ctx).expect("raised"));
+        let assigned = core.rules.assign(&core.condition, &ctx, &[sample::slot()]);
+        assigned.expect("taken");
+        (dir, core)
+    }
+
+    #[test]
+    fn a_finish_that_is_in_when_the_disk_is_fenced_is_not_answered_as_done() {
+        let ctx = sample::context(1);
+        let end = ShardEnd {
+            shard_len: 0,
+            blob_len: 0,
+        };
+        for repeated in [false, true] {
+            let (_dir, core) = core();
+            let mut buffer = AlignedBuffer::default();
+            let header = sample::header(&ctx, 1);
+            let opened = core.open_shard(&ctx, header, None, &mut buffer);
+            let handle = opened.expect("opened");
+            if repeated {
+                assert_eq!(core.finish_shard(&ctx, handle, end), Ok(()));
+            }
+            let shard = core.handles.get(handle).expect("it is known");
+            let before = shard.writing.lock();
+            let finished = std::thread::scope(|scope| {
+                let finishing = scope.spawn(|| core.finish_shard(&ctx, handle, end));
+                // It passes the gate, and waits for the one before.
+                std::thread::sleep(Duration::from_millis(200));
+                let _ = core.condition.fence("a sync failed".into());
+                drop(before);
+                finishing.join().expect("no panic")
+            });
+            let fenced = matches!(finished, Err(StoreError::Fenced { .. }));
+            assert!(fenced, "{repeated}: {finished:?}");
+        }
     }
 }

@@ -27,12 +27,21 @@ const MOST_ABSENT: usize = 1024;
 /// An empty folder that was used since then is kept: the next shard comes.
 const KEEP_EMPTY: Duration = Duration::from_secs(20 * 60);
 
+/// How far a folder's changes are durable.
+#[derive(Debug, Default)]
+struct Synced {
+    upto: u64,
+    /// A sync failed. The system says so once: the next would come back as if
+    /// all were well, with changes that nobody has made durable.
+    failed: bool,
+}
+
 /// One folder of shards, open.
 #[derive(Debug)]
 pub(crate) struct Folder {
     pub(crate) fd: OwnedFd,
     changes: AtomicU64,
-    synced: Mutex<u64>,
+    synced: Mutex<Synced>,
     used: Mutex<Instant>,
 }
 
@@ -42,7 +51,7 @@ impl Folder {
             fd,
             // What came before this process may not be durable.
             changes: AtomicU64::new(1),
-            synced: Mutex::new(0),
+            synced: Mutex::default(),
             used: Mutex::new(Instant::now()),
         }
     }
@@ -57,16 +66,33 @@ impl Folder {
         self.changes.load(Ordering::SeqCst)
     }
 
-    /// Makes the changes up to `ticket` durable, unless they are.
-    pub(crate) fn sync(&self, ticket: u64) -> Result<(), Errno> {
+    /// Makes the changes up to `ticket` durable, unless they are. A failure
+    /// fences the disk before anybody who waited goes on, and is never tried
+    /// again.
+    pub(crate) fn sync(&self, condition: &Condition, ticket: u64) -> Result<(), StoreError> {
+        self.sync_by(condition, ticket, || rustix::fs::fsync(&self.fd))
+    }
+
+    fn sync_by(
+        &self,
+        condition: &Condition,
+        ticket: u64,
+        fsync: impl FnOnce() -> Result<(), Errno>,
+    ) -> Result<(), StoreError> {
         let mut synced = self.synced.lock();
-        if *synced >= ticket {
-            return Ok(());
+        if synced.upto < ticket {
+            if synced.failed {
+                return Err(condition.fence("sync folder: it failed before".into()));
+            }
+            let upto = self.ticket();
+            if let Err(errno) = fsync() {
+                synced.failed = true;
+                return Err(condition.refused(Doing::Syncing, "sync folder", errno));
+            }
+            synced.upto = upto;
         }
-        let upto = self.ticket();
-        rustix::fs::fsync(&self.fd)?;
-        *synced = upto;
-        Ok(())
+        // The same folder may be open twice, and the other one have failed.
+        condition.check_writable()
     }
 }
 
@@ -217,5 +243,47 @@ fn make_room(known: &mut Known) {
             return;
         };
         known.open.remove(&name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use shardgate_wire::ids::DiskId;
+
+    use super::*;
+
+    #[test]
+    fn whoever_waited_for_a_sync_that_failed_fails_too() {
+        let dir = tempfile::tempdir().expect("make a folder");
+        let folder = Folder::new(files::open_folder(dir.path()).expect("open it"));
+        let condition = Condition::good(DiskId(1));
+        let first = folder.changed();
+        let (syncing, begun) = channel();
+        let (going, fail) = channel();
+        let (folder, condition) = (&folder, &condition);
+        std::thread::scope(|scope| {
+            let failing = scope.spawn(move || {
+                folder.sync_by(condition, first, || {
+                    syncing.send(()).expect("somebody waits");
+                    fail.recv().expect("told to fail");
+                    Err(Errno::IO)
+                })
+            });
+            begun.recv().expect("the first syncs");
+            let second = folder.changed();
+            // The system has said it once: the next sync comes back well.
+            let waiting = scope.spawn(move || folder.sync_by(condition, second, || Ok(())));
+            going.send(()).expect("the first waits");
+            let fenced =
+                |answer: &Result<(), StoreError>| matches!(answer, Err(StoreError::Fenced { .. }));
+            for answer in [failing.join(), waiting.join()] {
+                let answer = answer.expect("no panic");
+                assert!(fenced(&answer), "{answer:?}");
+            }
+            let third = folder.sync_by(condition, folder.changed(), || Ok(()));
+            assert!(fenced(&third), "{third:?}");
+        });
     }
 }

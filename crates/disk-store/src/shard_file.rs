@@ -169,7 +169,8 @@ impl Core {
             };
             rustix::fs::fsync(&file).map_err(failed)?;
             let folder = self.folders.get(&self.condition, FolderName::of(&key))?;
-            folder.sync(folder.ticket()).map_err(failed)?;
+            // Says also whether another sync failed meanwhile.
+            folder.sync(&self.condition, folder.ticket())?;
         }
         let stat = rustix::fs::fstat(&file).map_err(|errno| self.unreadable(errno))?;
         let file_len = u64::try_from(stat.st_size).unwrap_or(0);
