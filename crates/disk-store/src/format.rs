@@ -43,7 +43,7 @@ pub(crate) enum FormatError {
         what: &'static str,
     },
     /// Whole, and written by a later version.
-    #[error("format version {found} is not known, {VERSION} is")]
+    #[error("format version {found} is not known here: a later version of this software wrote it")]
     Version {
         /// The version found.
         found: u16,

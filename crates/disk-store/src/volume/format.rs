@@ -26,7 +26,7 @@ pub(crate) use log::{
 };
 pub(crate) use record::{
     Body, HEAD_BYTES, Head, Kind, Meta, NewRecord, RECORD_ALIGN, decode_head, decode_meta,
-    explains, header_at, meta_len, zero_sectors,
+    explains, header_at, meta_len, refuse_later, zero_sectors,
 };
 
 use shardgate_wire::checksum::crc32c;

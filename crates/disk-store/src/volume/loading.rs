@@ -17,9 +17,10 @@ use super::logbook::{Refused, read_heading};
 use super::opening::{Dead, Found, Held};
 use super::place::{What, volume_file};
 use super::scan::{Scanned, name, scan};
-use super::source::{BadSectors, Source, is_bad_medium};
+use super::source::{BadSectors, Source, is_bad_medium, later};
 use super::volume_state::{InGroup, Index, Stage, Volume};
 use crate::condition::Doing;
+use crate::format::FormatError;
 use crate::io::{DiskFile, OpenHow};
 
 /// Bytes of a directory that are read first.
@@ -111,6 +112,11 @@ impl Engine {
                 return Ok(Some(head));
             }
             Ok(_) => "it is of another volume".to_owned(),
+            // Whole, and not for this code to write over.
+            Err(error @ FormatError::Version { .. }) => {
+                let what = format!("directory of {}", name(group, sequence));
+                return Err(self.unread(&later(&what, &error)));
+            }
             Err(error) => error.to_string(),
         };
         warn!(disk = %self.identity.disk, volume = name(group, sequence), why, "directory is damaged, it is made anew from the records");

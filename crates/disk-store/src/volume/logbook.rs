@@ -16,8 +16,9 @@ use super::format::{
     batch_claims, batches, decode_batch, decode_heading, encode_batch, encode_heading,
 };
 use super::place::{LOG, log_file, parse_log_file};
-use super::source::{BadSectors, Source, is_bad_medium};
+use super::source::{BadSectors, Source, is_bad_medium, later};
 use crate::condition::Doing;
+use crate::format::FormatError;
 use crate::io::{DiskFile, DiskIo, OpenHow};
 
 /// A segment is zeroed in steps of this.
@@ -301,7 +302,7 @@ fn read_segment(
                 segment.entries.extend(batch.entries);
             }
             Ok(None) => at += SECTOR,
-            Err(error) => return Err(io::Error::other(format!("log: {error}"))),
+            Err(error) => return Err(later("log", &error)),
         }
     }
     for (from, to) in gaps.into_iter().filter(|(from, _)| *from < durable_to) {
@@ -363,12 +364,15 @@ fn is_end(source: &mut Source<'_>, salt: u64, at: u64) -> io::Result<bool> {
     }
 }
 
-/// Either copy of a file's heading.
+/// Either copy of a file's heading. One of a later version is an error: what
+/// follows it is not damaged, and must not be taken for it.
 pub(crate) fn read_heading(source: &mut Source<'_>) -> io::Result<Option<Heading>> {
     for at in [0, HEADING_COPY] {
         let bytes = source.bytes(at, HEADING_COPY)?;
-        if let Ok(heading) = decode_heading(bytes) {
-            return Ok(Some(heading));
+        match decode_heading(bytes) {
+            Ok(heading) => return Ok(Some(heading)),
+            Err(error @ FormatError::Version { .. }) => return Err(later("heading", &error)),
+            Err(_) => {}
         }
     }
     Ok(None)

@@ -18,10 +18,11 @@ use shardgate_wire::ids::GroupId;
 
 use super::format::{
     Entry, FIRST_RECORD, HEAD_BYTES, Head, Heading, Kind, Linked, RECORD_ALIGN, SECTOR,
-    decode_head, decode_meta, explains, header_at, is_linked, zero_sectors,
+    decode_head, decode_meta, explains, header_at, is_linked, refuse_later, zero_sectors,
 };
-use super::source::{BadSectors, Source};
+use super::source::{BadSectors, Source, later};
 use super::volume_state::at_of;
+use crate::format::FormatError;
 use crate::io::DiskFile;
 
 const PAGE: u64 = 4096;
@@ -192,6 +193,7 @@ impl Scanned {
 impl Scan<'_> {
     fn look(&mut self, at: u64) -> io::Result<Seen> {
         let bytes = self.source.bytes(at, HEAD_BYTES as u64)?;
+        refuse_later(self.heading, at, bytes).map_err(|error| later("record", &error))?;
         let Some(head) = head_in_sequence(self.heading, at, bytes) else {
             return Ok(Seen::Nothing);
         };
@@ -261,6 +263,8 @@ impl Scan<'_> {
             let mut skip = 0;
             while skip + HEAD_BYTES <= window.len() {
                 let place = from + skip as u64;
+                refuse_later(self.heading, place, &window[skip..])
+                    .map_err(|error| later("record", &error))?;
                 if place > at && head_in_sequence(self.heading, place, &window[skip..]).is_some() {
                     return Ok(Some(place));
                 }
@@ -361,8 +365,10 @@ fn head_in_sequence(heading: &Heading, at: u64, bytes: &[u8]) -> Option<Head> {
 /// Whether a record with this head is whole, its bytes too.
 fn is_whole(source: &mut Source<'_>, heading: &Heading, at: u64, head: &Head) -> io::Result<bool> {
     let bytes = source.bytes(at, u64::from(head.meta_len))?;
-    let Ok(meta) = decode_meta(heading.salt, at, head, bytes) else {
-        return Ok(false);
+    let meta = match decode_meta(heading.salt, at, head, bytes) {
+        Ok(meta) => meta,
+        Err(error @ FormatError::Version { .. }) => return Err(later("record", &error)),
+        Err(_) => return Ok(false),
     };
     let data = source.bytes(head.data_at, head.end.shard_len)?;
     Ok(meta.header.key.group == heading.group

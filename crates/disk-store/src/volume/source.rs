@@ -9,6 +9,7 @@ use std::io;
 
 use rustix::io::Errno;
 
+use crate::format::FormatError;
 use crate::io::DiskFile;
 
 const PAGE: u64 = 4096;
@@ -45,6 +46,11 @@ pub(crate) fn is_bad_medium(error: &io::Error) -> bool {
     ];
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     errno.is_some_and(|errno| bad.contains(&errno))
+}
+
+/// Something whole that a later version wrote.
+pub(crate) fn later(what: &str, error: &FormatError) -> io::Error {
+    io::Error::other(format!("{what}: {error}"))
 }
 
 /// A file, read in windows.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use shardgate_disk_store::{DiskOptions, LocalDisk, VolumeFigures};
-use shardgate_wire::checksum::block_crcs;
+use shardgate_wire::checksum::{block_crcs, crc32c};
 use shardgate_wire::conformance::sample;
 use shardgate_wire::ids::{BlobId, CommitNumber};
 use shardgate_wire::store::ShardEnd;
@@ -233,4 +233,85 @@ async fn volumes_of_version_1_read() {
     assert_eq!(put, Ok(()));
     let check = disk.check(false).await.unwrap();
     assert_eq!((check.findings.len(), check.shards), (0, 7), "{check:?}");
+}
+
+/// Raises the version of the frame at `at`, as a later version would write it.
+fn raise_frame(bytes: &mut [u8], at: usize) {
+    bytes[at + 9] = 9;
+    let len = u32::from_be_bytes(bytes[at + 12..at + 16].try_into().unwrap());
+    let end = at + 16 + len as usize;
+    let crc = crc32c(&bytes[at..end]).to_be_bytes();
+    bytes[end..end + 4].copy_from_slice(&crc);
+}
+
+/// The same for the record at `at` of a volume.
+fn raise_record(bytes: &mut [u8], at: usize) {
+    bytes[at + 9] = 9;
+    // The salt of the volume's heading, and the place.
+    let place = [&bytes[64..72], &(at as u64).to_be_bytes()].concat();
+    let sum = crc32c(&bytes[at..at + 68]) ^ crc32c(&place);
+    bytes[at + 68..at + 72].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// All files of a disk that hold shards and deletes.
+fn contents(disk: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let (mut found, mut folders) = (Vec::new(), vec![disk.join("volumes"), disk.join("log")]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let bytes = std::fs::read(&path).unwrap();
+                found.push((path, bytes));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn what_a_later_version_wrote_is_refused_and_left_as_it_is() {
+    let volumes = "volumes/0000000000000091";
+    let (sealed, open) = ("0000000000000001", "0000000000000002");
+    type Raise = fn(&mut [u8]);
+    let both: Raise = |bytes| [0, 4096].into_iter().for_each(|at| raise_frame(bytes, at));
+    let cases: [(String, Raise); 5] = [
+        (format!("log/{sealed}.log"), both),
+        (format!("{volumes}/{open}.vol"), both),
+        (format!("{volumes}/{sealed}.dir"), |bytes| {
+            raise_frame(bytes, 0);
+        }),
+        (format!("{volumes}/{open}.vol"), |bytes| {
+            raise_record(bytes, 8192);
+        }),
+        (format!("{volumes}/{open}.vol"), |bytes| {
+            // The head of the first is damaged: the next is found by a search.
+            let magic = b"SG.vrec\0";
+            let at = (8256..)
+                .step_by(64)
+                .find(|at| bytes[*at..].starts_with(magic));
+            raise_record(bytes, at.unwrap());
+            bytes[8192 + 30] ^= 1;
+        }),
+    ];
+    for (name, raise) in cases {
+        let dir = tempfile::TempDir::new().unwrap();
+        copy(&fixture("v1-volumes"), dir.path());
+        std::fs::create_dir_all(dir.path().join("shards")).unwrap();
+        let path = dir.path().join(&name);
+        let mut bytes = std::fs::read(&path).unwrap();
+        raise(&mut bytes);
+        std::fs::write(&path, bytes).unwrap();
+        let before = contents(dir.path());
+        let opened = LocalDisk::open(dir.path(), &expected(), small_volumes());
+        let says = opened.map(drop).map_err(|error| error.to_string());
+        let refused = says.clone();
+        assert!(
+            refused.is_err_and(|says| says.contains("version 9") && says.contains("later version")),
+            "{name}: {says:?}"
+        );
+        assert!(contents(dir.path()) == before, "{name} was changed");
+    }
 }

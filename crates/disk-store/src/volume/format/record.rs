@@ -232,6 +232,27 @@ pub(crate) fn decode_head(heading: &Heading, offset: u64, bytes: &[u8]) -> Optio
     head.is_sane(offset, heading.size).then_some(head)
 }
 
+/// Refuses the head of a record that a later version wrote: it is whole, and
+/// must not be taken for damage or for nothing.
+pub(crate) fn refuse_later(
+    heading: &Heading,
+    offset: u64,
+    bytes: &[u8],
+) -> Result<(), FormatError> {
+    let Some(bytes) = bytes.get(..HEAD_BYTES).filter(|b| b[..8] == MAGIC[..]) else {
+        return Ok(());
+    };
+    let found = u16::from_be_bytes([bytes[8], bytes[9]]);
+    let whole = [Kind::Void, Kind::Inline].into_iter().any(|kind| {
+        let sum_at = kind.sum_at();
+        keyed_sum(heading.salt, offset, &bytes[..sum_at]) == u32_at(bytes, sum_at)
+    });
+    match whole && found != VERSION {
+        true => Err(FormatError::Version { found }),
+        false => Ok(()),
+    }
+}
+
 /// The rest of a shard's record before its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Meta {
