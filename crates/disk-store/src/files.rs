@@ -44,6 +44,18 @@ pub(crate) fn exists_at(folder: &OwnedFd, path: &str) -> Result<bool, Errno> {
     }
 }
 
+/// Whether an error says that the medium is bad, and not the call.
+pub(crate) fn is_bad_medium(errno: Errno) -> bool {
+    let bad = [
+        Errno::IO,
+        Errno::REMOTEIO,
+        Errno::NODATA,
+        Errno::ILSEQ,
+        Errno::UCLEAN,
+    ];
+    bad.contains(&errno)
+}
+
 /// Writes all of `bytes` at `offset`.
 pub(crate) fn write_all(file: &OwnedFd, bytes: &[u8], offset: u64) -> Result<(), Errno> {
     let mut done = 0;

@@ -26,6 +26,7 @@ use shardgate_wire::note::{BlobNote, MAX_NOTES, NoteCursor, NotePage, NoteState}
 
 use crate::condition::{Condition, Doing};
 use crate::io::{DiskFile, DiskIo, OpenHow};
+use crate::volume::is_bad_medium;
 use format::{MAX_BATCH_BYTES, Place, SECTOR, Stored};
 
 /// The folder of notes.
@@ -54,6 +55,8 @@ struct State {
     cleaned: u64,
     /// Files below this are still to be cleaned in this round.
     round: Option<u64>,
+    /// Nobody knows which files there are.
+    unlisted: bool,
 }
 
 impl State {
@@ -78,7 +81,8 @@ fn parse_file(name: &str) -> Option<u64> {
 }
 
 impl NoteBook {
-    /// The notes in a disk's folder. Reads names alone.
+    /// The notes in a disk's folder. Reads names alone. Where the device does
+    /// not give them the disk is fenced: a file's number might be used twice.
     pub(crate) fn open(
         io: Arc<dyn DiskIo>,
         disk: DiskId,
@@ -90,6 +94,12 @@ impl NoteBook {
         };
         let found = match io.read_dir(Path::new(NOTES)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) if is_bad_medium(&error) => {
+                condition.count_error();
+                let _ = condition.fence(format!("the folder of notes could not be read: {error}"));
+                state.unlisted = true;
+                Vec::new()
+            }
             found => found?,
         };
         for entry in found {
@@ -203,7 +213,10 @@ impl NoteBook {
             first.map(|(number, len)| (number, len, rest.next().map(|(next, _)| *next)))
         };
         let Some((number, len, next)) = found else {
-            return Ok(NotePage::default());
+            return Ok(NotePage {
+                damaged: u32::from(self.state.lock().unlisted),
+                ..NotePage::default()
+            });
         };
         // One that is gone was cleaned: what it had that matters comes later.
         let offset = if number == file { offset } else { 0 };

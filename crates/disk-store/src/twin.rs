@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::files;
-use crate::format::FormatError;
+use crate::format::{FormatError, damaged};
 
 /// Most bytes of such a file.
 const MOST_BYTES: u64 = 8 * 1024 * 1024;
@@ -82,8 +82,13 @@ impl Twin {
         let files = [open(names[0])?, open(names[1])?];
         let mut records = Vec::new();
         for file in &files {
-            let bytes = files::read_whole(file, MOST_BYTES)?;
-            records.push(decode(&bytes));
+            records.push(match files::read_whole(file, MOST_BYTES) {
+                Ok(bytes) => decode(&bytes),
+                // This copy is damaged; the other may be whole, and writing
+                // both anew mends the sector, or fences the disk.
+                Err(errno) if files::is_bad_medium(errno) => Err(damaged("it cannot be read")),
+                Err(errno) => return Err(errno),
+            });
         }
         let second = records.remove(1);
         let first = records.remove(0);
@@ -119,7 +124,6 @@ impl Twin {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::damaged;
 
     const NAMES: [&str; 2] = ["t-a", "t-b"];
 

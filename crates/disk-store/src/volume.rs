@@ -67,4 +67,5 @@ pub use fsck::{DiskCheck, Finding};
 pub(crate) use hints::{Hints, hints_bytes};
 pub(crate) use making::OwnExtent;
 pub(crate) use opening::Opening;
+pub(crate) use source::is_bad_medium;
 pub use windows::{Window, WindowCursor, WindowRecord, WindowShard};

@@ -218,3 +218,19 @@ fn a_full_disk_refuses_and_keeps_what_it_has() {
     assert_eq!(damaged, 0);
     assert!(held.contains_key(&BlobId(1)) && held.contains_key(&BlobId(99)));
 }
+
+#[test]
+fn a_folder_that_cannot_be_listed_fences_and_counts_as_damaged() {
+    let disk = SimDisk::new(1);
+    book(&disk).append(&[note(1, 1)]).expect("kept");
+    disk.set_faults(Faults {
+        unreadable: vec![Path::new(NOTES).to_owned()],
+        ..Faults::default()
+    });
+    let book = book(&disk);
+    assert!(book.condition.fenced().is_some());
+    let page = book.page(None).expect("answered");
+    assert_eq!((page.notes.len(), page.next, page.damaged), (0, None, 1));
+    let kept = book.append(&[note(2, 1)]);
+    assert!(matches!(kept, Err(StoreError::Fenced { .. })), "{kept:?}");
+}

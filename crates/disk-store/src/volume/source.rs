@@ -9,6 +9,7 @@ use std::io;
 
 use rustix::io::Errno;
 
+use crate::files;
 use crate::format::FormatError;
 use crate::io::DiskFile;
 
@@ -37,15 +38,8 @@ impl BadSectors {
 
 /// Whether an error says that the medium is bad, and not the call.
 pub(crate) fn is_bad_medium(error: &io::Error) -> bool {
-    let bad = [
-        Errno::IO,
-        Errno::REMOTEIO,
-        Errno::NODATA,
-        Errno::ILSEQ,
-        Errno::UCLEAN,
-    ];
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    errno.is_some_and(|errno| bad.contains(&errno))
+    errno.is_some_and(files::is_bad_medium)
 }
 
 /// Something whole that a later version wrote.

@@ -324,6 +324,36 @@ fn a_failed_fsync_fences() {
     }
 }
 
+/// One bad sector: one of two records is whole, and both are written anew.
+#[test]
+fn a_record_that_cannot_be_read_is_made_anew_from_its_twin() {
+    for name in ["root-a", "root-b", "slots-a", "slots-b"] {
+        let folder = Folder::new();
+        let status = Command::new("strace")
+            .args(["-f", "-qq", "-o", "/dev/null", "--trace=pread64"])
+            .arg("--inject=pread64:error=ENODATA")
+            .arg("-P")
+            .arg(folder.path().join(name))
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "--ignored", "faults::child_with_a_bad_record"])
+            .env(CHILD_FOLDER, folder.path())
+            .status();
+        assert!(status.expect("strace is installed").success(), "{name}");
+    }
+}
+
+/// What [`a_record_that_cannot_be_read_is_made_anew_from_its_twin`] runs.
+#[tokio::test]
+#[ignore = "runs under strace, started by another test"]
+async fn child_with_a_bad_record() {
+    let Ok(path) = std::env::var(CHILD_FOLDER) else {
+        return;
+    };
+    let disk = LocalDisk::open(Path::new(&path), &expected(), options()).unwrap();
+    assert_eq!(disk.health().await.unwrap().fenced, None);
+    assign(&disk).await;
+}
+
 /// What [`a_failed_fsync_fences`] runs: every fsync of shard 1 fails.
 #[tokio::test]
 #[ignore = "runs under strace, started by another test"]
