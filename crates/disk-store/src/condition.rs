@@ -97,13 +97,14 @@ impl Condition {
             return StoreError::NoSpace;
         }
         // Too many open files in this process: the disk is not at fault.
-        if matches!(errno, Errno::MFILE | Errno::NFILE) {
+        let many = matches!(errno, Errno::MFILE | Errno::NFILE);
+        if many && doing != Doing::Syncing {
             return StoreError::Busy;
         }
         self.errors.fetch_add(1, Ordering::Relaxed);
         let fences = match doing {
             Doing::Reading => false,
-            Doing::Writing => matches!(errno, Errno::IO | Errno::ROFS | Errno::NODEV),
+            Doing::Writing => !spares_the_disk(errno),
             Doing::Syncing => true,
         };
         if fences {
@@ -114,6 +115,27 @@ impl Condition {
             why: errno.to_string(),
         }
     }
+}
+
+/// Whether a write was refused for something else than the disk, before any
+/// of it was done. What is not known to be harmless is not: drivers and file
+/// systems have more names for a bad medium than anybody lists.
+fn spares_the_disk(errno: Errno) -> bool {
+    let means = [Errno::NOMEM, Errno::INTR, Errno::AGAIN, Errno::FBIG];
+    // What a name stands for, and who may touch it.
+    let names = [
+        Errno::NOENT,
+        Errno::EXIST,
+        Errno::ISDIR,
+        Errno::NOTDIR,
+        Errno::NOTEMPTY,
+        Errno::LOOP,
+        Errno::NAMETOOLONG,
+        Errno::ACCESS,
+        Errno::PERM,
+        Errno::BUSY,
+    ];
+    means.contains(&errno) || names.contains(&errno)
 }
 
 #[cfg(test)]
@@ -128,10 +150,32 @@ mod tests {
             (Writing, Errno::IO, true),
             (Writing, Errno::ROFS, true),
             (Writing, Errno::NOSPC, false),
+            (Writing, Errno::DQUOT, false),
             (Writing, Errno::MFILE, false),
+            (Writing, Errno::NFILE, false),
+            (Writing, Errno::NOMEM, false),
+            (Writing, Errno::INTR, false),
+            (Writing, Errno::AGAIN, false),
+            (Writing, Errno::ACCESS, false),
             (Writing, Errno::NAMETOOLONG, false),
+            (Writing, Errno::NODEV, true),
+            (Writing, Errno::NXIO, true),
+            (Writing, Errno::NODATA, true),
+            (Writing, Errno::REMOTEIO, true),
+            (Writing, Errno::ILSEQ, true),
+            (Writing, Errno::UCLEAN, true),
+            (Writing, Errno::TIMEDOUT, true),
+            (Writing, Errno::NOLINK, true),
+            (Writing, Errno::SHUTDOWN, true),
+            (Writing, Errno::STALE, true),
+            (Writing, Errno::BADMSG, true),
+            (Writing, Errno::INVAL, true),
+            (Reading, Errno::UCLEAN, false),
+            (Reading, Errno::MFILE, false),
             (Syncing, Errno::NOSPC, true),
             (Syncing, Errno::IO, true),
+            (Syncing, Errno::NFILE, true),
+            (Syncing, Errno::INTR, true),
         ] {
             let condition = Condition::good(DiskId(1));
             let _ = condition.refused(doing, "test", errno);
