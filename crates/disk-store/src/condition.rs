@@ -90,6 +90,15 @@ impl Condition {
         StoreError::Fenced { why }
     }
 
+    /// Fences the disk if what follows ends, by a panic, before it is done.
+    pub(crate) fn fence_unless_done(&self, why: &'static str) -> Unfinished<'_> {
+        Unfinished {
+            condition: self,
+            why,
+            done: false,
+        }
+    }
+
     /// What a refusal of the system means for the call, and for the disk.
     pub(crate) fn refused(&self, doing: Doing, what: &str, errno: Errno) -> StoreError {
         let full = matches!(errno, Errno::NOSPC | Errno::DQUOT);
@@ -113,6 +122,28 @@ impl Condition {
         StoreError::Io {
             what: what.to_owned(),
             why: errno.to_string(),
+        }
+    }
+}
+
+/// See [`Condition::fence_unless_done`].
+#[must_use]
+pub(crate) struct Unfinished<'a> {
+    condition: &'a Condition,
+    why: &'static str,
+    done: bool,
+}
+
+impl Unfinished<'_> {
+    pub(crate) fn done(mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            let _ = self.condition.fence(self.why.into());
         }
     }
 }

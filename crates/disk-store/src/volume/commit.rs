@@ -108,7 +108,11 @@ impl Engine {
         let mut all = Vec::with_capacity(ops.len() + handed.len());
         all.extend_from_slice(ops);
         all.extend(handed.iter().map(|handed| handed.op.as_op()));
+        // What a panic leaves may be written and not synced, and the next
+        // batch would go over it.
+        let guard = self.condition.fence_unless_done("a commit panicked");
         let mut answers = self.commit_all(&mut writer, &all);
+        guard.done();
         let theirs = answers.split_off(ops.len());
         for (handed, answer) in handed.iter().zip(theirs) {
             *handed.answer.lock() = Some(answer);
@@ -355,15 +359,21 @@ impl Engine {
         match touched {
             [first, others @ ..] if self.figures.sync_at_once && !others.is_empty() => {
                 std::thread::scope(|scope| {
-                    let others: Vec<_> = others
-                        .iter()
-                        .map(|other| scope.spawn(move || one(other)))
-                        .collect();
+                    let spawn = |other| {
+                        let builder = std::thread::Builder::new();
+                        let spawned = builder.spawn_scoped(scope, move || one(other));
+                        // The system gives no thread: after the first, then.
+                        spawned.map_err(|_| other)
+                    };
+                    let others: Vec<_> = others.iter().map(spawn).collect();
                     let mut answer = one(first);
                     for other in others {
-                        let other = other.join().unwrap_or_else(|_| {
-                            Err(self.condition.fence("a sync panicked".into()))
-                        });
+                        let other = match other {
+                            Ok(thread) => thread.join().unwrap_or_else(|_| {
+                                Err(self.condition.fence("a sync panicked".into()))
+                            }),
+                            Err(left) => one(left),
+                        };
                         answer = answer.and(other);
                     }
                     answer

@@ -1,7 +1,9 @@
 //! A write that is refused for want of space, with part of it done, as file
-//! systems that copy on write do: what it left is never found.
+//! systems that copy on write do: what it left is never found. And what else
+//! is refused, or ends in a panic, half-way.
 
 use std::io::{self, IoSlice};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -18,18 +20,37 @@ use crate::condition::Condition;
 use crate::io::sim::SimDisk;
 use crate::io::{DirEntry, DiskFile, DiskIo, OpenHow, SpaceOf};
 
-/// Does all of a write and says that there was no space; counts down to it.
+/// What goes wrong, each counted down to.
+#[derive(Debug, Default)]
+struct Refuses {
+    /// Does all of a write and says that there was no space.
+    write: AtomicI64,
+    /// Panics before a sync.
+    sync: AtomicI64,
+    /// Opens no file for writing, for want of more of them.
+    open: AtomicI64,
+}
+
+impl Refuses {
+    fn is_due(countdown: &AtomicI64) -> bool {
+        countdown.fetch_sub(1, Ordering::SeqCst) == 1
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Refusing<T> {
     inner: T,
-    writes_left: Arc<AtomicI64>,
+    refuses: Arc<Refuses>,
 }
 
 impl DiskIo for Refusing<Arc<dyn DiskIo>> {
     fn open(&self, path: &Path, how: OpenHow) -> io::Result<Arc<dyn DiskFile>> {
+        if how == OpenHow::ReadWrite && Refuses::is_due(&self.refuses.open) {
+            return Err(Errno::MFILE.into());
+        }
         Ok(Arc::new(Refusing {
             inner: self.inner.open(path, how)?,
-            writes_left: Arc::clone(&self.writes_left),
+            refuses: Arc::clone(&self.refuses),
         }))
     }
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -58,7 +79,7 @@ impl DiskFile for Refusing<Arc<dyn DiskFile>> {
     }
     fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         self.inner.write_at(bufs, offset)?;
-        if self.writes_left.fetch_sub(1, Ordering::SeqCst) == 1 {
+        if Refuses::is_due(&self.refuses.write) {
             return Err(Errno::NOSPC.into());
         }
         Ok(())
@@ -82,6 +103,7 @@ impl DiskFile for Refusing<Arc<dyn DiskFile>> {
         self.inner.set_len(len)
     }
     fn sync_data(&self) -> io::Result<()> {
+        assert!(!Refuses::is_due(&self.refuses.sync), "it was told to panic");
         self.inner.sync_data()
     }
     fn sync_all(&self) -> io::Result<()> {
@@ -92,11 +114,11 @@ impl DiskFile for Refusing<Arc<dyn DiskFile>> {
     }
 }
 
-fn open(disk: &SimDisk, writes_left: &Arc<AtomicI64>, salt: u64) -> Engine {
+fn open(disk: &SimDisk, refuses: &Arc<Refuses>, salt: u64) -> Engine {
     let opened = Engine::open(Opening {
         io: Arc::new(Refusing {
             inner: disk.io(),
-            writes_left: Arc::clone(writes_left),
+            refuses: Arc::clone(refuses),
         }),
         index: None,
         identity: sample::identity(),
@@ -127,10 +149,10 @@ fn lose_power(disk: &SimDisk, engine: Engine) {
 #[test]
 fn a_refused_record_is_never_found() {
     let disk = SimDisk::new(3);
-    let refuses = Arc::new(AtomicI64::new(0));
+    let refuses = Arc::<Refuses>::default();
     let engine = open(&disk, &refuses, 1);
     assert_eq!(put(&engine, 1), Ok(()));
-    refuses.store(1, Ordering::SeqCst);
+    refuses.write.store(1, Ordering::SeqCst);
     assert_eq!(put(&engine, 2), Err(StoreError::NoSpace));
     assert_eq!(read(&engine, 2), Ok(false));
     // Its caller gives it up, and is told that it is gone.
@@ -146,14 +168,30 @@ fn a_refused_record_is_never_found() {
 #[test]
 fn a_refused_delete_is_never_found() {
     let disk = SimDisk::new(3);
-    let refuses = Arc::new(AtomicI64::new(0));
+    let refuses = Arc::<Refuses>::default();
     let engine = open(&disk, &refuses, 1);
     assert_eq!(put(&engine, 1), Ok(()));
-    refuses.store(1, Ordering::SeqCst);
+    refuses.write.store(1, Ordering::SeqCst);
     assert_eq!(delete(&engine, 1), Err(StoreError::NoSpace));
     // Its caller thinks better of it, and is told that it is stored.
     assert_eq!(put(&engine, 1), Ok(()));
     lose_power(&disk, engine);
     let engine = open(&disk, &refuses, 2);
     assert_eq!(read(&engine, 1), Ok(true), "it was stored");
+}
+
+#[test]
+fn a_commit_that_panics_fences_the_disk() {
+    let disk = SimDisk::new(3);
+    let refuses = Arc::<Refuses>::default();
+    let engine = open(&disk, &refuses, 1);
+    assert_eq!(put(&engine, 1), Ok(()));
+    refuses.sync.store(1, Ordering::SeqCst);
+    let committed = AssertUnwindSafe(|| put(&engine, 2));
+    assert!(catch_unwind(committed).is_err(), "it panics");
+    // It is written and not synced: nothing may go over it.
+    let next = put(&engine, 3);
+    assert!(matches!(next, Err(StoreError::Fenced { .. })), "{next:?}");
+    assert_eq!(read(&engine, 1), Ok(true));
+    assert_eq!(read(&engine, 2), Ok(false));
 }
