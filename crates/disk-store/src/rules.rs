@@ -33,8 +33,13 @@ pub(crate) struct Gate {
 struct Told {
     /// The newest lineage first.
     highest: Vec<(LineageId, CommitNumber)>,
-    /// Whether the root record says less.
-    unsaved: bool,
+    /// The newest lineage in the root record.
+    saved: Option<LineageId>,
+}
+
+/// The newest lineage that a root record names.
+fn newest(root: &Root) -> Option<LineageId> {
+    root.told.first().map(|(lineage, _)| *lineage)
 }
 
 #[derive(Debug)]
@@ -63,7 +68,7 @@ impl Rules {
             }),
             told: Mutex::new(Told {
                 highest: root.told.clone(),
-                unsaved: false,
+                saved: newest(&root),
             }),
             epoch: Mutex::new(root.epoch),
             last_call: Mutex::new(None),
@@ -165,11 +170,18 @@ impl Rules {
         let mut told = self.told.lock();
         match told.highest.first_mut() {
             Some((lineage, number)) if *lineage == ctx.lineage => {
-                if ctx.committed > *number {
-                    *number = ctx.committed;
-                    told.unsaved = true;
+                *number = ctx.committed.max(*number);
+                if told.saved == Some(ctx.lineage) {
+                    return Ok(());
                 }
-                return Ok(());
+                // The save of a call before this one was refused, or is under
+                // way: this one does not pass without it either.
+                drop(told);
+                let mut root = self.root.lock();
+                if newest(&root) == Some(ctx.lineage) {
+                    return Ok(());
+                }
+                return self.save_to(&mut root, condition, |_| {});
             }
             _ => {}
         }
@@ -186,10 +198,12 @@ impl Rules {
 
     /// Saves what was told since the last save.
     pub(crate) fn save_told(&self, condition: &Condition) -> Result<(), StoreError> {
-        if !self.told.lock().unsaved || condition.check_writable().is_err() {
+        let mut root = self.root.lock();
+        let saved = root.told == self.told.lock().highest;
+        if saved || condition.check_writable().is_err() {
             return Ok(());
         }
-        self.save(condition, |_| {})
+        self.save_to(&mut root, condition, |_| {})
     }
 
     /// Makes a changed root record durable in both files.
@@ -198,17 +212,23 @@ impl Rules {
         condition: &Condition,
         change: impl FnOnce(&mut Root),
     ) -> Result<(), StoreError> {
-        let mut root = self.root.lock();
+        self.save_to(&mut self.root.lock(), condition, change)
+    }
+
+    fn save_to(
+        &self,
+        root: &mut Root,
+        condition: &Condition,
+        change: impl FnOnce(&mut Root),
+    ) -> Result<(), StoreError> {
         let mut next = root.clone();
         change(&mut next);
         next.sequence += 1;
-        {
-            let mut told = self.told.lock();
-            next.told = told.highest.clone();
-            told.unsaved = false;
-        }
+        next.told.clone_from(&self.told.lock().highest);
         let written = self.root_twin.write(&encode_root(&next));
         written.map_err(|error| twin_refused(condition, "write root record", error))?;
+        // Only now: what a refused write was to say is still to be said.
+        self.told.lock().saved = newest(&next);
         *root = next;
         Ok(())
     }
@@ -293,3 +313,6 @@ fn twin_refused(condition: &Condition, what: &str, error: TwinError) -> StoreErr
         TwinError::Nameless => condition.lose(format!("{what}: the file has no name any more")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,6 +53,12 @@ impl Twin {
         Ok(())
     }
 
+    /// A twin of files that a test has.
+    #[cfg(test)]
+    pub(crate) fn of(files: [OwnedFd; 2]) -> Self {
+        Self { files }
+    }
+
     /// Opens both files; `sequence` tells a record's number. A missing file is
     /// made anew, unless both are missing.
     pub(crate) fn load<T: Clone + PartialEq>(
