@@ -17,7 +17,7 @@ use super::damage_tests::{figures, read};
 use super::engine::Engine;
 use super::opening::Opening;
 use crate::condition::Condition;
-use crate::io::sim::SimDisk;
+use crate::io::sim::{Faults, SimDisk};
 use crate::io::{DirEntry, DiskFile, DiskIo, OpenHow, SpaceOf};
 
 /// What goes wrong, each counted down to.
@@ -194,4 +194,34 @@ fn a_commit_that_panics_fences_the_disk() {
     assert!(matches!(next, Err(StoreError::Fenced { .. })), "{next:?}");
     assert_eq!(read(&engine, 1), Ok(true));
     assert_eq!(read(&engine, 2), Ok(false));
+}
+
+#[test]
+fn space_that_could_not_be_given_back_waits() {
+    let disk = SimDisk::new(3);
+    let refuses = Arc::<Refuses>::default();
+    let engine = open(&disk, &refuses, 1);
+    let large = sample::small(&sample::context(1), 1, 20_000);
+    assert_eq!(engine.commit(&[Op::Put(&large)]), [Ok(())]);
+    assert_eq!(delete(&engine, 1), Ok(()));
+    refuses.open.store(1, Ordering::SeqCst);
+    let before = disk.counters().punches;
+    assert_eq!(engine.punch_all(), Err(StoreError::Busy));
+    assert_eq!(disk.counters().punches, before);
+    assert_eq!(engine.condition.fenced(), None);
+    assert_eq!(engine.punch_all(), Ok(()));
+    assert_eq!(disk.counters().punches, before + 1);
+    // A file system that has turned read-only is found out.
+    let large = sample::small(&sample::context(1), 2, 20_000);
+    assert_eq!(engine.commit(&[Op::Put(&large)]), [Ok(())]);
+    assert_eq!(delete(&engine, 2), Ok(()));
+    disk.set_faults(Faults {
+        read_only: true,
+        ..Faults::default()
+    });
+    let punched = engine.punch_all();
+    assert!(
+        matches!(punched, Err(StoreError::Fenced { .. })),
+        "{punched:?}"
+    );
 }

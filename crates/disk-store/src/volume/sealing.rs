@@ -51,14 +51,23 @@ impl Engine {
         Ok(true)
     }
 
-    /// Gives the space of large deleted records back.
+    /// Gives the space of large deleted records back. What had no open file
+    /// left for it waits; what cannot be read, compaction gives back.
     pub(crate) fn punch_all(&self) -> Result<(), StoreError> {
         loop {
             let next = self.punches.lock().pop();
-            let Some((group, volume, entry)) = next else {
+            let Some(place) = next else {
                 return Ok(());
             };
-            self.punch(group, volume, &entry)?;
+            let (group, volume, entry) = &place;
+            match self.punch(*group, *volume, entry) {
+                Ok(()) => {}
+                Err(StoreError::Busy) => {
+                    self.punches.lock().push(place);
+                    return Err(StoreError::Busy);
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
 
@@ -213,7 +222,8 @@ impl Engine {
         let path = volume_file(group, sequence, What::Volume);
         let file = match self.io.open(&path, OpenHow::ReadWrite) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            file => file.map_err(|error| self.unread(&error))?,
+            // To be written to: a file system that has turned read-only fences.
+            file => file.map_err(|error| self.refused(Doing::Writing, "punch volume", &error))?,
         };
         let Some(heading) = self.heading_of(group, sequence) else {
             return Ok(());

@@ -205,3 +205,18 @@ async fn full_volumes_refuse_and_lose_nothing() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_delete_is_answered_whatever_becomes_of_its_space() {
+    let folder = Folder::new();
+    let disk = folder.open_assigned().await;
+    let ctx = sample::context(1);
+    let large = sample::small(&ctx, 1, 200_000);
+    disk.put(&ctx, large).await.unwrap();
+    let (volume, _) = folder.in_volume(sample::key(1)).unwrap();
+    // What is open stays so; what looks for it by its name finds a folder.
+    std::fs::rename(&volume, volume.with_extension("aside")).unwrap();
+    std::fs::create_dir(&volume).unwrap();
+    assert_eq!(disk.delete(&ctx, &[sample::key(1)]).await, Ok(()));
+    assert_eq!(disk.stat(sample::key(1)).await, Err(StoreError::NotFound));
+}
