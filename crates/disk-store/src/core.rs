@@ -6,8 +6,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLockReadGuard};
-use shardgate_wire::{CallContext, DiskIdentity, StoreError};
+use parking_lot::{Mutex, MutexGuard, RwLockReadGuard};
+use shardgate_wire::{CallContext, DiskIdentity, Epoch, StoreError};
 
 use crate::cache::Cache;
 use crate::condition::Condition;
@@ -61,5 +61,24 @@ impl Core {
     pub(crate) fn enter(&self, ctx: &CallContext) -> Result<RwLockReadGuard<'_, Gate>, StoreError> {
         self.rules
             .enter(&self.condition, ctx, &|| self.handles.end_all())
+    }
+
+    /// The same for a call of the journal.
+    pub(crate) fn enter_journal(
+        &self,
+        ctx: &CallContext,
+    ) -> Result<MutexGuard<'_, Epoch>, StoreError> {
+        let ended = || self.handles.end_all();
+        self.rules.enter_journal(&self.condition, ctx, &ended)
+    }
+
+    /// The same for one that only reads, also of a fenced disk.
+    pub(crate) fn enter_journal_to_read(
+        &self,
+        ctx: &CallContext,
+    ) -> Result<MutexGuard<'_, Epoch>, StoreError> {
+        let ended = || self.handles.end_all();
+        self.rules
+            .enter_journal_to_read(&self.condition, ctx, &ended)
     }
 }

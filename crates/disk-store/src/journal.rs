@@ -121,7 +121,7 @@ impl JournalDisk for LocalDisk {
 
     async fn raise(&self, ctx: &CallContext) -> Result<(), StoreError> {
         let ctx = *ctx;
-        let raise = move |core: &Core, _: &mut Store| core.enter(&ctx).map(drop);
+        let raise = move |core: &Core, _: &mut Store| core.enter_journal(&ctx).map(drop);
         self.journal_call(raise).await
     }
 
@@ -182,7 +182,7 @@ impl JournalDisk for LocalDisk {
     async fn set_map(&self, ctx: &CallContext, number: u64, map: Bytes) -> Result<(), StoreError> {
         let ctx = *ctx;
         self.journal_call(move |core, _| {
-            let _gate = core.enter(&ctx)?;
+            let _gate = core.enter_journal(&ctx)?;
             core.rules.set_map(&core.condition, number, &map)
         })
         .await
@@ -191,7 +191,7 @@ impl JournalDisk for LocalDisk {
     async fn set_checkpoint(&self, ctx: &CallContext, root: Bytes) -> Result<(), StoreError> {
         let ctx = *ctx;
         self.journal_call(move |core, _| {
-            let _gate = core.enter(&ctx)?;
+            let _gate = core.enter_journal(&ctx)?;
             core.rules.set_checkpoint(&core.condition, &root)
         })
         .await

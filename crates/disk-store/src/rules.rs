@@ -3,12 +3,15 @@
 //!
 //! Invariant: [`Rules::enter`]'s guard is held by every call that changes
 //! something until it is done, so that no call of an epoch or generation
-//! before takes effect after a raise or an assignment was answered.
+//! before takes effect after a raise or an assignment was answered. The
+//! journal's calls, which slots do not concern, hold [`Rules::enter_journal`]'s
+//! instead: they never wait for a call of shards that is under way, as whoever
+//! comes behind an assignment does. A raise takes both.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use shardgate_wire::ids::{CommitNumber, Epoch, LineageId};
 use shardgate_wire::journal::{DiskRoots, MAX_CHECKPOINT_ROOT_BYTES, MAX_POOL_MAP_BYTES};
 use shardgate_wire::slots::SlotTable;
@@ -46,7 +49,9 @@ fn newest(root: &Root) -> Option<LineageId> {
 pub(crate) struct Rules {
     identity: DiskIdentity,
     gate: RwLock<Gate>,
-    // Lock order: gate, root, told.
+    /// The epoch in force, held by a call of the journal until it is done.
+    journal: Mutex<Epoch>,
+    // Lock order: gate, journal, root, told.
     root: Mutex<Root>,
     told: Mutex<Told>,
     /// As in the gate, for those who must not wait for a raise.
@@ -66,6 +71,7 @@ impl Rules {
                 slots: slots.table,
                 slots_sequence: slots.sequence,
             }),
+            journal: Mutex::new(root.epoch),
             told: Mutex::new(Told {
                 highest: root.told.clone(),
                 saved: newest(&root),
@@ -115,18 +121,37 @@ impl Rules {
         condition: &Condition,
         ctx: &CallContext,
     ) -> Result<bool, StoreError> {
-        condition.check_present()?;
-        bounds::check_cluster(&self.identity, ctx)?;
-        if !gate.epoch.admits(&ctx.epoch) {
-            return Err(StoreError::StaleEpoch { held: gate.epoch });
-        }
+        self.judge_epoch(gate.epoch, condition, ctx)
+    }
+
+    fn judge_epoch(
+        &self,
+        held: Epoch,
+        condition: &Condition,
+        ctx: &CallContext,
+    ) -> Result<bool, StoreError> {
+        self.check_epoch(held, condition, ctx)?;
         condition.check_writable()?;
-        if gate.epoch != ctx.epoch {
+        if held != ctx.epoch {
             return Ok(false);
         }
         *self.last_call.lock() = Some(Instant::now());
         self.tell(condition, ctx)?;
         Ok(true)
+    }
+
+    fn check_epoch(
+        &self,
+        held: Epoch,
+        condition: &Condition,
+        ctx: &CallContext,
+    ) -> Result<(), StoreError> {
+        condition.check_present()?;
+        bounds::check_cluster(&self.identity, ctx)?;
+        if !held.admits(&ctx.epoch) {
+            return Err(StoreError::StaleEpoch { held });
+        }
+        Ok(())
     }
 
     /// Lets a call in, or refuses it. A higher epoch is made durable first,
@@ -147,6 +172,41 @@ impl Rules {
         }
     }
 
+    /// The same for a call of the journal.
+    pub(crate) fn enter_journal(
+        &self,
+        condition: &Condition,
+        ctx: &CallContext,
+        ended: &dyn Fn(),
+    ) -> Result<MutexGuard<'_, Epoch>, StoreError> {
+        loop {
+            let epoch = self.journal.lock();
+            if self.judge_epoch(*epoch, condition, ctx)? {
+                return Ok(epoch);
+            }
+            drop(epoch);
+            self.raise(condition, ctx, ended)?;
+        }
+    }
+
+    /// The same for one that only reads. A fenced disk gives what it has: it
+    /// takes no epoch, and no write of an earlier one either.
+    pub(crate) fn enter_journal_to_read(
+        &self,
+        condition: &Condition,
+        ctx: &CallContext,
+        ended: &dyn Fn(),
+    ) -> Result<MutexGuard<'_, Epoch>, StoreError> {
+        match self.enter_journal(condition, ctx, ended) {
+            Err(StoreError::Fenced { .. }) => {
+                let epoch = self.journal.lock();
+                self.check_epoch(*epoch, condition, ctx)?;
+                Ok(epoch)
+            }
+            entered => entered,
+        }
+    }
+
     fn raise(
         &self,
         condition: &Condition,
@@ -157,8 +217,11 @@ impl Rules {
         if !gate.epoch.admits(&ctx.epoch) || gate.epoch == ctx.epoch {
             return Ok(()); // another call was faster; the loop judges anew
         }
+        // From here on the journal waits too, for one write of a small record.
+        let mut journal = self.journal.lock();
         self.save(condition, |root| root.epoch = ctx.epoch)?;
         gate.epoch = ctx.epoch;
+        *journal = ctx.epoch;
         *self.epoch.lock() = ctx.epoch;
         ended();
         Ok(())

@@ -11,9 +11,11 @@ use std::thread::JoinHandle;
 
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
+use shardgate_wire::StoreError;
 use shardgate_wire::journal::JournalFile;
 
 use super::folder;
+use crate::condition::{Condition, Doing};
 use crate::files;
 
 /// Bytes between two syncs while a spare is made: what an append waits for.
@@ -26,13 +28,21 @@ pub(super) struct Ready {
     pub(super) file: OwnedFd,
 }
 
+/// Why there is none.
+#[derive(Debug)]
+enum Unmade {
+    /// The disk was closed meanwhile.
+    Stopped,
+    Refused(StoreError),
+}
+
 #[derive(Debug, Default)]
 enum State {
     #[default]
     None,
     Making {
         number: JournalFile,
-        thread: JoinHandle<Result<OwnedFd, Errno>>,
+        thread: JoinHandle<Result<OwnedFd, Unmade>>,
         stop: Arc<AtomicBool>,
     },
     Ready(Ready),
@@ -68,8 +78,15 @@ impl Spare {
         }
     }
 
-    /// Begins to make one, if there is none.
-    pub(super) fn make(&mut self, folder: &OwnedFd, number: JournalFile, bytes: u64) {
+    /// Begins to make one, if there is none. What the system refuses says of
+    /// the disk what any other refused write does.
+    pub(super) fn make(
+        &mut self,
+        folder: &OwnedFd,
+        number: JournalFile,
+        bytes: u64,
+        condition: &Arc<Condition>,
+    ) {
         if !matches!(self.0, State::None) {
             return;
         }
@@ -80,7 +97,9 @@ impl Spare {
         let stopped = Arc::clone(&stop);
         let builder = std::thread::Builder::new().name("journal-spare".to_owned());
         // Without a spare the next segment begins in a file made for it.
-        if let Ok(thread) = builder.spawn(move || make(&folder, number, bytes, &stopped)) {
+        let condition = Arc::clone(condition);
+        let make = move || make(&folder, number, bytes, &stopped, &condition);
+        if let Ok(thread) = builder.spawn(make) {
             self.0 = State::Making {
                 number,
                 thread,
@@ -93,9 +112,10 @@ impl Spare {
         if let State::Making { number, thread, .. } = std::mem::take(&mut self.0) {
             match thread.join() {
                 Ok(Ok(file)) => self.0 = State::Ready(Ready { number, file }),
-                // The disk was closed meanwhile.
-                Ok(Err(Errno::CANCELED)) => {}
-                Ok(Err(errno)) => tracing::warn!(%errno, "no spare journal file"),
+                Ok(Err(Unmade::Stopped)) => {}
+                Ok(Err(Unmade::Refused(error))) => {
+                    tracing::warn!(%error, "no spare journal file");
+                }
                 Err(_) => tracing::error!("making a spare journal file panicked"),
             }
         }
@@ -120,28 +140,40 @@ fn make(
     number: JournalFile,
     bytes: u64,
     stop: &AtomicBool,
-) -> Result<OwnedFd, Errno> {
-    let file = folder::create(folder, number)?;
-    let filled = fill(&file, bytes, stop).and_then(|()| rustix::fs::fsync(folder));
-    if let Err(errno) = filled {
+    condition: &Condition,
+) -> Result<OwnedFd, Unmade> {
+    let refused = |doing, errno| Unmade::Refused(condition.refused(doing, "make spare", errno));
+    let file = folder::create(folder, number).map_err(|errno| refused(Doing::Writing, errno))?;
+    let made = fill(&file, bytes, stop, &refused).and_then(|()| {
+        let synced = rustix::fs::fsync(folder);
+        synced.map_err(|errno| refused(Doing::Syncing, errno))
+    });
+    if let Err(unmade) = made {
         let _ = rustix::fs::unlinkat(folder, folder::name(number), AtFlags::empty());
-        return Err(errno);
+        return Err(unmade);
     }
     Ok(file)
 }
 
-fn fill(file: &OwnedFd, bytes: u64, stop: &AtomicBool) -> Result<(), Errno> {
-    files::preallocate(file, 0, bytes)?;
+fn fill(
+    file: &OwnedFd,
+    bytes: u64,
+    stop: &AtomicBool,
+    refused: &dyn Fn(Doing, Errno) -> Unmade,
+) -> Result<(), Unmade> {
+    let writing = |errno| refused(Doing::Writing, errno);
+    let syncing = |errno| refused(Doing::Syncing, errno);
+    files::preallocate(file, 0, bytes).map_err(writing)?;
     let zeroes = vec![0; STEP];
     let mut at = 0;
     while at < bytes {
         if stop.load(Ordering::Relaxed) {
-            return Err(Errno::CANCELED);
+            return Err(Unmade::Stopped);
         }
         let step = usize::try_from(bytes - at).unwrap_or(STEP).min(STEP);
-        files::write_all(file, &zeroes[..step], at)?;
-        rustix::fs::fdatasync(file)?;
+        files::write_all(file, &zeroes[..step], at).map_err(writing)?;
+        rustix::fs::fdatasync(file).map_err(syncing)?;
         at += step as u64;
     }
-    rustix::fs::fsync(file)
+    rustix::fs::fsync(file).map_err(syncing)
 }

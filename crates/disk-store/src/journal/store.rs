@@ -117,7 +117,7 @@ impl Store {
         bytes: &Bytes,
     ) -> Result<JournalFile, StoreError> {
         check_pages(bytes)?;
-        let _gate = core.enter(ctx)?;
+        let _epoch = core.enter_journal(ctx)?;
         let segment_bytes = core.options.journal_segment_bytes;
         if bytes.len() as u64 > segment_bytes {
             return Err(StoreError::NoSpace);
@@ -165,7 +165,8 @@ impl Store {
             .take(&core.condition, Taker::Journal, segment_bytes);
         let number = self.number();
         if let (Some(folder), Ok(_)) = (&self.folder, room) {
-            self.spare.make(folder, number, segment_bytes);
+            let condition = &core.condition;
+            self.spare.make(folder, number, segment_bytes, condition);
         }
     }
 
@@ -236,7 +237,7 @@ impl Store {
         bytes: &Bytes,
     ) -> Result<(), StoreError> {
         check_pages(bytes)?;
-        let _gate = core.enter(ctx)?;
+        let _epoch = core.enter_journal(ctx)?;
         let open = self.open.get_mut(&file);
         let Some(open) = open.filter(|open| open.epoch == ctx.epoch) else {
             return Err(StoreError::NoHandle);
@@ -270,7 +271,7 @@ impl Store {
         core: &Core,
         ctx: &CallContext,
     ) -> Result<Vec<ListedJournalFile>, StoreError> {
-        let _gate = core.enter(ctx)?;
+        let _epoch = core.enter_journal_to_read(ctx)?;
         let refused = |errno| {
             core.condition
                 .refused(Doing::Reading, "list journal", errno)
@@ -283,13 +284,15 @@ impl Store {
             self.folder = Some(folder);
         }
         let folder = self.folder.as_ref().expect("it was just opened");
+        // A fenced disk is read as it is, past its cache.
+        let settles = !self.settled && core.condition.check_writable().is_ok();
         let mut listed = Vec::new();
         for file in folder::list(folder).map_err(refused)? {
             if self.spare.number() == Some(file) {
                 continue;
             }
             let opened = files::open_file_at(folder, &folder::name(file)).map_err(refused)?;
-            if !self.settled {
+            if settles {
                 rustix::fs::fsync(&opened).map_err(|errno| {
                     core.condition
                         .refused(Doing::Syncing, "sync journal", errno)
@@ -301,7 +304,7 @@ impl Store {
                 len: u64::try_from(stat.st_size).unwrap_or(0),
             });
         }
-        if !self.settled {
+        if settles {
             rustix::fs::fsync(folder).map_err(|errno| {
                 core.condition
                     .refused(Doing::Syncing, "sync journal", errno)
@@ -319,7 +322,7 @@ impl Store {
         offset: u64,
         len: usize,
     ) -> Result<Bytes, StoreError> {
-        let _gate = core.enter(ctx)?;
+        let _epoch = core.enter_journal_to_read(ctx)?;
         if !offset.is_multiple_of(JOURNAL_PAGE as u64) || len == 0 || len > MAX_JOURNAL_READ_BYTES {
             return Err(bad(format!("read of {len} bytes at {offset}")));
         }
@@ -345,7 +348,7 @@ impl Store {
         ctx: &CallContext,
         files: &[JournalFile],
     ) -> Result<(), StoreError> {
-        let _gate = core.enter(ctx)?;
+        let _epoch = core.enter_journal(ctx)?;
         let Some(folder) = &self.folder else {
             return Ok(());
         };

@@ -1,6 +1,9 @@
 //! Journal segments on a real folder.
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -8,9 +11,11 @@ use shardgate_disk_store::{DiskOptions, LocalDisk};
 use shardgate_wire::conformance::sample;
 use shardgate_wire::journal::{JOURNAL_PAGE, JournalDisk};
 use shardgate_wire::journal_conformance::{self, JournalSubject};
-use shardgate_wire::{CallContext, StoreError};
+use shardgate_wire::{CallContext, ShardStore, StoreError};
 
 use crate::folder::{Folder, expected, options};
+
+const CHILD_FOLDER: &str = "SHARDGATE_JOURNAL_DISK";
 
 const SEGMENT_BYTES: u64 = 256 * 1024;
 
@@ -127,4 +132,63 @@ async fn another_cluster_is_refused() {
         "{refused:?}"
     );
     assert!(!subject.folder.path().join("journal").exists());
+}
+
+/// The spare is a write as any other: what a sync of it says of the disk
+/// holds. And what the journal has is given all the same.
+#[test]
+fn a_spare_that_cannot_be_synced_fences_and_the_journal_is_still_read() {
+    for call in ["fdatasync", "fsync"] {
+        let folder = Folder::new();
+        let spare = folder.path().join("journal/0000000000000002");
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-qq", "-o", "/dev/null"]);
+        strace.arg(format!("--trace={call}"));
+        strace.arg(format!("--inject={call}:error=EIO"));
+        strace.arg("-P").arg(spare);
+        strace.arg(std::env::current_exe().unwrap());
+        strace.args(["--exact", "--ignored", "journal::child_with_a_bad_spare"]);
+        strace.env(CHILD_FOLDER, folder.path());
+        let status = strace.status().expect("strace is installed");
+        assert!(status.success(), "{call}");
+    }
+}
+
+/// What the test before runs.
+#[tokio::test]
+#[ignore = "runs under strace, started by another test"]
+async fn child_with_a_bad_spare() {
+    let Ok(path) = std::env::var(CHILD_FOLDER) else {
+        return;
+    };
+    let disk = LocalDisk::open(Path::new(&path), &expected(), journal_options()).unwrap();
+    let ctx = sample::context(1);
+    let journal: &dyn JournalDisk = &disk;
+    let file = journal.begin(&ctx, pages(1, 7)).await.unwrap();
+    let since = Instant::now();
+    while disk.health().await.unwrap().fenced.is_none() {
+        assert!(since.elapsed() < Duration::from_secs(20), "no fence");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let refused = journal.append(&ctx, file, JOURNAL_PAGE as u64, pages(1, 8));
+    let refused = refused.await;
+    assert!(
+        matches!(refused, Err(StoreError::Fenced { .. })),
+        "{refused:?}"
+    );
+    // Also for who comes after, and whose epoch the disk cannot take.
+    for ctx in [ctx, sample::context(2)] {
+        let files = journal.files(&ctx).await.unwrap();
+        assert!(files.iter().any(|listed| listed.file == file), "{files:?}");
+        let read = journal.read(&ctx, file, 0, JOURNAL_PAGE).await;
+        assert_eq!(read, Ok(pages(1, 7)));
+    }
+    let raised = journal.raise(&sample::context(2)).await;
+    assert!(
+        matches!(raised, Err(StoreError::Fenced { .. })),
+        "{raised:?}"
+    );
+    let stale = journal.files(&sample::context(0)).await;
+    let is_stale = matches!(stale, Err(StoreError::StaleEpoch { .. }));
+    assert!(is_stale, "{stale:?}");
 }
