@@ -121,6 +121,7 @@ impl LocalDisk {
                 let _ = thread.join();
             }
             core.handles.end_all();
+            core.make_marks_durable();
             // A failure fences the disk, which is said there; the next start
             // reads what was open.
             let _ = core.volumes.close();

@@ -55,7 +55,7 @@ pub(crate) const WRITING_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 const FINISHED_MODE: Mode = Mode::RUSR;
 
 /// Marks a durable shard as finished. Lazily durable itself: the footer says
-/// the same.
+/// the same, and a start after an unclean stop settles what has lost its mark.
 pub(crate) fn mark(file: &OwnedFd) {
     // A file system without permissions loses nothing but the distinction of
     // damaged footers.
@@ -77,6 +77,16 @@ enum Seen {
 }
 
 impl Core {
+    /// Before the log says that the disk was closed in order: the next start
+    /// then looks for no files that lost their marks.
+    pub(crate) fn make_marks_durable(&self) {
+        if self.condition.check_writable().is_ok()
+            && let Err(errno) = rustix::fs::syncfs(&self.folder)
+        {
+            let _ = self.condition.refused(Doing::Syncing, "sync marks", errno);
+        }
+    }
+
     fn unreadable(&self, errno: Errno) -> StoreError {
         self.condition.refused(Doing::Reading, "read shard", errno)
     }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shardgate_wire::StoreError;
 use shardgate_wire::store::{MAX_BATCH, MAX_READ_BYTES};
+use shardgate_wire::{ShardKey, StoreError};
 
 use crate::aligned::AlignedBuffer;
 use crate::core::Core;
@@ -22,10 +22,17 @@ const GIVE_WAY: Duration = Duration::from_millis(5);
 /// never idle must get its space back all the same.
 const MOST_WAY: Duration = Duration::from_millis(500);
 
+/// Files of shards that are looked at between two other things to do.
+const SETTLED_AT_ONCE: usize = 64;
+
 impl Core {
     pub(crate) fn tidy(self: &Arc<Self>) {
         let mut compacts_at = Instant::now();
+        let mut unsettled = self.unsettled();
         while !self.lanes.is_closing() {
+            if let Some(after) = unsettled.take() {
+                unsettled = self.settle_next(after);
+            }
             let alone = self.tidying.lock();
             // A failure fences the disk, which is said there; one of space
             // is met again by a later look.
@@ -53,6 +60,35 @@ impl Core {
             drop(alone);
             self.rest(LOOK_EVERY);
         }
+    }
+
+    /// Whether files of shards are to be settled, and behind which key; `None`
+    /// if the last run closed the disk in order, which makes marks durable.
+    fn unsettled(&self) -> Option<Option<ShardKey>> {
+        let clean = self.volumes.state.read().clean;
+        (!clean && self.condition.check_writable().is_ok()).then_some(None)
+    }
+
+    /// Looks at some files behind `after`, which settles those that lost their
+    /// mark with the power: damage that comes to one before that is taken for
+    /// what a crash left. Gives where to go on.
+    fn settle_next(&self, after: Option<ShardKey>) -> Option<Option<ShardKey>> {
+        let since = Instant::now();
+        let mut buffer = AlignedBuffer::default();
+        let page = match self.list_files(after, SETTLED_AT_ONCE, &mut buffer) {
+            // Too many open files: not now.
+            Err(StoreError::Busy) => return Some(after),
+            Err(error) => {
+                tracing::warn!(disk = %self.identity.disk, %error, "files of shards are settled when they are read");
+                return None;
+            }
+            Ok(page) => page,
+        };
+        // Half of the time at most, and behind whoever waits.
+        self.rest(since.elapsed());
+        self.pace(0);
+        let last = page.last().filter(|_| page.len() == SETTLED_AT_ONCE);
+        last.map(|last| Some(last.key))
     }
 
     /// Compacts what was chosen, in space that is kept for it.
@@ -124,11 +160,7 @@ impl Core {
         }
     }
 
-    fn check_file(
-        &self,
-        key: shardgate_wire::ShardKey,
-        buffer: &mut AlignedBuffer,
-    ) -> Result<(), StoreError> {
+    fn check_file(&self, key: ShardKey, buffer: &mut AlignedBuffer) -> Result<(), StoreError> {
         let stat = self.stat_shard(key, buffer)?;
         let len = stat.end.map_or(0, |end| end.shard_len);
         let mut offset = 0;

@@ -105,6 +105,8 @@ pub(crate) struct State {
     pub(crate) notes: BTreeMap<(GroupId, BlobId), Note>,
     /// Counts changes after which a place that was found may not hold.
     pub(crate) moves: u64,
+    /// The run before closed the disk in order.
+    pub(crate) clean: bool,
     /// Part of the log was lost: deletes and notes may be missing.
     pub(crate) incomplete: bool,
     /// Nobody knows which groups have volumes: no shard is absent.

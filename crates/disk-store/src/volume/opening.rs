@@ -229,6 +229,7 @@ impl Engine {
         let mut next_volume = held.next_volume.max(1);
         let mut state = State {
             notes: held.notes.clone(),
+            clean: loaded.clean,
             incomplete,
             unknown: folders.all_unread,
             ..State::default()

@@ -445,3 +445,40 @@ async fn what_waits_is_bounded() {
         "a full queue can be asked about"
     );
 }
+
+#[tokio::test]
+async fn shards_that_lost_their_mark_are_settled_soon_after_an_unclean_stop() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    let disk = folder.open_assigned().await;
+    let ctx = sample::context(1);
+    let opened = disk.open(&ctx, sample::header(&ctx, 1), None).await;
+    let handle = opened.unwrap();
+    let bytes = sample::bytes(1, 65_536);
+    let crcs = shardgate_wire::checksum::block_crcs(&bytes);
+    disk.append(&ctx, handle, 0, bytes, &crcs).await.unwrap();
+    let end = shardgate_wire::store::ShardEnd {
+        shard_len: 65_536,
+        blob_len: 4 * 65_536,
+    };
+    disk.finish(&ctx, handle, end).await.unwrap();
+    // It ends without being closed, and the power takes the mark away.
+    drop(disk);
+    let path = folder.shard_path(sample::key(1));
+    let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(), 0o400);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let disk = loop {
+        match folder.try_open() {
+            Err(OpenError::InUse { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
+            opened => break opened.unwrap(),
+        }
+    };
+    // Nobody asks for it.
+    let since = std::time::Instant::now();
+    while mode() != 0o400 {
+        assert!(since.elapsed() < Duration::from_secs(20), "it has no mark");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    disk.close().await;
+}
