@@ -31,6 +31,9 @@ use format::{MAX_BATCH_BYTES, Place, SECTOR, Stored};
 
 /// The folder of notes.
 const NOTES: &str = "notes";
+const ENDING: &str = ".notes";
+/// An empty file whose number is how many bytes the last cleaning left.
+const CLEANED: &str = ".cleaned";
 /// A file takes no more notes when it is that long.
 const FILE_BYTES: u64 = 16 << 20;
 
@@ -51,7 +54,7 @@ struct State {
     /// The one that this run writes.
     current: Option<(u64, Arc<dyn DiskFile>)>,
     next: u64,
-    /// Bytes of all files when they were last cleaned, or opened.
+    /// Bytes of all files when they were last cleaned; none if they never were.
     cleaned: u64,
     /// Files below this are still to be cleaned in this round.
     round: Option<u64>,
@@ -70,11 +73,11 @@ impl State {
 }
 
 fn file_path(number: u64) -> PathBuf {
-    Path::new(NOTES).join(format!("{number:016x}.notes"))
+    Path::new(NOTES).join(format!("{number:016x}{ENDING}"))
 }
 
-fn parse_file(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(".notes")?;
+fn parse_file(name: &str, ending: &str) -> Option<u64> {
+    let digits = name.strip_suffix(ending)?;
     let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     let fits = digits.len() == 16 && digits.bytes().all(hex);
     u64::from_str_radix(digits, 16).ok().filter(|_| fits)
@@ -102,13 +105,20 @@ impl NoteBook {
             }
             found => found?,
         };
+        let marks = found.iter().filter_map(|entry| entry.name.to_str());
+        // Of two, which a crash may leave, the one that cleans earlier.
+        let cleaned = marks.filter_map(|name| parse_file(name, CLEANED)).min();
+        state.cleaned = cleaned.unwrap_or(0);
         for entry in found {
-            if let Some(number) = entry.name.to_str().and_then(parse_file) {
+            if let Some(number) = entry
+                .name
+                .to_str()
+                .and_then(|name| parse_file(name, ENDING))
+            {
                 state.next = state.next.max(number + 1);
                 state.files.insert(number, entry.len);
             }
         }
-        state.cleaned = state.bytes();
         Ok(Self {
             io,
             disk,
@@ -153,8 +163,21 @@ impl NoteBook {
                 state.current = None;
                 return Err(self.refused(doing, "write notes", &error));
             }
+            if let Some((_, file)) = &state.current {
+                self.check_named(&**file)?;
+            }
         }
         Ok(())
+    }
+
+    /// A file that was just synced still has its name: one in a folder that
+    /// was wiped takes and syncs what nobody will find.
+    fn check_named(&self, file: &dyn DiskFile) -> Result<(), StoreError> {
+        match file.names() {
+            Ok(0) => Err(self.condition.lose("a file of notes has no name any more")),
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.refused(Doing::Reading, "stat notes", &error)),
+        }
     }
 
     fn append_batch(&self, state: &mut State, batch: &[Stored]) -> Result<(), (Doing, io::Error)> {

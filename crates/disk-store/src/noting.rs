@@ -112,8 +112,8 @@ impl Core {
             .clean(&mut |blobs| self.holds_any_of(blobs, &mut buffer))
     }
 
-    /// Whether the disk has a shard of each of these blobs, which are in
-    /// order: read off its list, page by page.
+    /// Whether the disk has, or may have, a shard of each of these blobs,
+    /// which are in order: read off its list, page by page.
     fn holds_any_of(
         &self,
         blobs: &[(GroupId, BlobId)],
@@ -132,7 +132,9 @@ impl Core {
                     .map(|entry| (entry.key.group, entry.key.blob))
                     .collect();
             }
-            held.push(page.binary_search(&(group, blob)).is_ok());
+            let listed = page.binary_search(&(group, blob)).is_ok();
+            // What a lost volume had is in no list, and may come back.
+            held.push(listed || self.volumes.may_hide(group));
         }
         Ok(held)
     }
@@ -183,5 +185,68 @@ fn listed(group: GroupId, blob: BlobId, note: Note) -> BlobNote {
             true => NoteState::Deleted,
             false => NoteState::Published(note.payload),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shardgate_wire::conformance::sample;
+    use shardgate_wire::{Medium, ShardStore};
+
+    use super::*;
+    use crate::{DiskOptions, Expected, KeptSpace, LocalDisk, NewDisk};
+
+    fn open(path: &std::path::Path) -> LocalDisk {
+        let expected = Expected {
+            cluster: sample::CLUSTER,
+            disk: None,
+        };
+        let options = DiskOptions {
+            kept: Some(KeptSpace::NONE),
+            ..DiskOptions::default()
+        };
+        LocalDisk::open(path, &expected, options).expect("it opens")
+    }
+
+    #[tokio::test]
+    async fn notes_of_a_group_with_a_lost_volume_stay() {
+        let dir = tempfile::tempdir().expect("make a folder");
+        let new = NewDisk {
+            cluster: sample::CLUSTER,
+            disk: sample::identity().disk,
+            medium: Some(Medium::Flash),
+            create_folder: false,
+        };
+        LocalDisk::format(dir.path(), &new).expect("formatted");
+        let disk = open(dir.path());
+        let ctx = sample::context(1);
+        disk.assign(&ctx, &[sample::slot()]).await.expect("taken");
+        let small = sample::small(&ctx, 1, 100);
+        disk.put(&ctx, small).await.expect("stored");
+        let blobs = [
+            (sample::GROUP, BlobId(1)),
+            (sample::GROUP, BlobId(9)),
+            (GroupId(sample::GROUP.0 + 1), BlobId(1)),
+        ];
+        let held = |disk: &LocalDisk| {
+            let mut buffer = AlignedBuffer::default();
+            disk.core.holds_any_of(&blobs, &mut buffer).expect("listed")
+        };
+        assert_eq!(held(&disk), [true, false, false]);
+        disk.close().await;
+        drop(disk);
+        // Its heading, both copies: nothing of it is found.
+        let group = dir.path().join("volumes").join(sample::GROUP.to_string());
+        let volume = group.join("0000000000000001.vol");
+        let mut bytes = std::fs::read(&volume).expect("there is one");
+        bytes[..8192].fill(0);
+        std::fs::write(&volume, bytes).expect("damaged");
+        let disk = open(dir.path());
+        assert_eq!(
+            disk.core
+                .list_shards(None, 9, &mut AlignedBuffer::default()),
+            Ok(vec![])
+        );
+        assert_eq!(held(&disk), [true, true, false]);
     }
 }

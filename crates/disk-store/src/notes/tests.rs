@@ -234,3 +234,37 @@ fn a_folder_that_cannot_be_listed_fences_and_counts_as_damaged() {
     let kept = book.append(&[note(2, 1)]);
     assert!(matches!(kept, Err(StoreError::Fenced { .. })), "{kept:?}");
 }
+
+#[test]
+fn a_disk_that_is_often_opened_anew_is_cleaned_all_the_same() {
+    let disk = SimDisk::new(5);
+    let mut longest = 0;
+    for step in 0..150_u64 {
+        let opened = book(&disk);
+        let blobs = step * 8..step * 8 + 8;
+        let notes: Vec<_> = blobs.clone().map(|blob| note(blob, 1)).collect();
+        opened.append(&notes).expect("kept");
+        let mut held = |of: &[(GroupId, BlobId)]| {
+            let recent = |blob: u64| blob + 40 >= blobs.end;
+            Ok(of.iter().map(|(_, blob)| recent(blob.0 as u64)).collect())
+        };
+        while opened.clean(&mut held) == Ok(true) {}
+        longest = longest.max(opened.state.lock().bytes());
+    }
+    assert!(longest < 200 * 1024, "{longest} bytes");
+    let marks = disk.files().into_iter().filter(|(path, len)| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        *len == 0 && name.and_then(|name| parse_file(name, CLEANED)).is_some()
+    });
+    assert_eq!(marks.count(), 1);
+}
+
+#[test]
+fn a_file_that_lost_its_name_takes_no_notes() {
+    let disk = SimDisk::new(1);
+    let opened = book(&disk);
+    opened.append(&[note(1, 1)]).expect("kept");
+    disk.io().remove(&file_path(1)).expect("there is one");
+    let kept = opened.append(&[note(2, 1)]);
+    assert!(matches!(kept, Err(StoreError::Lost { .. })), "{kept:?}");
+}

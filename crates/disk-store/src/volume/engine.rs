@@ -214,6 +214,12 @@ impl Engine {
         self.state.read().notes.get(&(group, blob)).cloned()
     }
 
+    /// Whether shards of a group may be there that no list shows.
+    pub(crate) fn may_hide(&self, group: GroupId) -> bool {
+        let state = self.state.read();
+        state.unknown || state.groups.get(&group).is_some_and(Group::unknown)
+    }
+
     /// How many notes there are.
     pub(crate) fn notes_len(&self) -> usize {
         self.state.read().notes.len()
