@@ -42,6 +42,8 @@ mod copies_tests;
 #[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
+mod extent_tests;
+#[cfg(test)]
 mod fuzz_tests;
 #[cfg(test)]
 mod hint_tests;

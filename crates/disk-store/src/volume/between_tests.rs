@@ -17,7 +17,7 @@ use super::Op;
 use super::damage_tests::{figures, read};
 use super::engine::Engine;
 use super::opening::Opening;
-use super::place::{What, volume_file};
+use super::place::{LOG, What, volume_file};
 use crate::condition::Condition;
 use crate::io::sim::{Faults, SimDisk};
 use crate::io::{DiskFile, DiskIo, OpenHow, SpaceOf};
@@ -196,6 +196,58 @@ fn power_lost_while_the_log_is_begun_anew_loses_nothing() {
         let engine = open(&disk, 100);
         let notes = engine.notes(None, 1000).len() as u64;
         assert_eq!(notes, NOTES, "seed {seed}");
+        assert_eq!(engine.check(false).unwrap().findings, [], "seed {seed}");
+    }
+}
+
+/// At each of its steps, often enough that of the two batches that begin a
+/// segment the later one alone is there, if nothing keeps it from that.
+#[test]
+fn a_segment_never_begins_without_what_held_before() {
+    for seed in 0..400 {
+        let disk = SimDisk::new(seed);
+        let engine = open(&disk, 1);
+        for blob in 0..4 {
+            let note = super::Note {
+                commit: CommitNumber(1),
+                deleted: true,
+                payload: vec![7; 1000],
+            };
+            let kept = engine.keep_note(sample::GROUP, BlobId(blob), Some(note));
+            assert_eq!(kept, Ok(()));
+        }
+        disk.set_faults(Faults {
+            power_off: Some(1 + seed % 10),
+            ..Faults::default()
+        });
+        let _ = engine.renew_log(&mut engine.writer.lock());
+        drop(engine);
+        disk.power_loss(seed);
+        disk.set_faults(Faults::default());
+        let engine = open(&disk, 100);
+        assert_eq!(engine.notes(None, 10).len(), 4, "seed {seed}");
+        assert_eq!(engine.check(false).unwrap().findings, [], "seed {seed}");
+    }
+}
+
+/// A start that found two would go by the one that it can read.
+#[test]
+fn there_is_one_segment_of_the_log_durably() {
+    let disk = SimDisk::new(1);
+    let segments = |what: &str| {
+        let files = disk.files().into_iter().map(|(path, _)| path);
+        let files: Vec<_> = files.filter(|path| path.starts_with(LOG)).collect();
+        assert_eq!(files.len(), 1, "{what}: {files:?}");
+    };
+    for seed in 0..8 {
+        let engine = open(&disk, 1);
+        segments("after a start");
+        assert_eq!(engine.renew_log(&mut engine.writer.lock()), Ok(()));
+        segments("after it was begun anew");
+        note_all(&engine);
+        drop(engine);
+        disk.power_loss(seed);
+        segments("after a loss of power");
     }
 }
 

@@ -181,7 +181,12 @@ impl Engine {
             Ok(entries) => entries,
             Err(error) => return Some(error.to_string()),
         };
-        let place = |entry: &Entry| (entry.key(), entry.at);
+        // How much of it there was, a record that is damaged may not tell.
+        let damaged: BTreeSet<_> = scanned.damaged.iter().map(|entry| entry.at).collect();
+        let place = |entry: &Entry| match damaged.contains(&entry.at) {
+            true => (entry.key(), entry.at, None),
+            false => (entry.key(), entry.at, Some((entry.span, entry.besides))),
+        };
         let said: BTreeSet<_> = entries.iter().map(place).collect();
         let live = scanned
             .entries

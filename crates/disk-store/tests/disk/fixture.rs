@@ -152,7 +152,8 @@ fn small_volumes() -> DiskOptions {
 }
 
 /// Writes what [`volumes_of_version_1_read`] reads, once:
-/// `cargo test -p shardgate-disk-store -- --ignored write_volumes_fixture`.
+/// `cargo test -p shardgate-disk-store -- --ignored write_volumes_fixture`. The
+/// log that is kept with it has batches of version 1, which say no *room*.
 #[tokio::test]
 #[ignore = "writes a fixture of a new format version"]
 async fn write_volumes_fixture() {
@@ -180,11 +181,6 @@ async fn write_volumes_fixture() {
     disk.delete(&ctx, &keys).await.unwrap();
     disk.put_notes(&ctx, &[note()]).await.unwrap();
     disk.close().await;
-    // What was zeroed ahead is no part of the format.
-    let log = std::fs::read_dir(path.join("log")).unwrap().next();
-    let log = log.unwrap().unwrap().path();
-    let file = std::fs::OpenOptions::new().write(true).open(log).unwrap();
-    file.set_len(16 * 1024).unwrap();
 }
 
 fn note() -> BlobNote {

@@ -132,6 +132,22 @@ fn every_flip_and_every_cut_of_a_record_is_noticed() {
     }
 }
 
+/// Each checksum by itself, of a record that lies in an extent too.
+#[test]
+fn both_checksums_of_a_record_notice_flips() {
+    for (at, extent) in [(8192, None), (4096 * 99 - 512, Some(4096 * 99))] {
+        let record = record(at, 100, extent);
+        for byte in 0..record.meta.len() {
+            let mut flipped = record.meta.clone();
+            flipped[byte] ^= 0x10;
+            let head = decode_head(&heading(), at, &flipped);
+            assert_eq!(head.is_none(), byte < HEAD_BYTES, "byte {byte}");
+            let meta = decode_meta(SALT, at, &record.head, &flipped);
+            assert!(meta.is_err(), "byte {byte}");
+        }
+    }
+}
+
 #[test]
 fn a_link_is_of_one_record_and_every_flip_is_noticed() {
     const DATA_AT: u64 = 4096 * 99;

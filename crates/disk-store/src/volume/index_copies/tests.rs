@@ -278,3 +278,35 @@ fn a_faster_disk_that_fails_is_let_be() {
     assert!(has(&engine, 2));
     assert_eq!(engine.condition.errors(), 0);
 }
+
+/// The head of one is whole, and it is not: it is made again before anybody
+/// looks for a page that is not there.
+#[test]
+fn a_copy_of_another_length_is_replaced() {
+    let disks = Disks::new();
+    let engine = disks.open();
+    seal(&engine, 1..300);
+    assert_eq!(copy_all(&engine), 1);
+    let whole = disks.own(1).expect("it has one");
+    let page = DIRECTORY_PAGE as u64;
+    let lens = [
+        page + 100,
+        whole.len() as u64 - page,
+        whole.len() as u64 - 1,
+    ];
+    for len in lens.into_iter().chain([whole.len() as u64 + page]) {
+        engine.close().expect("closes");
+        disks.slow.restart();
+        let file = disks.fast.io().open(&copy_file(COPY), OpenHow::ReadWrite);
+        let file = file.expect("it is there");
+        file.set_len(len)
+            .and_then(|()| file.sync_all())
+            .expect("changes");
+        let engine = disks.open();
+        assert_eq!(copy_all(&engine), 1, "of {len} bytes");
+        assert_eq!(disks.copy(COPY).as_ref(), Some(&whole));
+        assert_eq!(slow_reads(&disks, || assert!(has(&engine, 299))), 1);
+        engine.close().expect("closes");
+        disks.slow.restart();
+    }
+}

@@ -217,5 +217,7 @@ impl World {
         }
         let held: BTreeMap<_, _> = self.engine.notes(None, 1000).into_iter().collect();
         assert_eq!(held, self.notes);
+        let check = self.engine.check(false).expect("checks");
+        assert_eq!(check.findings, []);
     }
 }
