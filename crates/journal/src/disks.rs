@@ -243,10 +243,12 @@ pub fn choose_members(
 
 /// The members of the segment that begins before the journal disks change: a
 /// majority of the old and of the new, as many as wanted. `None` if too few
-/// are usable.
+/// are usable. `places`: those of the old and of the new; the segment goes on
+/// behind the change, and so is not all on one server where the new are on
+/// two.
 pub fn choose_members_for_change(
-    old: &[DiskId],
-    new: &[DiskId],
+    places: &[Candidate],
+    (old, new): (&[DiskId], &[DiskId]),
     usable: &[DiskId],
     parity: usize,
     lost: &[DiskId],
@@ -268,6 +270,20 @@ pub fn choose_members_for_change(
                 chosen.push(*disk);
             }
         }
+    }
+    let server = |disk: &DiskId| {
+        let place = places.iter().find(|of| of.disk == *disk);
+        place.map(|of| of.server)
+    };
+    let on = |of: &[DiskId]| -> BTreeSet<_> {
+        let left = of.iter().filter(|disk| !lost.contains(disk));
+        left.filter_map(server).collect()
+    };
+    if on(new).len() > 1 && on(&chosen).len() == 1 {
+        let named = |disk: &&DiskId| old.contains(disk) || new.contains(disk);
+        let elsewhere = |disk: &&DiskId| server(disk) != server(&chosen[0]);
+        let mut others = usable.iter().filter(named);
+        chosen.push(*others.find(elsewhere)?);
     }
     let enough = |of: &[DiskId]| is_enough(of, &chosen, lost);
     (enough(old) && enough(new)).then_some(chosen)

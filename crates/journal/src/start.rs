@@ -13,11 +13,14 @@ use shardgate_wire::journal::JournalStanding;
 use shardgate_wire::{DiskId, Epoch, InstanceId};
 use tokio::time::Instant;
 
+use crate::contact::CONTACT;
 use crate::disks::JournalMap;
 
 /// How long a start watches, and how long a take-over waits: longer than a
 /// gateway answers without contact.
 pub const WATCH: Duration = Duration::from_secs(12);
+
+const _: () = assert!(WATCH.as_millis() > CONTACT.as_millis());
 
 /// What is known of the instance before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -101,7 +101,7 @@ fn four_disks_go_on_after_two_losses_one_after_another() {
     assert!(!second.contains(&first[0]) && second.len() == 3);
     let living: Vec<DiskId> = second[1..].to_vec();
     let usable: Vec<DiskId> = left.iter().map(|disk| disk.disk).collect();
-    assert!(choose_members_for_change(&first, &second, &usable, 2, &[]).is_some());
+    assert!(choose_members_for_change(&left, (&first, &second), &usable, 2, &[]).is_some());
     assert!(choose_members(&left, &living, 2, &[]).is_some());
 }
 
@@ -145,6 +145,24 @@ fn members_are_never_all_on_one_server_of_two() {
     assert!(choose_members(&one, &ids(1..=2), 1, &[]).is_some());
 }
 
+/// The segment that a change begins with goes on behind it.
+#[test]
+fn members_of_a_change_are_not_all_on_one_server_of_two() {
+    let all = disks(&[3, 2]);
+    let members = |new: &[u128], usable: &[u128], lost: &[u128]| {
+        let of = |ids: &[u128]| ids.iter().copied().map(DiskId).collect::<Vec<_>>();
+        let sets = (&of(&[1, 2, 4])[..], &of(new)[..]);
+        let members = choose_members_for_change(&all, sets, &of(usable), 1, &of(lost));
+        members.map(|members| members.iter().map(|disk| disk.0).collect::<Vec<_>>())
+    };
+    // The first two would be enough of both sets.
+    assert_eq!(members(&[1, 2, 5], &[1, 2, 3, 5], &[]), Some(vec![1, 2, 5]));
+    assert_eq!(members(&[1, 2, 5], &[1, 2, 3], &[]), None);
+    // The other server is gone: the change is what writes go on by.
+    assert_eq!(members(&[1, 2, 3], &[1, 2, 3], &[]), Some(vec![1, 2]));
+    assert_eq!(members(&[1, 2, 5], &[1, 2, 3], &[5]), Some(vec![1, 2]));
+}
+
 #[test]
 fn another_device_comes_before_a_second_disk_of_one() {
     let mut all = disks(&[5]);
@@ -182,6 +200,40 @@ fn without_a_majority_all_others_must_be_named_lost() {
     };
     assert!(check_quorum(&changing, &ids(3..=6), &[]).is_err());
     assert_eq!(check_quorum(&changing, &ids(3..=7), &[]), Ok(()));
+}
+
+/// Who knows only the old map would start on the old journal disks, and who
+/// knows the new one on the new.
+#[test]
+fn a_map_counts_on_a_majority_of_the_old_and_of_the_new() {
+    let settled = JournalMap {
+        number: 3,
+        disks: ids(3..=5),
+        old: None,
+    };
+    for (disks, enough) in [(3..=3, false), (1..=3, false), (3..=4, true)] {
+        assert_eq!(
+            settled.has_enough(&ids(disks.clone()), &[]),
+            enough,
+            "{disks:?}"
+        );
+    }
+    let changing = JournalMap {
+        old: Some(ids(1..=3)),
+        ..settled
+    };
+    for (disks, enough) in [
+        (3..=3, false),
+        (3..=5, false),
+        (1..=3, false),
+        (2..=4, true),
+    ] {
+        assert_eq!(
+            changing.has_enough(&ids(disks.clone()), &[]),
+            enough,
+            "{disks:?}"
+        );
+    }
 }
 
 #[test]
@@ -229,7 +281,7 @@ proptest! {
         let (old, new) = (ids(1..=old), ids(1 + shift..=shift + count));
         let usable: Vec<DiskId> = ids(1..=12).into_iter().filter(|d| !down.contains(&d.0)).collect();
         let possible = is_majority(&old, &usable) && is_majority(&new, &usable);
-        let members = choose_members_for_change(&old, &new, &usable, parity, &[]);
+        let members = choose_members_for_change(&disks(&[12]), (&old, &new), &usable, parity, &[]);
         prop_assert_eq!(members.is_some(), possible);
         for member in members.unwrap_or_default() {
             prop_assert!(usable.contains(&member));

@@ -191,10 +191,11 @@ impl Fleet {
 
     fn choose_of(&self, usable: &[DiskId]) -> Option<Vec<DiskId>> {
         let lost = self.lost.all();
-        if let Some(old) = &self.old {
-            return choose_members_for_change(old, &self.disks, usable, self.parity, &lost);
-        }
         let journal: Vec<Candidate> = self.slots.iter().map(|slot| slot.place).collect();
+        if let Some(old) = &self.old {
+            let sets = (&old[..], &self.disks[..]);
+            return choose_members_for_change(&journal, sets, usable, self.parity, &lost);
+        }
         // Enough is of all journal disks, also of those that are not here.
         let members = choose_members(&journal, usable, self.parity, &lost)?;
         is_enough(&self.disks, &members, &lost).then_some(members)

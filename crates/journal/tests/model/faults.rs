@@ -19,7 +19,7 @@ use crate::gateway::{Gateway, SEGMENT_BYTES};
 use crate::world::{Counts, World};
 
 /// Disks, largest parity, servers.
-const POOLS: [(u128, usize, u128); 10] = [
+const POOLS: [(u128, usize, u128); 12] = [
     (6, 1, 1),
     (5, 1, 1),
     (1, 0, 1),
@@ -27,6 +27,8 @@ const POOLS: [(u128, usize, u128); 10] = [
     (3, 2, 1),
     (3, 1, 3),
     (4, 2, 1),
+    (4, 1, 2),
+    (5, 2, 2),
     (5, 2, 5),
     (6, 2, 3),
     (9, 3, 9),
@@ -68,6 +70,8 @@ struct Run {
     rng: StdRng,
     gateways: Vec<Alive>,
     instances: u128,
+    /// How long the next fault waits besides.
+    quiet: Duration,
 }
 
 /// Runs a seed; `breach`: what every disk does wrong.
@@ -97,6 +101,7 @@ pub async fn run(seed: u64, breach: Option<Breach>) -> Counts {
         rng,
         gateways: Vec::new(),
         instances: 0,
+        quiet: Duration::ZERO,
     };
     run.start_gateway(0);
     for _ in 0..run.rng.random_range(5..40) {
@@ -105,7 +110,8 @@ pub async fn run(seed: u64, breach: Option<Breach>) -> Counts {
             1 => run.rng.random_range(0..3_000),
             _ => run.rng.random_range(0..60),
         };
-        sleep(Duration::from_millis(pause)).await;
+        let quiet = std::mem::take(&mut run.quiet);
+        sleep(Duration::from_millis(pause) + quiet).await;
         run.fault();
         run.check();
     }
@@ -211,6 +217,7 @@ impl Run {
                 self.world.folders.lock()[machine] = Folder::default();
                 self.start_gateway(machine);
             }
+            20 => self.cut_off(),
             _ => {}
         }
     }
@@ -265,6 +272,23 @@ impl Run {
             sleep(Duration::from_millis(time)).await;
             links.iter().for_each(|link| link.set_cut(false));
         });
+    }
+
+    /// The machine of a gateway is cut off, and one starts on the other; for a
+    /// while nothing else happens. What the first still answers must be true.
+    fn cut_off(&mut self) {
+        let Some(alive) = self.gateways.last() else {
+            return;
+        };
+        let (links, other) = (alive.links.clone(), MACHINES - 1 - alive.machine);
+        links.iter().for_each(|link| link.set_cut(true));
+        self.start_gateway(other);
+        let cut = Duration::from_millis(self.rng.random_range(0..40_000));
+        tokio::spawn(async move {
+            sleep(cut).await;
+            links.iter().for_each(|link| link.set_cut(false));
+        });
+        self.quiet = Duration::from_millis(self.rng.random_range(0..20_000));
     }
 
     /// A disk goes with all it had: any m of those that everything was last

@@ -221,7 +221,7 @@ impl Gateway {
     /// two.
     fn check_servers(&self, run: &Running) {
         let lost = self.world.lost.all();
-        let journal = run.writer.map().all().into_iter();
+        let journal = run.writer.map().disks.iter().copied();
         let left: Vec<DiskId> = journal.filter(|disk| !lost.contains(disk)).collect();
         let servers = |disks: &[DiskId]| -> BTreeSet<u128> {
             let places = disks.iter().map(|disk| self.world.place(*disk));

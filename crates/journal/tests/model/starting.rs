@@ -224,18 +224,20 @@ impl Gateway {
                 false
             }
         };
-        if !take_over {
-            self.owns_up();
-        }
+        // An earlier try may have been free.
+        self.owns_up(!take_over);
         Some((take_over, held))
     }
 
-    /// Its id gets into its folder: whoever finds it there is free at once. So
-    /// one that takes over waits first, or the next start would not wait for
-    /// the gateway that it took over from.
-    fn owns_up(&self) {
-        let mut folders = self.world.folders.lock();
-        folders[self.machine].instances.push(self.instance);
+    /// Whether its id is in its folder: whoever finds it there is free at once.
+    /// So one that takes over waits first, or the next start would not wait
+    /// for the gateway that it took over from.
+    fn owns_up(&self, owns: bool) {
+        let instances = &mut self.world.folders.lock()[self.machine].instances;
+        instances.retain(|instance| *instance != self.instance);
+        if owns {
+            instances.push(self.instance);
+        }
     }
 
     async fn watch(&self, map: &PoolMap, held: Epoch) -> Option<()> {
@@ -363,7 +365,7 @@ impl Gateway {
         if let Some(at) = answer_from {
             self.world.model.lock().counts.one("taken over");
             tokio::time::sleep_until(at).await;
-            self.owns_up();
+            self.owns_up(true);
         }
         self.has_contact(&writer).await.ok_or(None)?;
         if !complete {
