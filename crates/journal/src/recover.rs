@@ -91,7 +91,8 @@ pub async fn recover(
 /// As [`recover`], for a start that was judged free ([`crate::start::first`],
 /// [`crate::start::Watch`]): `held` is the epoch that this was judged by. Who
 /// has raised it since, or was not seen then because few disks answered, may
-/// live and answer; it is not fenced unheard.
+/// live and answer; it is not fenced unheard. All of `disks` are to be asked
+/// for `held`: one that keeps no journal may have a higher epoch than those.
 ///
 /// # Errors
 /// As [`recover`]; [`JournalError::Fenced`] also says that there is a higher

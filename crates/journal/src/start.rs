@@ -48,9 +48,22 @@ pub enum First {
     TakeOver,
 }
 
-/// Decides by what is known without waiting. `held`: the highest epoch that
-/// any journal disk which answers has accepted; that there is no higher one
-/// is seen to by [`crate::recover::recover_behind`].
+/// The epoch by which a start is judged: the highest that any disk has
+/// accepted, those that keep no journal too. Of two instances that both raised
+/// this number one may have a majority, nobody knows which: it is one that is
+/// not known to be gone, if there is any.
+pub fn highest(
+    epochs: impl IntoIterator<Item = Epoch>,
+    is_gone: impl Fn(InstanceId) -> bool,
+) -> Epoch {
+    let epochs = epochs.into_iter();
+    let highest = epochs.max_by_key(|epoch| (epoch.number, !is_gone(epoch.instance)));
+    highest.unwrap_or_default()
+}
+
+/// Decides by what is known without waiting. `held`: the [`highest`] epoch of
+/// the disks that answer; that no other has a higher one is seen to by
+/// [`crate::recover::recover_behind`].
 pub fn first(before: &Before, held: Epoch) -> First {
     let never = held.number == 0;
     let ours = before.our_folder == Some(held.instance);
@@ -206,6 +219,20 @@ mod tests {
         ];
         for (before, held, expected) in cases {
             assert_eq!(first(&before, held), expected, "{before:?}");
+        }
+    }
+
+    #[test]
+    fn of_two_of_one_number_the_one_that_may_live_is_judged() {
+        let is_gone = |instance: InstanceId| instance.0 < 5;
+        let cases = [
+            (vec![], Epoch::default()),
+            (vec![epoch(3, 7), epoch(4, 1), epoch(2, 8)], epoch(4, 1)),
+            (vec![epoch(4, 7), epoch(4, 1)], epoch(4, 7)),
+            (vec![epoch(4, 1), epoch(4, 7)], epoch(4, 7)),
+        ];
+        for (epochs, expected) in cases {
+            assert_eq!(highest(epochs, is_gone), expected);
         }
     }
 

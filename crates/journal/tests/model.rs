@@ -104,7 +104,7 @@ fn noticed(breach: Breach) -> Option<u64> {
 }
 
 /// Seeds within which a disk that breaks a rule is noticed.
-const NOTICED_WITHIN: u64 = 1_000;
+const NOTICED_WITHIN: u64 = 4_000;
 
 #[test]
 fn a_disk_that_breaks_a_rule_is_noticed() {

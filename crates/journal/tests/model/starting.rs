@@ -6,7 +6,7 @@ use rand::Rng;
 use shardgate_journal::disks::{MapStep, check_quorum, choose_journal};
 use shardgate_journal::map::{MapDisk, MapDiskState, PoolMap, follow, read_maps};
 use shardgate_journal::recover::Request;
-use shardgate_journal::start::{Before, First, WATCH, Watch, Watched, first};
+use shardgate_journal::start::{Before, First, WATCH, Watch, Watched, first, highest};
 use shardgate_journal::{
     JournalError, Position, Recovered, Refusal, WriterOptions, recover_behind,
 };
@@ -202,17 +202,16 @@ impl Gateway {
     /// Waits until it may raise the epoch; whether it takes over, and by which
     /// epoch that was judged. None if the other lives.
     async fn be_free(&mut self, map: &PoolMap) -> Option<(bool, Epoch)> {
-        let journal = map.journal_map();
-        let held = self.standings(&journal.all()).await;
-        let held = held.iter().map(|(_, of, _)| of.epoch);
-        let held = held.max_by_key(|epoch| epoch.number).unwrap_or_default();
-        let ours = {
+        let seen = self.standings(&self.world.ids()).await;
+        let own = {
             let folders = self.world.folders.lock();
-            folders[self.machine].instances.contains(&held.instance)
+            folders[self.machine].instances.clone()
         };
+        let is_gone = |instance| instance == RELEASED || own.contains(&instance);
+        let held = highest(seen.iter().map(|(_, of, _)| of.epoch), is_gone);
         let before = Before {
             closed: held.instance == RELEASED,
-            our_folder: ours.then_some(held.instance),
+            our_folder: own.contains(&held.instance).then_some(held.instance),
             all_locked: self.world.embedded,
             take_over: self.take_over,
         };
