@@ -5,6 +5,7 @@
 //! call, unless the operator says so; then nothing is answered, and no other
 //! start is let go on at once, for as long as that one may answer.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use futures::future::join_all;
 use shardgate_journal::JournalError;
 use shardgate_journal::disks::{JournalMap, check_quorum};
 use shardgate_journal::map::PoolMap;
-use shardgate_journal::start::{Before, First, WATCH, Watch, Watched, first};
+use shardgate_journal::start::{Before, First, WATCH, Watch, Watched, first, highest};
 use shardgate_wire::journal::{JournalDisk, JournalStanding};
 use shardgate_wire::{CallContext, DiskId, Epoch, InstanceId};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -72,18 +73,21 @@ impl Starting {
         lost: &[DiskId],
     ) -> Result<Freed, JournalStartError> {
         let journal = map.journal_map();
-        let held = self.standings(&journal).await;
-        let held = held.iter().map(|(_, of, _)| of.epoch);
-        let held = held.max_by_key(|epoch| epoch.number).unwrap_or_default();
+        let mut disks: BTreeSet<DiskId> = self.found.disks.keys().copied().collect();
+        disks.extend(journal.all());
+        let standings = self.standings(disks).await;
         let own = self.own.as_ref();
-        let ours = own.is_some_and(|own| own.instances.contains(&held.instance));
+        let is_ours =
+            |instance: InstanceId| own.is_some_and(|own| own.instances.contains(&instance));
+        let is_gone = |instance: InstanceId| instance == RELEASED || is_ours(instance);
+        let held = highest(standings.iter().map(|(_, of, _)| of.epoch), is_gone);
         let is_local = |disk: &DiskId| {
             let found = self.found.disks.get(disk);
             found.is_some_and(|found| found.at.agent.is_none())
         };
         let before = Before {
             closed: held.instance == RELEASED,
-            our_folder: ours.then_some(held.instance),
+            our_folder: is_ours(held.instance).then_some(held.instance),
             // Whoever opened a disk here holds the lock on its folder.
             all_locked: journal.all().iter().all(is_local),
             take_over: self.start.take_over,
@@ -114,12 +118,13 @@ impl Starting {
         Ok(Freed { instance, held })
     }
 
+    /// What disks say of their journal, and when they were asked.
     pub(super) async fn standings(
         &self,
-        map: &JournalMap,
+        disks: impl IntoIterator<Item = DiskId>,
     ) -> Vec<(DiskId, JournalStanding, Instant)> {
         let within = self.start.settings.probe_timeout;
-        let asked = map.all().into_iter().map(|disk| async move {
+        let asked = disks.into_iter().map(|disk| async move {
             let sent = Instant::now();
             let way = self.found.ways.get(disk);
             let answer = timeout(within, way.standing()).await;
@@ -144,14 +149,14 @@ impl Starting {
         let patience = WATCH + self.start.settings.start_patience;
         let mut watch = Watch::new(journal.clone(), lost.to_vec(), held, began);
         loop {
-            for (disk, standing, sent) in self.standings(&journal).await {
+            for (disk, standing, sent) in self.standings(journal.all()).await {
                 watch.saw(disk, &standing, sent, Instant::now());
             }
             match watch.watched(Instant::now()) {
                 Watched::Gone => return Ok(()),
                 Watched::Alive(epoch) => return Err(JournalStartError::Alive(epoch)),
                 Watched::GoOn if began.elapsed() > patience => {
-                    let answered: Vec<_> = self.standings(&journal).await;
+                    let answered: Vec<_> = self.standings(journal.all()).await;
                     let answered: Vec<_> = answered.iter().map(|(disk, _, _)| *disk).collect();
                     check_quorum(&journal, &answered, lost).map_err(JournalError::from)?;
                     return Err(JournalStartError::Unsettled);

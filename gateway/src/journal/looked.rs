@@ -140,7 +140,8 @@ impl Looked {
 
     /// The last commit that any disk was told is durable.
     pub async fn told(&self) -> CommitNumber {
-        let standings = self.starting.standings(&self.map().journal_map()).await;
+        let journal = self.map().journal_map();
+        let standings = self.starting.standings(journal.all()).await;
         let ours = standings
             .iter()
             .filter(|(_, of, _)| of.told.0 == self.map().lineage);

@@ -426,7 +426,7 @@ impl Starting {
     /// The journal disks, those that do not answer too: they may come back.
     pub(super) async fn members(&self, map: &PoolMap) -> Vec<Member> {
         let journal = map.journal_map();
-        let standings = self.standings(&journal).await;
+        let standings = self.standings(journal.all()).await;
         let sizes = standings.iter().map(|(_, of, _)| of.segment_bytes);
         let least = sizes.min().unwrap_or(0);
         let known = self.found.candidates();
