@@ -49,8 +49,22 @@ impl KeptSpace {
             // An output is filled to half of a volume, and has a directory.
             compaction: volume_bytes / 2 + 4 * MIB,
         };
-        // A small disk is for shards all the same.
-        whole.within(share / 4)
+        // A small disk is for shards all the same; but a journal that has no
+        // place for its next segment would stop deletes too.
+        let two = (2 * segment_bytes).min(share / 2);
+        let scaled = whole.within(share / 4);
+        if scaled.journal >= two {
+            return scaled;
+        }
+        let left = (share / 4).saturating_sub(two).max(share / 16);
+        let others = Self {
+            journal: 0,
+            ..whole
+        };
+        Self {
+            journal: two,
+            ..others.within(left)
+        }
     }
 
     fn sum(&self) -> u64 {
@@ -224,9 +238,19 @@ mod tests {
         assert_eq!(of(16 * TIB), of(4 * TIB));
         assert!(of(16 * TIB).sum() < 16 * TIB / 400);
         // Of a small disk never more than a quarter, and none of it nothing.
+        for share in [900 * MIB, GIB, 10 * GIB] {
+            assert!(of(share).sum() <= share / 4, "{share}");
+        }
+        // Of a smaller one two segments first, if they fit into half of it.
+        for share in (16..1024).map(|n| n * 4 * MIB) {
+            let kept = of(share);
+            let two = (2 * SEGMENT).min(share / 2);
+            assert!(kept.journal >= two, "{share}: {kept:?}");
+            let most = (share / 4).max(two + share / 16);
+            assert!(kept.sum() <= most, "{share}: {kept:?}");
+        }
         for share in [32 * MIB, GIB, 10 * GIB] {
             let kept = of(share);
-            assert!(kept.sum() <= share / 4, "{share}: {kept:?}");
             let least = [
                 kept.background,
                 kept.checkpoint,
