@@ -250,6 +250,11 @@ impl MemoryDisk {
             .collect()
     }
 
+    /// What its root record says, for assertions.
+    pub fn root_record(&self) -> DiskRoots {
+        self.state.lock().roots.clone()
+    }
+
     /// The epoch in force.
     pub fn epoch(&self) -> Epoch {
         self.state.lock().epoch

@@ -72,3 +72,32 @@ async fn what_a_disk_that_was_away_keeps_of_it_is_known() {
     writer.trim(CommitNumber(6));
     assert!(writer.is_trimmed(segments[0]) && writer.is_trimmed(segments[1]));
 }
+
+/// The disks of a segment are away: what is older may be needed when they are
+/// back, and is on fewer disks than it was.
+#[tokio::test(start_paused = true)]
+async fn what_is_behind_a_segment_that_is_away_is_not_void() {
+    let mut pool = Pool::new(3, 2);
+    let (mut writer, _) = pool.start().await.unwrap();
+    let mut committed = Vec::new();
+    for _ in 0..3 {
+        committed.extend(commit(&mut writer, 2).await);
+        writer.begin_segment().await.unwrap();
+    }
+    let (oldest, away) = (writer.closed()[0].segment, writer.closed()[1].clone());
+    drop(writer);
+    for (disk, file) in away.holders {
+        pool.remove(disk.0, file).await;
+    }
+    pool.from = committed[3].position;
+    let recovered = pool.find().await.unwrap();
+    let settled = recovered.settle(pool.members(), pool.options()).await;
+    let (mut writer, mut replay) = settled.unwrap();
+    replay.remove_void().await;
+    commit(&mut writer, 1).await;
+    for link in pool.links() {
+        let held = list_segments(&link, writer.context()).await.unwrap();
+        assert!(held.iter().any(|(segment, _)| *segment == oldest));
+    }
+    assert!(!writer.is_void(oldest) && !writer.is_trimmed(oldest));
+}

@@ -200,6 +200,12 @@ impl Gateway {
         let Some(from) = run.roots.journal_from() else {
             return;
         };
+        let named = run.roots.encode();
+        let told = |disk: &DiskId| self.world.disk(*disk).root_record().checkpoint == named;
+        if !self.world.is_on_enough(&run.map.journal, told) {
+            let why = "trimmed before the root that names both checkpoints counts";
+            self.world.model.lock().fail(why.to_owned());
+        }
         for closed in run.writer.trim(from) {
             for (disk, file) in closed.holders {
                 let ctx = run.writer.context();

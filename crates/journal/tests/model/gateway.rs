@@ -137,9 +137,20 @@ impl Gateway {
             let durable = written.map_err(JournalError::Fenced)?;
             let lost = self.world.lost.all();
             if map.journal_map().has_enough(&durable, &lost) {
+                self.check_counts(map);
                 return Ok(());
             }
             sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// What is said to count is on enough of the old and of the new.
+    fn check_counts(&self, map: &PoolMap) {
+        let has = |disk: &DiskId| self.world.disk(*disk).root_record().map_number >= map.number;
+        let sets = std::iter::once(&map.journal).chain(&map.old);
+        if !sets.into_iter().all(|of| self.world.is_on_enough(of, has)) {
+            let why = format!("map {} counts on too few disks", map.number);
+            self.world.model.lock().fail(why);
         }
     }
 

@@ -207,6 +207,14 @@ impl World {
         ids.filter(|disk| !gone.contains(disk)).collect()
     }
 
+    /// Whether a majority of these has it, or all that were not named lost.
+    pub fn is_on_enough(&self, quorum: &[DiskId], has: impl Fn(&DiskId) -> bool) -> bool {
+        let having = quorum.iter().filter(|disk| has(disk)).count();
+        let lost = self.lost.all();
+        let rest = quorum.iter().all(|disk| has(disk) || lost.contains(disk));
+        having > quorum.len() / 2 || (having > 0 && rest)
+    }
+
     /// The first commit behind `from` that none of these disks has whole where
     /// it was made safe.
     pub fn missing(&self, from: u64, disks: &[DiskId]) -> Option<u64> {
