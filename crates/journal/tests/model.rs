@@ -20,6 +20,8 @@ mod catalog;
 mod faults;
 #[path = "model/gateway.rs"]
 mod gateway;
+#[path = "model/judging.rs"]
+mod judging;
 #[path = "model/starting.rs"]
 mod starting;
 #[path = "model/truth.rs"]

@@ -20,10 +20,10 @@ use crate::catalog::{Catalog, Roots};
 use crate::gateway::{ANSWER, Gateway, RELEASED, Running};
 
 /// What a start begins with.
-struct Source {
-    catalog: Catalog,
+pub struct Source {
+    pub catalog: Catalog,
     /// The local one; else a restore.
-    local: bool,
+    pub local: bool,
 }
 
 impl Gateway {
@@ -428,85 +428,5 @@ impl Gateway {
             }
         }
         newest
-    }
-
-    /// Journal disks were named lost: what they alone had is gone, and that is
-    /// said. Nothing else may be.
-    fn cut_short(&self, catalog: &Catalog, source: &Source, reached: &[DiskId]) {
-        let end = catalog.position.number.0;
-        let last = self.world.model.lock().last();
-        if end >= last {
-            return;
-        }
-        let missing = self
-            .world
-            .missing(source.catalog.position.number.0, reached);
-        let mut model = self.world.model.lock();
-        match missing {
-            Some(_) if !self.world.reckless => {
-                model.fail(format!("ends at {end} of {last}, any m disks may be lost"));
-            }
-            Some(_) => {
-                model.counts.one("said to be short");
-                model.forget_behind(end);
-            }
-            None => model.fail(format!("ends at {end} of {last}, which is there")),
-        }
-    }
-
-    /// Judges why a start was refused. `None`: trying again is right.
-    fn refused(
-        &self,
-        error: JournalError,
-        source: &Source,
-        reached: Option<Vec<DiskId>>,
-    ) -> Option<Refusal> {
-        self.world.model.lock().counts.one("refused");
-        let refusal = match error {
-            JournalError::Refused(refusal) => refusal,
-            JournalError::Disk { .. } | JournalError::Fenced(_) => return None,
-            other => {
-                self.world.model.lock().fail(format!("start: {other}"));
-                return None;
-            }
-        };
-        let from = source.catalog.position;
-        // A place that is not found is missed itself, too.
-        let since = match &refusal {
-            Refusal::NotOnChain(number) => number.0.saturating_sub(1),
-            _ => from.number.0,
-        };
-        let reached = match &refusal {
-            Refusal::NoMajority { .. } => return None,
-            Refusal::Incomplete { reached, .. } | Refusal::MissingSegment { reached, .. } => {
-                reached.clone()
-            }
-            Refusal::NotOnChain(_) | Refusal::NoJournal | Refusal::Version { .. } => {
-                reached.unwrap_or_else(|| self.world.living())
-            }
-        };
-        // What it names was needed by no checkpoint any more and removed: the
-        // records of before may still be on a disk that was away, and count
-        // for nothing. The catalog is older than that, and is restored.
-        let trimmed = match &refusal {
-            Refusal::MissingSegment { segment, .. } => {
-                let last = self.world.model.lock().trimmed.get(segment).copied();
-                last.is_some_and(|last| from.number.0 < last)
-            }
-            _ => false,
-        };
-        if trimmed {
-            self.world.model.lock().counts.one("older than the journal");
-        }
-        let on_chain =
-            from.number.0 == 0 || self.world.model.lock().position(from.number.0) == from;
-        if !trimmed && on_chain && self.world.missing(since, &reached).is_none() {
-            let why = format!("refused though all is there: {refusal}");
-            self.world.model.lock().fail(why);
-        }
-        // A disk that was not reached may come back and have it.
-        let remaining = self.world.remaining();
-        let all = remaining.iter().all(|disk| reached.contains(disk));
-        all.then_some(refusal)
     }
 }
