@@ -104,6 +104,7 @@ async fn writer(folder: &Path) -> Result<Writer> {
         lost: Vec::new(),
         from: Position::default(),
         begun: false,
+        judged: None,
         answer_within: ANSWER_WITHIN,
     };
     let recovered = recover(&disks, request).await.map_err(Error::other)?;

@@ -34,5 +34,5 @@ mod writer;
 pub use chain::{Position, Record};
 pub use error::{JournalError, Refusal};
 pub use format::SegmentId;
-pub use recover::{Recovered, recover, recover_behind};
+pub use recover::{Recovered, recover};
 pub use writer::{Member, Writer, WriterOptions};

@@ -48,8 +48,28 @@ pub struct Request {
     /// Whether the pool is known to have a journal, so that finding none of it
     /// is a loss and not a beginning.
     pub begun: bool,
+    /// The epoch by which the start was judged free ([`crate::start::first`],
+    /// [`crate::start::Watch`]), the highest of all the disks. Who has raised
+    /// it since, or was not seen then because few disks answered, may live and
+    /// answer, and is not fenced unheard. `None` fences whoever there is.
+    pub judged: Option<Epoch>,
     /// How long one disk may take to answer one call.
     pub answer_within: Duration,
+}
+
+/// The number that the epoch is raised to.
+pub(crate) fn next_epoch(
+    standings: &[(DiskId, JournalStanding)],
+    judged: Option<Epoch>,
+) -> Result<u64, JournalError> {
+    let epochs = standings.iter().map(|(_, of)| of.epoch);
+    let highest = epochs.max_by_key(|epoch| epoch.number).unwrap_or_default();
+    match judged {
+        None => Ok(highest.number + 1),
+        Some(judged) if highest.number > judged.number => Err(JournalError::Fenced(highest)),
+        // Disks that did not answer now, and have a higher one, refuse it.
+        Some(judged) => Ok(judged.number + 1),
+    }
 }
 
 /// The journal as it was found; nothing of it may be shown yet.
@@ -78,48 +98,14 @@ pub struct Recovered {
 ///
 /// # Errors
 /// [`JournalError::Refused`] says what is missing; [`JournalError::Fenced`]
-/// that another gateway started at the same time.
+/// that another gateway has a higher epoch than [`Request::judged`], or began
+/// at the same time: whether the start is free has to be judged again.
 pub async fn recover(
     disks: &[Arc<dyn JournalDisk>],
     request: Request,
 ) -> Result<Recovered, JournalError> {
     let standings = ask_standings(disks, request.answer_within).await;
-    let highest = standings.iter().map(|(_, of)| of.epoch.number).max();
-    recover_as(disks, request, standings, highest.unwrap_or(0) + 1).await
-}
-
-/// As [`recover`], for a start that was judged free ([`crate::start::first`],
-/// [`crate::start::Watch`]): `held` is the epoch that this was judged by. Who
-/// has raised it since, or was not seen then because few disks answered, may
-/// live and answer; it is not fenced unheard. All of `disks` are to be asked
-/// for `held`: one that keeps no journal may have a higher epoch than those.
-///
-/// # Errors
-/// As [`recover`]; [`JournalError::Fenced`] also says that there is a higher
-/// epoch than `held`, and whether the start is free has to be judged again.
-pub async fn recover_behind(
-    disks: &[Arc<dyn JournalDisk>],
-    request: Request,
-    held: Epoch,
-) -> Result<Recovered, JournalError> {
-    let standings = ask_standings(disks, request.answer_within).await;
-    let epochs = standings.iter().map(|(_, of)| of.epoch);
-    if let Some(higher) = epochs.max_by_key(|epoch| epoch.number)
-        && higher.number > held.number
-    {
-        return Err(JournalError::Fenced(higher));
-    }
-    // Disks that did not answer now, and have a higher one, refuse it.
-    recover_as(disks, request, standings, held.number + 1).await
-}
-
-/// Raises the epoch to this number, and finds the journal.
-async fn recover_as(
-    disks: &[Arc<dyn JournalDisk>],
-    request: Request,
-    standings: Vec<(DiskId, JournalStanding)>,
-    number: u64,
-) -> Result<Recovered, JournalError> {
+    let number = next_epoch(&standings, request.judged)?;
     let mut ctx = request.ctx;
     ctx.epoch.number = number;
     let told: Vec<_> = standings.iter().map(|(_, of)| of.told).collect();

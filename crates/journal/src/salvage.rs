@@ -18,7 +18,7 @@ use crate::chain::{Position, Record};
 use crate::disks::check_quorum;
 use crate::error::JournalError;
 use crate::format::{SegmentHeader, SegmentId};
-use crate::recover::{Request, ask_standings, disk_error, look_at_all, raise};
+use crate::recover::{Request, ask_standings, disk_error, look_at_all, next_epoch, raise};
 use crate::scan::{Chain, Held, Reader, chain};
 
 /// The segments that were found.
@@ -83,9 +83,8 @@ pub async fn salvage(
     request: Request,
 ) -> Result<Salvage, JournalError> {
     let standings = ask_standings(disks, request.answer_within).await;
-    let highest = standings.iter().map(|(_, of)| of.epoch.number).max();
     let mut ctx = request.ctx;
-    ctx.epoch.number = highest.unwrap_or(0) + 1;
+    ctx.epoch.number = next_epoch(&standings, request.judged)?;
     let raised = raise(disks, &ctx, &request).await?;
     let (held, reached) = look_at_all(&raised, ctx, request.answer_within).await?;
     check_quorum(&request.map, &reached, &request.lost)?;

@@ -63,7 +63,7 @@ pub fn highest(
 
 /// Decides by what is known without waiting. `held`: the [`highest`] epoch of
 /// the disks that answer; that no other has a higher one is seen to by
-/// [`crate::recover::recover_behind`].
+/// [`crate::recover::Request::judged`].
 pub fn first(before: &Before, held: Epoch) -> First {
     let never = held.number == 0;
     let ours = before.our_folder == Some(held.instance);

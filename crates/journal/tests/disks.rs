@@ -98,6 +98,7 @@ impl Pool {
             lost: Vec::new(),
             from: Position::default(),
             begun: self.instances > 1,
+            judged: None,
             answer_within: Duration::from_secs(60),
         };
         let disks: Vec<Arc<dyn JournalDisk>> = self

@@ -15,7 +15,7 @@ use shardgate_journal::disks::{Lost, choose_journal};
 use shardgate_journal::map::{MapDisk, MapDiskState, PoolMap};
 use shardgate_journal::recover::Request;
 use shardgate_journal::salvage::{Salvage, salvage};
-use shardgate_journal::{Position, Writer, WriterOptions};
+use shardgate_journal::{JournalError, Position, Writer, WriterOptions};
 use shardgate_wire::journal::JournalDisk;
 use shardgate_wire::{
     CallContext, ClusterId, CommitNumber, DiskHealth, DiskId, Epoch, LineageId, Purpose,
@@ -82,9 +82,21 @@ pub async fn seize(start: JournalStart, cluster: ClusterId) -> Result<Seized, Jo
             lost: lost.clone(),
             from: Position::default(),
             begun: true,
+            judged: Some(freed.held),
             answer_within: ANSWER,
         };
-        let salvage = salvage(&starting.found.journals(&lost), request).await?;
+        let found = salvage(&starting.found.journals(&lost), request).await;
+        let salvage = match found {
+            // Another gateway has begun meanwhile.
+            Err(JournalError::Fenced(_)) => {
+                newest = starting
+                    .newest()
+                    .await
+                    .ok_or(JournalStartError::Unsettled)?;
+                continue;
+            }
+            found => found?,
+        };
         match starting.newest().await {
             Some(again) if again.map != newest.map => newest = again,
             Some(again) => {

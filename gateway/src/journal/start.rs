@@ -19,7 +19,7 @@ use shardgate_journal::contact::SharedContact;
 use shardgate_journal::disks::{Candidate, Lost, MapStep, check_quorum, choose_journal};
 use shardgate_journal::map::{MapDiskState, PoolMap, follow, read_maps};
 use shardgate_journal::recover::{Recovered, Request};
-use shardgate_journal::{Member, Position, Writer, WriterOptions, recover_behind};
+use shardgate_journal::{Member, Position, Writer, WriterOptions, recover};
 use shardgate_wire::{CallContext, ClusterId, CommitNumber, DiskId, Epoch, LineageId, Purpose};
 use tokio::time::{Instant, sleep};
 
@@ -324,10 +324,11 @@ impl Starting {
                 hash: applied.hash,
             },
             begun: map.number > 1,
+            judged: Some(freed.held),
             answer_within: ANSWER,
         };
         let disks = self.found.journals(lost);
-        let recovered = recover_behind(&disks, request, freed.held).await?;
+        let recovered = recover(&disks, request).await?;
         if let Some(taken_over) = &mut self.taken_over {
             taken_over.begin_wait();
         }

@@ -104,6 +104,7 @@ impl Pool {
             lost: self.lost.clone(),
             from: self.from,
             begun: self.begun,
+            judged: None,
             answer_within: Duration::from_secs(5),
         }
     }

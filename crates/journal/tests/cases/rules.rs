@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use shardgate_journal::disks::{JournalMap, is_majority};
 use shardgate_journal::recover::Request;
-use shardgate_journal::{
-    JournalError, Member, Position, Record, WriterOptions, recover, recover_behind,
-};
+use shardgate_journal::salvage::salvage;
+use shardgate_journal::{JournalError, Member, Position, Record, WriterOptions, recover};
 use shardgate_wire::journal::JournalDisk;
 use shardgate_wire::{
     CallContext, ClusterId, CommitNumber, DiskId, Epoch, InstanceId, LineageId, Purpose,
@@ -44,6 +43,7 @@ fn request(map: JournalMap, instance: u128, from: Position) -> Request {
         lost: Vec::new(),
         from,
         begun: true,
+        judged: None,
         answer_within: Duration::from_secs(5),
     }
 }
@@ -276,13 +276,21 @@ async fn a_start_does_not_fence_a_gateway_that_it_has_not_judged() {
         if let Some(away) = away {
             pool.disk(away).kill();
         }
-        let request = pool.request();
-        let refused = recover_behind(&pool.links(), request, judged).await;
+        let request = Request {
+            judged: Some(judged),
+            ..pool.request()
+        };
+        let refused = recover(&pool.links(), request.clone()).await;
+        assert_eq!(refused.unwrap_err(), JournalError::Fenced(epoch));
+        let refused = salvage(&pool.links(), request).await;
         assert_eq!(refused.unwrap_err(), JournalError::Fenced(epoch));
     }
     pool.disk(2).open();
     commit(&mut other, 1).await;
-    let request = pool.request();
-    let recovered = recover_behind(&pool.links(), request, epoch).await;
+    let request = Request {
+        judged: Some(epoch),
+        ..pool.request()
+    };
+    let recovered = recover(&pool.links(), request).await;
     assert_eq!(recovered.unwrap().context().epoch.number, epoch.number + 1);
 }

@@ -7,9 +7,7 @@ use shardgate_journal::disks::{MapStep, check_quorum, choose_journal};
 use shardgate_journal::map::{MapDisk, MapDiskState, PoolMap, follow, read_maps};
 use shardgate_journal::recover::Request;
 use shardgate_journal::start::{Before, First, WATCH, Watch, Watched, first, highest};
-use shardgate_journal::{
-    JournalError, Position, Recovered, Refusal, WriterOptions, recover_behind,
-};
+use shardgate_journal::{JournalError, Position, Recovered, Refusal, WriterOptions, recover};
 use shardgate_wire::journal::JournalStanding;
 use shardgate_wire::{
     CallContext, ClusterId, CommitNumber, DiskId, Epoch, LineageId, Medium, Purpose,
@@ -281,9 +279,10 @@ impl Gateway {
             lost: self.world.lost.all(),
             from,
             begun: map.number > 1,
+            judged: Some(held),
             answer_within: ANSWER,
         };
-        recover_behind(&self.disks(), request, held).await
+        recover(&self.disks(), request).await
     }
 
     /// One try. An error without a refusal is one to try again.
