@@ -235,12 +235,13 @@ mod tests {
         assert_eq!(held(&disk), [true, false, false]);
         disk.close().await;
         drop(disk);
-        // Its heading, both copies: nothing of it is found.
+        // Its directory, and its heading, both copies: nothing of it is found.
         let group = dir.path().join("volumes").join(sample::GROUP.to_string());
         let volume = group.join("0000000000000001.vol");
         let mut bytes = std::fs::read(&volume).expect("there is one");
         bytes[..8192].fill(0);
         std::fs::write(&volume, bytes).expect("damaged");
+        std::fs::remove_file(group.join("0000000000000001.dir")).expect("there is one");
         let disk = open(dir.path());
         assert_eq!(
             disk.core

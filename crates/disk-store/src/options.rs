@@ -48,6 +48,11 @@ pub struct DiskOptions {
     pub index_dir: Option<PathBuf>,
     /// Overrides the medium's figures of volumes.
     pub volumes: Option<VolumeFigures>,
+    /// A volume that took nothing for so long takes no more and is sealed.
+    pub volume_rest: Duration,
+    /// Volumes that may stay open: of more, those that rest longest, and for
+    /// ten seconds at least, are sealed sooner.
+    pub max_open_volumes: usize,
     /// Bytes that compaction copies in a second at most, while nobody waits.
     pub compact_bytes_per_second: u64,
     /// How often the folder is checked to be still there.
@@ -76,6 +81,8 @@ impl Default for DiskOptions {
             directories: Arc::default(),
             index_dir: None,
             volumes: None,
+            volume_rest: Duration::from_secs(300),
+            max_open_volumes: 16,
             compact_bytes_per_second: 32 * 1024 * 1024,
             check_every: Duration::from_secs(1),
             save_told_every: Duration::from_secs(10),

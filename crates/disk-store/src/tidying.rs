@@ -1,5 +1,5 @@
-//! The thread that looks after a disk's volumes: seals those that are full,
-//! gives space back, compacts; and the check of a whole disk.
+//! The thread that looks after a disk's volumes: closes those that rest,
+//! seals them and those that are full, gives space back, compacts; and the check of a whole disk.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,12 +10,14 @@ use shardgate_wire::{ShardKey, StoreError};
 use crate::aligned::AlignedBuffer;
 use crate::core::Core;
 use crate::space::Taker;
-use crate::volume::{Choice, DiskCheck, Finding};
+use crate::volume::{Choice, DiskCheck, Finding, OpenLimits, Rests};
 
 /// How often the thread looks for something to do.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How often it looks for volumes to compact: that goes over all of them.
 const COMPACT_EVERY: Duration = Duration::from_secs(1);
+/// How often it looks for open volumes that rest.
+const CLOSE_EVERY: Duration = Duration::from_secs(1);
 /// How often compaction looks whether callers still wait.
 const GIVE_WAY: Duration = Duration::from_millis(5);
 /// Callers hold compaction up no longer than this at a time: a disk that is
@@ -28,10 +30,17 @@ const SETTLED_AT_ONCE: usize = 64;
 impl Core {
     pub(crate) fn tidy(self: &Arc<Self>) {
         let mut compacts_at = Instant::now();
+        let (mut closes_at, mut rests) = (compacts_at, Rests::default());
         let mut unsettled = self.unsettled();
         while !self.lanes.is_closing() {
             if let Some(after) = unsettled.take() {
                 unsettled = self.settle_next(after);
+            }
+            let now = Instant::now();
+            if now >= closes_at && self.condition.check_writable().is_ok() {
+                self.volumes
+                    .close_resting(&mut rests, self.open_limits(), now);
+                closes_at = now + CLOSE_EVERY;
             }
             let alone = self.tidying.lock();
             // A failure fences the disk, which is said there; one of space
@@ -59,6 +68,13 @@ impl Core {
             }
             drop(alone);
             self.rest(LOOK_EVERY);
+        }
+    }
+
+    fn open_limits(&self) -> OpenLimits {
+        OpenLimits {
+            rest: self.options.volume_rest,
+            most: self.options.max_open_volumes,
         }
     }
 

@@ -9,6 +9,7 @@
 //! what was synced and does not verify is damaged, never absent; what was
 //! deleted stays so, whatever is lost at whichever moment.
 
+mod closing;
 mod commit;
 mod compact;
 mod engine;
@@ -38,6 +39,8 @@ mod windows;
 #[cfg(test)]
 mod between_tests;
 #[cfg(test)]
+mod closing_tests;
+#[cfg(test)]
 mod copies_tests;
 #[cfg(test)]
 mod damage_tests;
@@ -60,6 +63,7 @@ mod unread_tests;
 #[cfg(test)]
 mod upkeep_tests;
 
+pub(crate) use closing::{OpenLimits, Rests};
 pub(crate) use commit::{Op, OwnedOp};
 pub(crate) use compact::Choice;
 pub use engine::VolumeFigures;

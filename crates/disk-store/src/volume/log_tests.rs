@@ -262,7 +262,7 @@ fn a_stop_that_was_not_in_order_is_not_taken_for_one() {
     };
     let engine = open(&disk);
     put(&engine, 1);
-    engine.close().unwrap();
+    engine.close_as_it_is().unwrap();
     disk.restart();
     let engine = open(&disk);
     assert_eq!(stage(&engine), (Stage::Open, Some(1)), "it was in order");
@@ -288,7 +288,7 @@ fn a_volume_that_was_written_after_it_was_closed_needs_its_own_end() {
     let engine = open(&disk);
     let shard = sample::small(&sample::context(1), 1, 1000);
     assert_eq!(engine.commit(&[Op::Put(&shard)]), [Ok(())]);
-    engine.close().unwrap();
+    engine.close_as_it_is().unwrap();
     disk.restart();
     // The end is lost: what followed it may be, too.
     let volume = volume_file(sample::GROUP, 1, What::Volume);

@@ -16,7 +16,7 @@ use super::format::{
 use super::logbook::Logbook;
 use super::place::{LOG, What, group_folder, log_file, volume_file};
 use super::reading::read_at;
-use super::volume_state::{Index, Stage, Volume};
+use super::volume_state::{Index, Stage};
 use crate::condition::Doing;
 use crate::io::OpenHow;
 
@@ -117,6 +117,8 @@ impl Engine {
     fn seal(&self, of: ToSeal) -> Result<(), StoreError> {
         let heading = of.heading;
         let tail = self.end_volume(&heading, &*of.file, of.ends.tail)?;
+        // If its directory is refused now, nothing is written behind its end.
+        self.note_ended(&heading);
         let ends = Ends { tail, ..of.ends };
         let head = self.write_directory(heading, ends, &of.entries)?;
         self.show_sealed(head);
@@ -127,6 +129,14 @@ impl Engine {
             self.punch_range(&*of.file, from, to - from)?;
         }
         Ok(())
+    }
+
+    fn note_ended(&self, heading: &Heading) {
+        let mut state = self.state.write();
+        let of = state.groups.get_mut(&heading.group);
+        if let Some(volume) = of.and_then(|of| of.volumes.get_mut(&heading.sequence)) {
+            volume.ended = true;
+        }
     }
 
     /// Writes the record behind which nothing counts, durably, and gives
@@ -288,68 +298,6 @@ impl Engine {
         writer.log = Some(log);
         Ok(())
     }
-
-    /// Ends in order: what is written is proven, the next start need not
-    /// doubt it.
-    pub(crate) fn close(&self) -> Result<(), StoreError> {
-        while self.upkeep()? {}
-        let mut writer = self.writing();
-        if writer.log.is_none() || self.condition.check_writable().is_err() {
-            return Ok(());
-        }
-        let mut open = Vec::new();
-        for of in self.state.read().groups.values() {
-            // Without an end, a start after a clean stop takes a volume for
-            // cut; also one that waits for its extents to be sealed.
-            let unsealed = |volume: &&Volume| match volume.stage {
-                Stage::Open => true,
-                Stage::Closed => !volume.ended && volume.file.is_some(),
-                Stage::Sealed => false,
-            };
-            open.extend(of.volumes.values().filter(unsealed).map(end_of));
-        }
-        for (file, tail, mark, zeroed_to) in open {
-            let Some(file) = file else { continue };
-            // Behind the mark too a scan looks for what follows.
-            let needed = tail + 2 * SECTOR;
-            if needed > zeroed_to {
-                file.allocate_zeroed(zeroed_to, needed - zeroed_to)
-                    .map_err(|error| self.refused(Doing::Writing, "close volume", &error))?;
-                file.sync_data()
-                    .map_err(|error| self.refused(Doing::Syncing, "close volume", &error))?;
-            }
-            file.write_at(&[IoSlice::new(&mark.meta)], tail)
-                .map_err(|error| self.refused(Doing::Writing, "close volume", &error))?;
-            file.sync_data()
-                .map_err(|error| self.refused(Doing::Syncing, "close volume", &error))?;
-        }
-        let file = self.log_append(&mut writer, &[LogEntry::Clean])?;
-        file.sync_data()
-            .map_err(|error| self.refused(Doing::Syncing, "close log", &error))?;
-        // Nothing may follow: a write behind it would go unnoticed.
-        writer.log = None;
-        Ok(())
-    }
-}
-
-/// File, place and mark of an end, and to where the file is zeroed.
-type End = (
-    Option<std::sync::Arc<dyn crate::io::DiskFile>>,
-    u64,
-    NewRecord,
-    u64,
-);
-
-fn end_of(volume: &Volume) -> End {
-    let tail = volume.tail.next_multiple_of(SECTOR);
-    let end = ShardEnd {
-        shard_len: volume.zeroed_to,
-        blob_len: 0,
-    };
-    let salt = volume.heading.salt;
-    let (kind, extents_from) = (Kind::End, volume.extents_from);
-    let mark = NewRecord::mark(salt, tail, volume.tail, kind, extents_from, end);
-    (volume.file.clone(), tail, mark, volume.zeroed_to)
 }
 
 /// Everything that holds, as entries of the log.

@@ -6,6 +6,7 @@ mod together;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use shardgate_wire::checksum::block_crcs;
 use shardgate_wire::conformance::sample;
@@ -16,12 +17,12 @@ use shardgate_wire::{ShardKey, StoreError};
 use crate::condition::Condition;
 use crate::directories::DirectoryMemory;
 use crate::io::sim::{Faults, Sabotage, SimDisk};
-use crate::volume::Op;
 use crate::volume::commit::Ending;
 use crate::volume::engine::{Engine, Note, VolumeFigures};
 use crate::volume::format::zero_sectors;
 use crate::volume::making::Extent;
 use crate::volume::opening::Opening;
+use crate::volume::{Op, OpenLimits, Rests};
 use checks::Known;
 
 const GROUPS: [GroupId; 2] = [GroupId(7), GroupId(0x91)];
@@ -96,6 +97,8 @@ pub(super) struct World {
     maybe_notes: BTreeSet<(GroupId, BlobId)>,
     writing: Vec<Writing>,
     commits: u64,
+    rests: Rests,
+    now: Instant,
     trace: bool,
 }
 
@@ -148,6 +151,8 @@ impl World {
             maybe_notes: BTreeSet::new(),
             writing: Vec::new(),
             commits: 0,
+            rests: Rests::default(),
+            now: Instant::now(),
             trace: std::env::var("SHARDGATE_TRACE").is_ok(),
         }
     }
@@ -167,7 +172,8 @@ impl World {
             22..=24 => self.read(),
             25 => self.list(),
             26 => self.windows(),
-            27..=28 => self.engine.roll(self.random.pick(&GROUPS)),
+            27 => self.engine.roll(self.random.pick(&GROUPS)),
+            28 => self.close_resting(),
             29..=31 => self.upkeep(),
             32..=34 => self.compact(),
             35 => self.note(),
@@ -366,10 +372,24 @@ impl World {
         }
     }
 
+    /// Closes volumes that took nothing since the last time, some of those
+    /// that did, or none.
+    fn close_resting(&mut self) {
+        let limits = OpenLimits {
+            rest: Duration::from_secs(self.random.below(3)),
+            most: 2,
+        };
+        self.now += Duration::from_secs(1);
+        self.engine.close_resting(&mut self.rests, limits, self.now);
+    }
+
     /// Closed in order and opened again.
     fn reopen(&mut self) {
         self.give_up_all();
-        let closed = self.engine.close();
+        let closed = match self.random.below(2) {
+            0 => self.engine.close_as_it_is(),
+            _ => self.engine.close(),
+        };
         self.say(|| format!("close: {closed:?}"));
         self.disk.restart();
         self.open();

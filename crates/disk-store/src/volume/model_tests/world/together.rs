@@ -2,6 +2,7 @@
 //! says.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use shardgate_wire::ShardKey;
 use shardgate_wire::store::SmallShard;
@@ -11,6 +12,7 @@ use super::checks::{listed, stored, windowed};
 use super::{Wanted, World, ops};
 use crate::volume::commit::{Answer, OwnedOp};
 use crate::volume::engine::Engine;
+use crate::volume::{OpenLimits, Rests};
 
 /// Batches of one caller, and what it was answered.
 type Batches = Vec<(Vec<Wanted>, Vec<Answer>)>;
@@ -137,7 +139,13 @@ impl World {
 }
 
 fn look_after(engine: &Engine, stops: bool) {
+    let mut rests = Rests::default();
+    let limits = OpenLimits {
+        rest: Duration::ZERO,
+        most: 1,
+    };
     for _ in 0..3 {
+        engine.close_resting(&mut rests, limits, Instant::now());
         while engine.upkeep() == Ok(true) {}
         let _ = engine.copy_directory();
         if let Some(choice) = engine.worst() {

@@ -1,0 +1,212 @@
+//! When volumes stop taking records: those that rest, those of a disk that
+//! has too many, and all of them when the disk is closed.
+//!
+//! An open volume costs memory for each of its records, an open file, and a
+//! start that reads all of it; and only sealed ones are compacted. A group
+//! that takes no more writes never fills its last one.
+
+use std::collections::BTreeMap;
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shardgate_wire::StoreError;
+use shardgate_wire::ids::GroupId;
+use shardgate_wire::store::ShardEnd;
+
+use super::engine::Engine;
+use super::format::{Kind, LogEntry, NewRecord, SECTOR};
+use super::volume_state::{Stage, Volume};
+use crate::condition::Doing;
+use crate::io::DiskFile;
+
+/// A volume that takes turns with many others is not closed at each turn:
+/// every one that is closed with little in it is joined with others later.
+const CROWDED_REST: Duration = Duration::from_secs(10);
+
+/// A volume, by group and number.
+type Place = (GroupId, u64);
+
+/// How far the records and the extents of a volume reach.
+type Filled = (u64, u64);
+
+/// How long volumes stay open that take nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OpenLimits {
+    /// One that took nothing for so long is closed.
+    pub(crate) rest: Duration,
+    /// Of more than so many, those that rest longest are closed sooner.
+    pub(crate) most: usize,
+}
+
+/// Since when each open volume takes nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Rests(BTreeMap<Place, (Filled, Instant)>);
+
+impl Rests {
+    /// Takes note of how far the open volumes are, and gives those that are
+    /// to be closed.
+    fn due(&mut self, open: &[(Place, Filled)], limits: OpenLimits, now: Instant) -> Vec<Place> {
+        let since = |place, filled| match self.0.get(place) {
+            Some((then, since)) if then == filled => *since,
+            _ => now,
+        };
+        self.0 = open
+            .iter()
+            .map(|(place, filled)| (*place, (*filled, since(place, filled))))
+            .collect();
+        let mut rests: Vec<_> = self
+            .0
+            .iter()
+            .map(|(place, (_, since))| (now.saturating_duration_since(*since), *place))
+            .collect();
+        rests.sort_unstable();
+        let rested = |(at, (rest, place)): (usize, &(Duration, Place))| {
+            let crowded = at >= limits.most && *rest >= CROWDED_REST;
+            (*rest >= limits.rest || crowded).then_some(*place)
+        };
+        rests.iter().enumerate().filter_map(rested).collect()
+    }
+}
+
+fn filled(volume: &Volume) -> Filled {
+    (volume.tail, volume.extents_from)
+}
+
+impl Engine {
+    /// Closes the open volumes that took nothing for so long, and those that
+    /// are too many; upkeep seals them. To be called every few seconds.
+    pub(crate) fn close_resting(&self, rests: &mut Rests, limits: OpenLimits, now: Instant) {
+        let open = self.open_volumes(|volume| volume.out == 0);
+        for place in rests.due(&open, limits, now) {
+            let seen = open.iter().find(|(open, _)| *open == place);
+            if let Some((_, seen)) = seen {
+                self.close_if(place, |volume| volume.out == 0 && filled(volume) == *seen);
+            }
+        }
+    }
+
+    fn open_volumes(&self, which: impl Fn(&Volume) -> bool) -> Vec<(Place, Filled)> {
+        let state = self.state.read();
+        let open = state.groups.iter().filter_map(|(group, of)| {
+            let volume = of.volumes.get(&of.open?)?;
+            which(volume).then(|| ((*group, volume.heading.sequence), filled(volume)))
+        });
+        open.collect()
+    }
+
+    /// Closes a volume if it is still open and fits.
+    fn close_if(&self, (group, sequence): Place, fits: impl Fn(&Volume) -> bool) {
+        // A batch that is being written goes on with the volume that it has.
+        let _no_batch = self.writing();
+        let closes = {
+            let state = self.state.read();
+            let of = state.groups.get(&group);
+            let open = of.filter(|of| of.open == Some(sequence));
+            open.and_then(|of| of.volumes.get(&sequence))
+                .is_some_and(fits)
+        };
+        if closes {
+            self.close_volume(group);
+        }
+    }
+
+    /// Ends in order: what has records is sealed, so that the next start reads
+    /// directories alone.
+    pub(crate) fn close(&self) -> Result<(), StoreError> {
+        if self.condition.check_writable().is_ok() {
+            let has_records = |volume: &Volume| volume.recorded > 0;
+            for (place, _) in self.open_volumes(has_records) {
+                self.close_if(place, has_records);
+            }
+        }
+        loop {
+            match self.upkeep() {
+                Ok(true) => {}
+                Ok(false) => break,
+                // What could not be sealed now gets an end, and is read.
+                Err(StoreError::NoSpace | StoreError::Busy) if self.ends_fit() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.write_ends()
+    }
+
+    /// Ends in order, and leaves open volumes open.
+    #[cfg(test)]
+    pub(super) fn close_as_it_is(&self) -> Result<(), StoreError> {
+        while self.upkeep()? {}
+        self.write_ends()
+    }
+
+    /// Whether each volume that is not sealed has room for an end and, later,
+    /// a seal, before its extents.
+    fn ends_fit(&self) -> bool {
+        let state = self.state.read();
+        let mut volumes = state.groups.values().flat_map(|of| of.volumes.values());
+        volumes.all(|volume| {
+            let at = volume.tail.next_multiple_of(SECTOR);
+            !needs_end(volume) || volume.has_room(at, SECTOR, 0)
+        })
+    }
+
+    /// Ends what is not sealed, and the log: what is written is proven, the
+    /// next start need not doubt it.
+    fn write_ends(&self) -> Result<(), StoreError> {
+        let mut writer = self.writing();
+        if writer.log.is_none() || self.condition.check_writable().is_err() {
+            return Ok(());
+        }
+        let mut open = Vec::new();
+        for of in self.state.read().groups.values() {
+            let unsealed = of.volumes.values().filter(|volume| needs_end(volume));
+            open.extend(unsealed.map(end_of));
+        }
+        for (file, tail, mark, zeroed_to) in open {
+            let Some(file) = file else { continue };
+            // Behind the mark too a scan looks for what follows.
+            let needed = tail + 2 * SECTOR;
+            if needed > zeroed_to {
+                file.allocate_zeroed(zeroed_to, needed - zeroed_to)
+                    .map_err(|error| self.refused(Doing::Writing, "close volume", &error))?;
+                file.sync_data()
+                    .map_err(|error| self.refused(Doing::Syncing, "close volume", &error))?;
+            }
+            file.write_at(&[IoSlice::new(&mark.meta)], tail)
+                .map_err(|error| self.refused(Doing::Writing, "close volume", &error))?;
+            file.sync_data()
+                .map_err(|error| self.refused(Doing::Syncing, "close volume", &error))?;
+        }
+        let file = self.log_append(&mut writer, &[LogEntry::Clean])?;
+        file.sync_data()
+            .map_err(|error| self.refused(Doing::Syncing, "close log", &error))?;
+        // Nothing may follow: a write behind it would go unnoticed.
+        writer.log = None;
+        Ok(())
+    }
+}
+
+/// Without an end, a start after a clean stop takes a volume for cut; also one
+/// that waits for its extents to be sealed.
+fn needs_end(volume: &Volume) -> bool {
+    match volume.stage {
+        Stage::Open => true,
+        Stage::Closed => !volume.ended && volume.file.is_some(),
+        Stage::Sealed => false,
+    }
+}
+
+/// File, place and mark of an end, and to where the file is zeroed.
+type End = (Option<Arc<dyn DiskFile>>, u64, NewRecord, u64);
+
+fn end_of(volume: &Volume) -> End {
+    let tail = volume.tail.next_multiple_of(SECTOR);
+    let end = ShardEnd {
+        shard_len: volume.zeroed_to,
+        blob_len: 0,
+    };
+    let salt = volume.heading.salt;
+    let (kind, extents_from) = (Kind::End, volume.extents_from);
+    let mark = NewRecord::mark(salt, tail, volume.tail, kind, extents_from, end);
+    (volume.file.clone(), tail, mark, volume.zeroed_to)
+}

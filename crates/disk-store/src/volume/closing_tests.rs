@@ -1,0 +1,153 @@
+//! Open volumes that take nothing are closed, and a start after a clean stop
+//! reads none.
+
+use std::time::{Duration, Instant};
+
+use shardgate_wire::conformance::sample;
+use shardgate_wire::ids::GroupId;
+
+use super::Op;
+use super::closing::{OpenLimits, Rests};
+use super::damage_tests::read;
+use super::engine::Engine;
+use super::place::{What, volume_file};
+use super::unread_tests::open;
+use super::volume_state::Stage;
+use crate::io::sim::{Faults, SimDisk};
+
+const LIMITS: OpenLimits = OpenLimits {
+    rest: Duration::from_secs(300),
+    most: 3,
+};
+
+fn put(engine: &Engine, group: u64, blob: u128) {
+    let mut shard = sample::small(&sample::context(1), blob, 1000);
+    shard.header.key.group = GroupId(group);
+    assert_eq!(engine.commit(&[Op::Put(&shard)]), [Ok(())]);
+}
+
+/// Groups that have an open volume.
+fn open_groups(engine: &Engine) -> Vec<u64> {
+    let state = engine.state.read();
+    let groups = state.groups.iter().filter(|(_, of)| of.open.is_some());
+    groups.map(|(group, _)| group.0).collect()
+}
+
+fn stages(engine: &Engine) -> Vec<Stage> {
+    let state = engine.state.read();
+    let volumes = state.groups.values().flat_map(|of| of.volumes.values());
+    volumes.map(|volume| volume.stage).collect()
+}
+
+#[test]
+fn a_volume_that_rests_is_closed_and_sealed() {
+    let disk = SimDisk::new(1);
+    let engine = open(&disk);
+    let (mut rests, start) = (Rests::default(), Instant::now());
+    let mut look = |engine: &Engine, seconds| {
+        engine.close_resting(&mut rests, LIMITS, start + Duration::from_secs(seconds));
+        while engine.upkeep().unwrap() {}
+        open_groups(engine)
+    };
+    put(&engine, 1, 1);
+    put(&engine, 2, 1);
+    assert_eq!(look(&engine, 0), [1, 2]);
+    assert_eq!(look(&engine, 299), [1, 2]);
+    (2..8).for_each(|blob| put(&engine, 2, blob));
+    assert_eq!(look(&engine, 300), [2], "the other was used");
+    assert_eq!(look(&engine, 599), [2]);
+    // Somebody still writes a shard.
+    let mut header = sample::header(&sample::context(1), 3);
+    header.key.group = GroupId(2);
+    let extent = engine.reserve(&header, 9000).unwrap().unwrap();
+    assert_eq!(look(&engine, 601), [2]);
+    engine.release(&extent);
+    assert_eq!(look(&engine, 602), [2]);
+    assert_eq!(look(&engine, 902), [0; 0]);
+    assert_eq!(stages(&engine), [Stage::Sealed; 2]);
+    assert!(disk.counters().punches > 0, "what was taken ahead");
+    // The next write begins another one.
+    put(&engine, 1, 5);
+    assert_eq!(look(&engine, 903), [1]);
+}
+
+#[test]
+fn of_too_many_open_volumes_those_that_rest_longest_are_closed() {
+    let disk = SimDisk::new(1);
+    let engine = open(&disk);
+    let (mut rests, start) = (Rests::default(), Instant::now());
+    let mut look = |engine: &Engine, seconds| {
+        engine.close_resting(&mut rests, LIMITS, start + Duration::from_secs(seconds));
+        open_groups(engine)
+    };
+    for group in 1..=5 {
+        put(&engine, group, 1);
+        let all: Vec<u64> = (1..=group).collect();
+        assert_eq!(look(&engine, group), all, "they take turns");
+    }
+    assert_eq!(look(&engine, 10), [1, 2, 3, 4, 5]);
+    assert_eq!(look(&engine, 20), [3, 4, 5]);
+    assert_eq!(look(&engine, 60), [3, 4, 5], "few enough");
+}
+
+#[test]
+fn a_start_after_a_clean_stop_reads_no_volume() {
+    let disk = SimDisk::new(1);
+    let engine = open(&disk);
+    for blob in 0..4 {
+        put(&engine, sample::GROUP.0, blob);
+    }
+    engine.close().unwrap();
+    drop(engine);
+    disk.restart();
+    let volume = volume_file(sample::GROUP, 1, What::Volume);
+    disk.set_faults(Faults {
+        bad: vec![(volume, 0, 1 << 20)],
+        ..Faults::default()
+    });
+    let before = disk.counters().reads;
+    let engine = open(&disk);
+    println!("{} reads", disk.counters().reads - before);
+    assert_eq!(engine.condition.fenced(), None);
+    assert_eq!(stages(&engine), [Stage::Sealed]);
+    disk.set_faults(Faults::default());
+    for blob in 0..4 {
+        assert_eq!(read(&engine, blob), Ok(true));
+    }
+    assert_eq!(engine.check(false).unwrap().findings, []);
+}
+
+/// No room for a directory: the volume has its end, the stop is clean, and
+/// the next one seals it.
+#[test]
+fn a_full_disk_closes_in_order() {
+    let mut ends = 0;
+    for capacity in 0.. {
+        let disk = SimDisk::new(1);
+        let engine = open(&disk);
+        for blob in 0..4 {
+            put(&engine, sample::GROUP.0, blob);
+        }
+        disk.set_faults(Faults {
+            capacity: Some(capacity * 4096),
+            ..Faults::default()
+        });
+        let closed = engine.close();
+        drop(engine);
+        disk.set_faults(Faults::default());
+        disk.power_loss(capacity);
+        let engine = open(&disk);
+        if closed.is_ok() {
+            assert!(engine.state.read().clean, "capacity {capacity}");
+        }
+        for blob in 0..4 {
+            assert_eq!(read(&engine, blob), Ok(true), "capacity {capacity}");
+        }
+        assert_eq!(read(&engine, 9), Ok(false), "capacity {capacity}");
+        if stages(&engine) == [Stage::Sealed] {
+            assert!(ends > 0, "{ends} closed in order without a directory");
+            return;
+        }
+        ends += u32::from(closed.is_ok());
+    }
+}
