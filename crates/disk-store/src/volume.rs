@@ -57,6 +57,8 @@ mod model_tests;
 #[cfg(test)]
 mod motion_tests;
 #[cfg(test)]
+mod reader_tests;
+#[cfg(test)]
 mod torn_tests;
 #[cfg(test)]
 mod unread_tests;

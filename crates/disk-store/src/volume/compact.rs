@@ -233,11 +233,7 @@ impl Engine {
             Ok(read) => read,
             Err(Unread::Store(StoreError::Corrupt { .. })) => {
                 // Deleted meanwhile, and its space given back?
-                let state = self.state.read();
-                let of = state.groups.get(&group);
-                let volume = of.and_then(|of| of.volumes.get(&heading.sequence));
-                let gone = volume.is_none_or(|volume| volume.is_dead(entry.at));
-                return Ok(gone.then_some(0));
+                return Ok(self.is_gone(&located).then_some(0));
             }
             Err(Unread::Store(error)) => return Err(error),
             Err(Unread::Io(error)) => {

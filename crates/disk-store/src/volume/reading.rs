@@ -99,6 +99,10 @@ impl Engine {
             if self.state.read().moves != moves {
                 continue;
             }
+            if located.sure && self.is_gone(&located) {
+                // Deleted meanwhile, and its space perhaps given back.
+                continue;
+            }
             if !located.sure {
                 // A guess proves nothing: neither damage nor absence.
                 look = Look::Sure;
@@ -112,6 +116,15 @@ impl Engine {
                 Unread::Io(error) => self.unread_record(&located, &error),
             });
         }
+    }
+
+    /// Whether a record that was found is no more: what is read at its place
+    /// then says nothing.
+    pub(super) fn is_gone(&self, located: &Located) -> bool {
+        let state = self.state.read();
+        let of = state.groups.get(&located.heading.group);
+        let volume = of.and_then(|of| of.volumes.get(&located.heading.sequence));
+        volume.is_none_or(|volume| volume.is_dead(located.entry.at))
     }
 
     /// A disk may give it the next time; not what it did not give when it was

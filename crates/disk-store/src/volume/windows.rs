@@ -167,13 +167,9 @@ impl Engine {
             Err(Unread::Store(error)) => error,
             Err(Unread::Io(error)) => self.unread(&error),
         };
-        let heading = &located.heading;
-        let state = self.state.read();
-        let of = state.groups.get(&heading.group);
-        let volume = of.and_then(|of| of.volumes.get(&heading.sequence));
-        if volume.is_none_or(|volume| volume.is_dead(located.entry.at)) {
-            return Ok(None);
+        match self.is_gone(located) {
+            true => Ok(None),
+            false => Ok(Some(Err(error))),
         }
-        Ok(Some(Err(error)))
     }
 }
