@@ -155,14 +155,18 @@ impl Engine {
     }
 
     /// Whether a shard may not be begun: it is stored, damaged or not, or was
-    /// deleted for good.
+    /// deleted for good. A directory that cannot be read is made anew first:
+    /// who is told that a shard is there takes it for stored.
     pub(crate) fn holds(&self, key: ShardKey) -> Result<bool, StoreError> {
         self.check_note(&self.state.read(), key)?;
-        match self.locate(key) {
-            Ok(found) => Ok(found.is_some()),
-            Err(StoreError::Corrupt { .. }) => Ok(true),
-            Err(error) => Err(error),
-        }
+        let found = match self.locate(key) {
+            Err(StoreError::Corrupt { .. } | StoreError::Io { .. }) => {
+                self.mend_for(&mut self.writing(), key)?;
+                self.locate(key)
+            }
+            found => found,
+        };
+        Ok(found?.is_some())
     }
 
     /// The same for a caller that is told absence: a group with a damaged

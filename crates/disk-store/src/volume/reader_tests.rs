@@ -10,9 +10,10 @@ use super::Op;
 use super::damage_tests::figures;
 use super::engine::{Engine, VolumeFigures};
 use super::opening::Opening;
+use super::place::{What, volume_file};
 use crate::condition::Condition;
 use crate::directories::DirectoryMemory;
-use crate::io::sim::{SimDisk, with_pauses};
+use crate::io::sim::{Faults, SimDisk, with_pauses};
 
 /// Opens a disk of which nothing is kept, neither pages nor open files.
 fn open(disk: &SimDisk) -> Arc<Engine> {
@@ -78,4 +79,28 @@ fn a_read_beside_a_delete_is_not_damage() {
         }
     }
     assert!(gone >= 2, "{gone}");
+}
+
+#[test]
+fn a_shard_is_said_to_be_there_only_if_it_is() {
+    let disk = SimDisk::new(1);
+    let engine = open(&disk);
+    (0..10).for_each(|blob| put(&engine, blob, 100));
+    delete(&engine, 5);
+    seal(&engine);
+    let directory = volume_file(sample::GROUP, 1, What::Directory);
+    disk.flip_bit(&directory, 4096 + 40, 1);
+    // Nobody can tell while there is no room for another.
+    disk.set_faults(Faults {
+        capacity: Some(0),
+        ..Faults::default()
+    });
+    for blob in [4, 5] {
+        let held = engine.holds(sample::key(blob));
+        assert!(held.is_err(), "{blob}: {held:?}");
+    }
+    disk.set_faults(Faults::default());
+    assert_eq!(engine.holds(sample::key(5)), Ok(false), "it was deleted");
+    assert_eq!(engine.holds(sample::key(4)), Ok(true));
+    assert_eq!(read(&engine, 4, 100), Ok(true), "the directory is whole");
 }
