@@ -81,8 +81,16 @@ pub(crate) enum Order {
 type Wanted = (u64, What, Order);
 
 #[derive(Debug)]
+struct Opened {
+    files: Lately<Wanted, Arc<dyn DiskFile>>,
+    /// Counts what was forgotten: a file that was opened before may be another
+    /// than the one that has its name since.
+    forgot: u64,
+}
+
+#[derive(Debug)]
 pub(crate) struct Files {
-    open: Mutex<Lately<Wanted, Arc<dyn DiskFile>>>,
+    open: Mutex<Opened>,
     pub(crate) directories: Arc<DirectoryMemory>,
     /// This disk's number there.
     disk: u64,
@@ -91,7 +99,10 @@ pub(crate) struct Files {
 impl Files {
     pub(crate) fn new(most_files: usize, directories: Arc<DirectoryMemory>) -> Self {
         Self {
-            open: Mutex::new(Lately::new(most_files)),
+            open: Mutex::new(Opened {
+                files: Lately::new(most_files),
+                forgot: 0,
+            }),
             disk: directories.new_disk(),
             directories,
         }
@@ -112,15 +123,22 @@ impl Files {
         group: GroupId,
         (sequence, what, order): Wanted,
     ) -> io::Result<Arc<dyn DiskFile>> {
-        if let Some(file) = self.open.lock().get((sequence, what, order)) {
-            return Ok(file);
-        }
+        let since = {
+            let mut open = self.open.lock();
+            if let Some(file) = open.files.get((sequence, what, order)) {
+                return Ok(file);
+            }
+            open.forgot
+        };
         let file = io.open(&volume_file(group, sequence, what), OpenHow::Read)?;
         if order == Order::Scattered {
             file.read_scattered();
         }
         let mut open = self.open.lock();
-        open.insert((sequence, what, order), Arc::clone(&file));
+        if open.forgot == since {
+            open.files
+                .insert((sequence, what, order), Arc::clone(&file));
+        }
         Ok(file)
     }
 
@@ -132,9 +150,10 @@ impl Files {
     /// Forgets the files of a volume that went, or changed.
     pub(crate) fn forget(&self, sequence: u64) {
         let mut open = self.open.lock();
+        open.forgot += 1;
         for what in [What::Volume, What::Directory] {
             for order in [Order::Scattered, Order::Rising] {
-                open.remove((sequence, what, order));
+                open.files.remove((sequence, what, order));
             }
         }
         drop(open);

@@ -94,9 +94,13 @@ impl IndexCopies {
 
     /// Bytes of a volume's copy; `None` if it has none that is good.
     pub(crate) fn read(&self, place: Place, at: u64, len: usize) -> Option<Vec<u8>> {
-        if !self.known.lock().good.contains(&place.1) {
-            return None;
-        }
+        let since = {
+            let known = self.known.lock();
+            if !known.good.contains(&place.1) {
+                return None;
+            }
+            known.forgot
+        };
         let file = self.open.lock().get(place.1);
         let read = || -> io::Result<Vec<u8>> {
             let file = match file {
@@ -104,7 +108,11 @@ impl IndexCopies {
                 None => {
                     let file = self.io.open(&copy_file(place), OpenHow::Read)?;
                     file.read_scattered();
-                    self.open.lock().insert(place.1, Arc::clone(&file));
+                    let mut open = self.open.lock();
+                    // Else it may be one that was replaced meanwhile.
+                    if self.known.lock().forgot == since {
+                        open.insert(place.1, Arc::clone(&file));
+                    }
                     file
                 }
             };

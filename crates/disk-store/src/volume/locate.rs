@@ -20,6 +20,7 @@ use super::place::What;
 use super::reading::read_at;
 use super::source::is_bad_medium;
 use super::volume_state::{InGroup, Index, pages_of};
+use crate::directories::Moment;
 use crate::io::DiskFile;
 
 /// Bytes of a directory that are read at once where all of it is wanted.
@@ -45,6 +46,9 @@ struct Sought {
     pages_at: u64,
     all_pages: usize,
     count: u32,
+    /// From before its head was looked at: what is read by a head that was
+    /// replaced since is not kept.
+    since: Moment,
 }
 
 /// How far a shard is looked for.
@@ -60,22 +64,18 @@ struct Known {
     found: Vec<Located>,
     sought: Vec<Sought>,
     moves: u64,
-    /// Damaged stretches of the group whose keys nobody knows.
-    unknown: bool,
 }
 
-fn known(state: &State, key: ShardKey, copies: Copies) -> Known {
+fn known(state: &State, key: ShardKey, copies: Copies, since: Moment) -> Known {
     let in_group: InGroup = (key.blob, key.index);
     let mut known = Known {
         found: Vec::new(),
         sought: Vec::new(),
         moves: state.moves,
-        unknown: state.unknown,
     };
     let Some(group) = state.groups.get(&key.group) else {
         return known;
     };
-    known.unknown |= group.unknown();
     for volume in group.spanning(in_group) {
         if copies == Copies::Any && !known.found.is_empty() {
             break;
@@ -95,6 +95,7 @@ fn known(state: &State, key: ShardKey, copies: Copies) -> Known {
                 pages_at: head.pages_at,
                 all_pages: head.fence.len(),
                 count: head.count,
+                since,
             }),
         }
     }
@@ -131,7 +132,8 @@ impl Engine {
         look: Look,
     ) -> Result<Vec<Located>, StoreError> {
         loop {
-            let known = known(&self.state.read(), key, copies);
+            let since = self.files.directories.moment();
+            let known = known(&self.state.read(), key, copies, since);
             let enough = copies == Copies::Any && !known.found.is_empty();
             if enough || known.sought.is_empty() {
                 return Ok(known.found);
@@ -177,7 +179,7 @@ impl Engine {
         look: Look,
     ) -> Result<Option<Located>, StoreError> {
         let found = self.copies(key, Copies::Any, look)?.into_iter().next();
-        if found.is_none() && known(&self.state.read(), key, Copies::Any).unknown {
+        if found.is_none() && self.may_hide(key.group) {
             return Err(corrupt(
                 "a volume of the group is damaged, and the shard may have been there",
             ));
@@ -253,12 +255,11 @@ impl Engine {
         if !directories.shall_load(volume, of.all_pages, bytes) {
             return None;
         }
-        let since = directories.moment();
         // What is damaged is met by those who want the page that is.
         let entries = self.directory_entries(&of.heading, of.pages_at, of.all_pages);
         let hints = entries.ok().and_then(|entries| Hints::of(&entries));
         let hints = hints.map(Arc::new);
-        directories.loaded(volume, hints.as_ref(), since);
+        directories.loaded(volume, hints.as_ref(), of.since);
         hints
     }
 

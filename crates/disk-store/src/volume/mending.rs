@@ -111,6 +111,22 @@ impl Engine {
         Ok(())
     }
 
+    /// Shows a volume's records by another index: by a map while its directory
+    /// gets another content. Who has the head of the one must never read pages
+    /// of the other: they verify as well, and do not have the key.
+    fn show_index(&self, head: &DirectoryHead, index: Index, unknown: u32) {
+        let mut state = self.state.write();
+        state.moves += 1;
+        let Some(of) = state.groups.get_mut(&head.heading.group) else {
+            return;
+        };
+        if let Some(volume) = of.volumes.get_mut(&head.heading.sequence) {
+            volume.index = index;
+            volume.unknown = unknown;
+        }
+        of.arrange();
+    }
+
     /// Writes a directory of what was found in the volume, and of what the
     /// one before still says.
     pub(super) fn make_anew(
@@ -149,9 +165,17 @@ impl Engine {
             unknown: unknown.saturating_add(unsure),
             recorded: head.recorded,
         };
+        self.show_index(head, Index::Map(entries.clone()), ends.unknown);
         let entries: Vec<_> = entries.into_values().collect();
-        let head = self.write_directory(head.heading, ends, &entries)?;
-        self.show_sealed(head);
+        let made = self.write_directory(head.heading, ends, &entries);
+        let made = made.inspect_err(|_| {
+            // The name was not changed, else the disk is fenced: then the
+            // volume stays in memory.
+            if self.condition.check_writable().is_ok() {
+                self.show_index(head, Index::Directory(head.clone()), head.unknown);
+            }
+        })?;
+        self.show_sealed(made);
         let mut state = self.state.write();
         let of = state.groups.get_mut(&group);
         if let Some(volume) = of.and_then(|of| of.volumes.get_mut(&sequence)) {

@@ -1,7 +1,8 @@
 //! Reads beside what others do, at each place where they could come between.
 
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use shardgate_wire::StoreError;
 use shardgate_wire::conformance::sample;
@@ -9,10 +10,13 @@ use shardgate_wire::conformance::sample;
 use super::Op;
 use super::damage_tests::figures;
 use super::engine::{Engine, VolumeFigures};
+use super::files::{Files, Order};
+use super::making::make_folder;
 use super::opening::Opening;
-use super::place::{What, volume_file};
+use super::place::{VOLUMES, What, group_folder, volume_file};
 use crate::condition::Condition;
 use crate::directories::DirectoryMemory;
+use crate::io::OpenHow;
 use crate::io::sim::{Faults, SimDisk, with_pauses};
 
 /// Opens a disk of which nothing is kept, neither pages nor open files.
@@ -103,4 +107,60 @@ fn a_shard_is_said_to_be_there_only_if_it_is() {
     assert_eq!(engine.holds(sample::key(5)), Ok(false), "it was deleted");
     assert_eq!(engine.holds(sample::key(4)), Ok(true));
     assert_eq!(read(&engine, 4, 100), Ok(true), "the directory is whole");
+}
+
+/// Another directory has the same volume's keys on other pages, and each page
+/// verifies.
+#[test]
+fn no_page_is_read_by_the_head_of_another_directory() {
+    const COUNT: u128 = 600;
+    let disk = SimDisk::new(1);
+    let engine = open(&disk);
+    (0..COUNT).for_each(|blob| put(&engine, blob, 100));
+    seal(&engine);
+    (1..131).for_each(|blob| delete(&engine, blob));
+    let directory = volume_file(sample::GROUP, 1, What::Directory);
+    disk.flip_bit(&directory, 4096 + 40, 1);
+    assert!(read(&engine, 0, 100).is_err());
+    let (inside, looks) = (AtomicBool::new(false), Arc::new(AtomicU64::new(0)));
+    let (reads, looked) = (Arc::clone(&engine), Arc::clone(&looks));
+    let between = move || {
+        if inside.swap(true, Ordering::Relaxed) {
+            return; // by what is read here
+        }
+        looked.fetch_add(1, Ordering::Relaxed);
+        for blob in [200, 260, 300, 390, 420, 599] {
+            let read = read(&reads, blob, 100);
+            assert_eq!(read, Ok(true), "{blob}");
+        }
+        inside.store(false, Ordering::Relaxed);
+    };
+    with_pauses(Arc::new(between), || engine.upkeep()).unwrap();
+    assert!(looks.load(Ordering::Relaxed) > 5);
+    for blob in (0..1).chain(131..COUNT) {
+        assert_eq!(read(&engine, blob, 100), Ok(true), "{blob}");
+    }
+    assert_eq!(read(&engine, 77, 100), Ok(false));
+}
+
+/// A file that was opened before it was replaced is not kept.
+#[test]
+fn a_file_that_was_replaced_is_not_kept_open() {
+    let disk = SimDisk::new(1);
+    let files = Files::new(4, Arc::default());
+    let path = volume_file(sample::GROUP, 1, What::Directory);
+    let io = disk.io();
+    make_folder(&*io, Path::new(VOLUMES)).unwrap();
+    make_folder(&*io, &group_folder(sample::GROUP)).unwrap();
+    io.open(&path, OpenHow::CreateNew).unwrap();
+    let files = Arc::new(files);
+    let open = |files: &Files| {
+        let file = (1, What::Directory, Order::Scattered);
+        files.open(&*io, sample::GROUP, file).unwrap()
+    };
+    let forgets = Arc::clone(&files);
+    let first = with_pauses(Arc::new(move || forgets.forget(1)), || open(&files));
+    let second = open(&files);
+    assert!(!Arc::ptr_eq(&first, &second));
+    assert!(Arc::ptr_eq(&second, &open(&files)));
 }

@@ -215,6 +215,8 @@ impl Engine {
         }
         of.arrange();
         drop(state);
+        // What was read by the head of the one before.
+        self.files.forget_pages(place.1);
         self.want_copy(place);
     }
 

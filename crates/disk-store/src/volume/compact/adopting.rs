@@ -182,6 +182,8 @@ impl Engine {
                 _ => {}
             }
         }
+        // Who opened them in between must not keep their space.
+        self.files.forget(sequence);
         Ok(())
     }
 
