@@ -136,6 +136,15 @@ impl Engine {
     ) -> Result<(), StoreError> {
         self.condition.check_writable()?;
         let (group, sequence) = (head.heading.group, head.heading.sequence);
+        let dead = {
+            let state = self.state.read();
+            let of = state.groups.get(&group);
+            let volume = of.and_then(|of| of.volumes.get(&sequence));
+            volume.map_or(Vec::new(), |volume| volume.dead.clone())
+        };
+        // A deleted record is damaged once its space was given back, and is
+        // not to take the place of one of the same shard that counts.
+        let live = |entry: &&Entry| dead.binary_search(&entry.at).is_err();
         let mut entries: BTreeMap<InGroup, Entry> = BTreeMap::new();
         self.files.forget(sequence);
         for page in 0..head.fence.len() {
@@ -143,20 +152,14 @@ impl Engine {
             // Entries of records that nobody finds any more stay: they tell
             // which shards are damaged.
             let page = self.directory_page(group, &head.heading, at);
-            for entry in page.iter().flat_map(|page| page.iter()) {
+            let of_page = page.iter().flat_map(|page| page.iter());
+            for entry in of_page.filter(live) {
                 entries.insert(entry.key(), *entry);
             }
         }
-        for entry in &scanned.entries {
+        for entry in scanned.entries.iter().filter(live) {
             entries.insert(entry.key(), *entry);
         }
-        let dead = {
-            let state = self.state.read();
-            let of = state.groups.get(&group);
-            let volume = of.and_then(|of| of.volumes.get(&sequence));
-            volume.map_or(Vec::new(), |volume| volume.dead.clone())
-        };
-        entries.retain(|_, entry| dead.binary_search(&entry.at).is_err());
         let unsure = u32::from(!scanned.sealed || scanned.unread_bytes > 0);
         let unknown = u32::try_from(scanned.unknown.len()).unwrap_or(u32::MAX);
         let ends = Ends {
@@ -179,7 +182,7 @@ impl Engine {
         let mut state = self.state.write();
         let of = state.groups.get_mut(&group);
         if let Some(volume) = of.and_then(|of| of.volumes.get_mut(&sequence)) {
-            volume.damaged = !scanned.damaged.is_empty();
+            volume.damaged = scanned.damaged.iter().any(|entry| live(&entry));
         }
         Ok(())
     }

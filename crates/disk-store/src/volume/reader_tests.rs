@@ -11,9 +11,13 @@ use super::Op;
 use super::damage_tests::figures;
 use super::engine::{Engine, VolumeFigures};
 use super::files::{Files, Order};
+use super::format::Entry;
+use super::logbook::read_heading;
 use super::making::make_folder;
 use super::opening::Opening;
 use super::place::{VOLUMES, What, group_folder, volume_file};
+use super::scan::scan;
+use super::source::{BadSectors, Source};
 use crate::condition::Condition;
 use crate::directories::DirectoryMemory;
 use crate::io::OpenHow;
@@ -163,4 +167,61 @@ fn a_file_that_was_replaced_is_not_kept_open() {
     let second = open(&files);
     assert!(!Arc::ptr_eq(&first, &second));
     assert!(Arc::ptr_eq(&second, &open(&files)));
+}
+
+/// The space of a deleted shard was given back: its record does not verify,
+/// and is no damage.
+#[test]
+fn a_volume_whose_directory_was_made_anew_is_compacted() {
+    let disk = SimDisk::new(1);
+    let engine = open(&disk);
+    (0..4).for_each(|blob| put(&engine, blob, 9000));
+    seal(&engine);
+    (1..4).for_each(|blob| delete(&engine, blob));
+    engine.punch_all().unwrap();
+    let directory = volume_file(sample::GROUP, 1, What::Directory);
+    disk.flip_bit(&directory, 4096 + 40, 1);
+    assert!(read(&engine, 0, 9000).is_err());
+    assert_eq!(engine.upkeep(), Ok(true));
+    assert_eq!(read(&engine, 0, 9000), Ok(true));
+    let choice = engine.worst().expect("most of it is waste");
+    assert_eq!(engine.compact(&choice, &mut |_| true), Ok(true));
+    assert_eq!(read(&engine, 0, 9000), Ok(true));
+    assert_eq!(read(&engine, 1, 9000), Ok(false));
+}
+
+/// Of two records of a shard the last one in the volume is dead.
+#[test]
+fn a_deleted_record_takes_no_live_one_s_place() {
+    let disk = SimDisk::new(1);
+    let engine = open(&disk);
+    (0..3).for_each(|blob| put(&engine, blob, 1000));
+    delete(&engine, 1);
+    put(&engine, 1, 1000);
+    seal(&engine);
+    // As where a repeat was deleted by its place: the first one counts.
+    {
+        let mut state = engine.state.write();
+        let of = state.groups.get_mut(&sample::GROUP).unwrap();
+        let volume = of.volumes.get_mut(&1).unwrap();
+        let first = std::mem::take(&mut volume.dead)[0];
+        let scanned = volume_entries(&engine);
+        let last = scanned.iter().rfind(|entry| entry.blob.0 == 1);
+        let last = *last.unwrap();
+        assert!(last.at > first);
+        volume.bury_entry(&last);
+    }
+    let directory = volume_file(sample::GROUP, 1, What::Directory);
+    disk.flip_bit(&directory, 4096 + 40, 1);
+    assert!(read(&engine, 0, 1000).is_err());
+    assert_eq!(engine.upkeep(), Ok(true));
+    (0..3).for_each(|blob| assert_eq!(read(&engine, blob, 1000), Ok(true), "{blob}"));
+}
+
+fn volume_entries(engine: &Engine) -> Vec<Entry> {
+    let path = volume_file(sample::GROUP, 1, What::Volume);
+    let file = engine.io.open(&path, OpenHow::Read).unwrap();
+    let mut source = Source::new(&*file, BadSectors::Refuse).unwrap();
+    let heading = read_heading(&mut source).unwrap().unwrap();
+    scan(&*file, &heading, BadSectors::Refuse).unwrap().entries
 }
