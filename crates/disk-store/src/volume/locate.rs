@@ -139,7 +139,7 @@ impl Engine {
                 return Ok(known.found);
             }
             let found = match look {
-                Look::Sure => self.search_pages(key, &known.sought),
+                Look::Sure => self.search_pages(key, &known.sought, copies),
                 Look::Quick => self.search_hints(key, &known.sought),
             };
             let state = self.state.read();
@@ -187,8 +187,15 @@ impl Engine {
         Ok(found)
     }
 
-    fn search_pages(&self, key: ShardKey, sought: &[Sought]) -> Result<Vec<Located>, StoreError> {
-        let mut found = Vec::new();
+    /// What the pages of these volumes have, dead records too; if one copy is
+    /// enough, no volume behind that of a live one is read.
+    fn search_pages(
+        &self,
+        key: ShardKey,
+        sought: &[Sought],
+        copies: Copies,
+    ) -> Result<Vec<Located>, StoreError> {
+        let mut found: Vec<Located> = Vec::new();
         for sought in sought {
             for page in sought.pages.clone() {
                 let at = sought.pages_at + (page * DIRECTORY_PAGE) as u64;
@@ -205,6 +212,9 @@ impl Engine {
                             sure: true,
                         }),
                 );
+            }
+            if copies == Copies::Any && found.iter().any(|located| !self.is_gone(located)) {
+                break;
             }
         }
         Ok(found)
@@ -232,14 +242,14 @@ impl Engine {
                     sure: false,
                 }),
                 Hint::Unclear => {
-                    found.extend(self.search_pages(key, std::slice::from_ref(of))?);
+                    found.extend(self.search_pages(key, std::slice::from_ref(of), Copies::Any)?);
                 }
             }
         }
         // Of several that may have it, one that is sure must not be passed
         // over for a guess.
         if found.len() > 1 {
-            return self.search_pages(key, sought);
+            return self.search_pages(key, sought, Copies::Any);
         }
         Ok(found)
     }

@@ -225,3 +225,26 @@ fn volume_entries(engine: &Engine) -> Vec<Entry> {
     let heading = read_heading(&mut source).unwrap().unwrap();
     scan(&*file, &heading, BadSectors::Refuse).unwrap().entries
 }
+
+#[test]
+fn no_volume_is_read_behind_the_one_that_has_the_shard() {
+    let disk = SimDisk::new(1);
+    let engine = open(&disk);
+    // Each spans the keys of the others.
+    for volume in 0..4 {
+        (0..10).for_each(|at| put(&engine, 4 * at + volume, 100));
+        seal(&engine);
+    }
+    let reads = |look: &dyn Fn() -> usize, wanted: usize| {
+        let before = disk.counters().reads;
+        assert_eq!(look(), wanted);
+        disk.counters().reads - before
+    };
+    let key = |blob| sample::key(blob);
+    let any = |blob| usize::from(engine.locate(key(blob)).unwrap().is_some());
+    assert_eq!(reads(&|| any(4 * 5 + 3), 1), 1, "the newest has it");
+    assert_eq!(reads(&|| engine.locate_all(key(19)).unwrap().len(), 1), 4);
+    // A dead record is not enough.
+    delete(&engine, 4 * 4 + 3);
+    assert_eq!(any(4 * 4 + 3), 0);
+}
