@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::MutexGuard;
 use shardgate_wire::store::{MAX_BATCH, MAX_READ_BYTES};
 use shardgate_wire::{ShardKey, StoreError};
 
@@ -147,10 +148,20 @@ impl Core {
         buffer: &mut AlignedBuffer,
     ) -> Result<DiskCheck, StoreError> {
         self.condition.check_present()?;
-        // A volume that is sealed or compacted meanwhile would be passed over,
-        // or get a directory after it is gone.
-        let _alone = self.tidying.lock();
-        let mut check = self.volumes.check(repair)?;
+        let mut check = DiskCheck::default();
+        self.volumes.check_log(&mut check, repair)?;
+        let mut volume = None;
+        loop {
+            // One that is sealed or compacted meanwhile would be passed over,
+            // or get a directory after it is gone.
+            let alone = self.tidying.lock();
+            volume = self.volumes.check_next(&mut check, volume, repair)?;
+            // Upkeep comes between: what fills up meanwhile is sealed.
+            MutexGuard::unlock_fair(alone);
+            if volume.is_none() {
+                break;
+            }
+        }
         let mut after = None;
         loop {
             let page = self.list_files(after, MAX_BATCH, buffer)?;

@@ -55,6 +55,9 @@ impl DiskCheck {
     }
 }
 
+/// A volume, by group and number.
+pub(crate) type Place = (GroupId, u64);
+
 /// A sealed volume that is checked.
 struct Sealed {
     group: GroupId,
@@ -64,34 +67,62 @@ struct Sealed {
 }
 
 impl Engine {
-    /// Reads all volumes. With `repair`, directories that do not say what
-    /// the records do are written anew.
+    /// Reads all volumes, and the log. With `repair`, directories that do not
+    /// say what the records do are written anew. Nothing may be sealed or
+    /// compacted meanwhile.
+    #[cfg(test)]
     pub(crate) fn check(&self, repair: bool) -> Result<DiskCheck, StoreError> {
         let mut check = DiskCheck::default();
         self.check_log(&mut check, repair)?;
-        let mut volumes = Vec::new();
-        for (group, of) in &self.state.read().groups {
-            let all = of.volumes.iter();
-            volumes.extend(all.map(|(sequence, volume)| (*group, *sequence, volume.stage)));
-        }
-        for (group, sequence, stage) in volumes {
-            check.volumes += 1;
-            match (stage, self.sealed(group, sequence)) {
-                (Stage::Sealed, Some(sealed)) => self.check_sealed(&mut check, &sealed, repair)?,
-                (Stage::Sealed, None) => check.find(
-                    name(group, sequence),
-                    None,
-                    "volume has no heading: its records cannot be read",
-                ),
-                _ => self.check_open(&mut check, group, sequence)?,
-            }
+        let mut after = None;
+        while let Some(place) = self.check_next(&mut check, after, repair)? {
+            after = Some(place);
         }
         Ok(check)
     }
 
+    /// Reads the volume behind `after`, and gives its place; `None` if there
+    /// is none. Nothing may be sealed or compacted meanwhile. In between it
+    /// may: what others were made into comes behind all of its group.
+    pub(crate) fn check_next(
+        &self,
+        check: &mut DiskCheck,
+        after: Option<Place>,
+        repair: bool,
+    ) -> Result<Option<Place>, StoreError> {
+        let Some((group, sequence, stage)) = self.volume_behind(after) else {
+            return Ok(None);
+        };
+        check.volumes += 1;
+        match (stage, self.sealed(group, sequence)) {
+            (Stage::Sealed, Some(sealed)) => self.check_sealed(check, &sealed, repair)?,
+            (Stage::Sealed, None) => check.find(
+                name(group, sequence),
+                None,
+                "volume has no heading: its records cannot be read",
+            ),
+            _ => self.check_open(check, group, sequence)?,
+        }
+        Ok(Some((group, sequence)))
+    }
+
+    fn volume_behind(&self, after: Option<Place>) -> Option<(GroupId, u64, Stage)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let (from, behind) = after.unwrap_or((GroupId(0), 0));
+        let state = self.state.read();
+        state.groups.range(from..).find_map(|(group, of)| {
+            let first = match after {
+                Some(_) if *group == from => Excluded(behind),
+                _ => Unbounded,
+            };
+            let (sequence, volume) = of.volumes.range((first, Unbounded)).next()?;
+            Some((*group, *sequence, volume.stage))
+        })
+    }
+
     /// What was lost of the log stays lost. With `repair`, what is left is
     /// taken for all there is from here on.
-    fn check_log(&self, check: &mut DiskCheck, repair: bool) -> Result<(), StoreError> {
+    pub(crate) fn check_log(&self, check: &mut DiskCheck, repair: bool) -> Result<(), StoreError> {
         if !self.state.read().incomplete {
             return Ok(());
         }

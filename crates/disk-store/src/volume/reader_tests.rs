@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use shardgate_wire::StoreError;
 use shardgate_wire::conformance::sample;
 
-use super::Op;
 use super::damage_tests::figures;
 use super::engine::{Engine, VolumeFigures};
 use super::files::{Files, Order};
@@ -18,6 +17,7 @@ use super::opening::Opening;
 use super::place::{VOLUMES, What, group_folder, volume_file};
 use super::scan::scan;
 use super::source::{BadSectors, Source};
+use super::{Choice, DiskCheck, Op};
 use crate::condition::Condition;
 use crate::directories::DirectoryMemory;
 use crate::io::OpenHow;
@@ -247,4 +247,33 @@ fn no_volume_is_read_behind_the_one_that_has_the_shard() {
     // A dead record is not enough.
     delete(&engine, 4 * 4 + 3);
     assert_eq!(any(4 * 4 + 3), 0);
+}
+
+#[test]
+fn a_check_passes_over_nothing_that_is_compacted_in_between() {
+    let disk = SimDisk::new(1);
+    let engine = open(&disk);
+    for volume in 0..3 {
+        (0..10).for_each(|at| put(&engine, 10 * volume + at, 100));
+        seal(&engine);
+    }
+    put(&engine, 30, 100);
+    let (mut check, mut after, mut seen) = (DiskCheck::default(), None, Vec::new());
+    while let Some(place) = engine.check_next(&mut check, after, false).unwrap() {
+        seen.push(place.1);
+        after = Some(place);
+        if place.1 == 1 {
+            // And the open one is sealed.
+            seal(&engine);
+            let choice = Choice {
+                group: sample::GROUP,
+                volumes: vec![1, 2, 3],
+                bytes: 0,
+            };
+            assert_eq!(engine.compact(&choice, &mut |_| true), Ok(true));
+        }
+    }
+    assert_eq!(seen, [1, 4, 5]);
+    assert_eq!(check.findings, []);
+    assert_eq!(check.shards, 10 + 1 + 30, "the first ten twice");
 }
