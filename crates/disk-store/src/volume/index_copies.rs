@@ -41,6 +41,9 @@ struct Known {
     good: HashSet<u64>,
     /// Volumes whose copies are to be looked at, or made.
     wanted: BTreeSet<Place>,
+    /// Volumes whose copies are to be removed: those who forget one may hold
+    /// up all writers of the disk that the volumes are on.
+    stale: BTreeSet<Place>,
     /// Counts what was forgotten: a copy that was begun before may be old.
     forgot: u64,
     /// What lies there and is of no volume was removed.
@@ -86,10 +89,11 @@ impl IndexCopies {
         known.forgot += 1;
         known.good.remove(&place.1);
         known.wanted.remove(&place);
+        if !known.broken {
+            known.stale.insert(place);
+        }
         drop(known);
         self.open.lock().remove(place.1);
-        // What stays is not used before its head was looked at.
-        let _ = self.io.remove(&copy_file(place));
     }
 
     /// Bytes of a volume's copy; `None` if it has none that is good.
@@ -127,12 +131,22 @@ impl IndexCopies {
         }
     }
 
-    fn next(&self) -> Option<Place> {
-        let mut known = self.known.lock();
-        if known.broken {
-            return None;
+    /// The next copy to look at or make, after those that are stale were
+    /// removed, and how many had been forgotten then.
+    fn next(&self) -> Option<(Place, u64)> {
+        let (stale, next) = {
+            let mut known = self.known.lock();
+            if known.broken {
+                return None;
+            }
+            let stale = std::mem::take(&mut known.stale);
+            (stale, known.wanted.pop_first().map(|n| (n, known.forgot)))
+        };
+        for place in stale {
+            // What stays is not used before its head was looked at.
+            let _ = self.io.remove(&copy_file(place));
         }
-        known.wanted.pop_first()
+        next
     }
 
     /// Whether a volume's copy begins as its directory does, and is as long.
@@ -252,8 +266,7 @@ impl Engine {
             known.cleaned = true;
             known.wanted.extend(sealed);
         }
-        while let Some(place) = index.next() {
-            let since = index.known.lock().forgot;
+        while let Some((place, since)) = index.next() {
             let Some(head) = self.sealed_head(place) else {
                 continue;
             };

@@ -226,7 +226,10 @@ fn copies_go_with_their_volumes() {
         volumes: vec![1],
         bytes: 0,
     };
+    let before = disks.fast.counters().removes;
     assert_eq!(engine.compact(&choice, &mut |_| true), Ok(true));
+    let after = disks.fast.counters().removes;
+    assert_eq!(after, before, "writers do not wait for the faster disk");
     assert_eq!(copy_all(&engine), 1);
     let left = [2, 3].map(|sequence| copy_file((sample::GROUP, sequence)));
     assert_eq!(disks.copies(), left);
