@@ -6,6 +6,7 @@ use shardgate_wire::DiskId;
 use crate::catalog::Catalog;
 use crate::gateway::Gateway;
 use crate::starting::Source;
+use crate::truth;
 
 impl Gateway {
     /// Journal disks were named lost: what they alone had is gone, and that is
@@ -76,9 +77,14 @@ impl Gateway {
         if trimmed {
             self.world.model.lock().counts.one("older than the journal");
         }
+        // Of the journal disks that the operator did not name lost none has any
+        // of it: nothing says that the catalog has all there was.
+        let lost = !self.world.lost.all().is_empty();
+        let has_none = |disk: &DiskId| truth::commits(self.world.disk(*disk)).is_empty();
+        let none_left = refusal == Refusal::NoJournal && lost && reached.iter().all(has_none);
         let on_chain =
             from.number.0 == 0 || self.world.model.lock().position(from.number.0) == from;
-        if !trimmed && on_chain && self.world.missing(since, &reached).is_none() {
+        if !trimmed && !none_left && on_chain && self.world.missing(since, &reached).is_none() {
             let why = format!("refused though all is there: {refusal}");
             self.world.model.lock().fail(why);
         }
