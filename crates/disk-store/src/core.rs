@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::{Mutex, MutexGuard, RwLockReadGuard};
 use shardgate_wire::{CallContext, DiskIdentity, Epoch, StoreError};
@@ -53,6 +54,9 @@ pub(crate) struct Core {
     pub(crate) lanes: Lanes,
     /// Held by whoever changes what volumes there are, or looks at all.
     pub(crate) tidying: Mutex<()>,
+    /// Whether no file of a shard waits to be settled: each has the mark that
+    /// it is finished, or is unfinished.
+    pub(crate) settled: AtomicBool,
     pub(crate) journal: JournalQueue,
 }
 

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -124,7 +125,8 @@ impl LocalDisk {
             core.make_marks_durable();
             // A failure fences the disk, which is said there; the next start
             // reads what was open.
-            let _ = core.volumes.close();
+            let settled = core.settled.load(Ordering::Relaxed);
+            let _ = core.volumes.close(settled);
             let _ = core.rules.save_told(&core.condition);
             core.folder.unlock();
             drop(core);

@@ -8,6 +8,7 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
@@ -295,6 +296,7 @@ pub(crate) fn open(
         segment_bytes: options.journal_segment_bytes,
         volume_bytes: options.volumes.unwrap_or(figures.volumes).volume_bytes,
     };
+    let settled = volumes.state.read().clean;
     let space = Space::new(io, (&options.devices, device), plan);
     let core = Core {
         identity,
@@ -317,6 +319,7 @@ pub(crate) fn open(
         journal: JournalQueue::new(),
         lanes: Lanes::new(figures, options.max_queued_calls, options.max_queued_bytes),
         tidying: Mutex::new(()),
+        settled: AtomicBool::new(settled),
         options,
         folder,
     };

@@ -2,6 +2,7 @@
 //! seals them and those that are full, gives space back, compacts; and the check of a whole disk.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
@@ -26,19 +27,24 @@ const GIVE_WAY: Duration = Duration::from_millis(5);
 const MOST_WAY: Duration = Duration::from_millis(500);
 
 /// Files of shards that are looked at between two other things to do.
-const SETTLED_AT_ONCE: usize = 64;
+const SETTLED_AT_ONCE: usize = 16;
+
+/// After upkeep was refused for want of space or of open files: nothing is
+/// gained by trying at each look.
+const UPKEEP_AGAIN: Duration = Duration::from_secs(1);
 
 impl Core {
     pub(crate) fn tidy(self: &Arc<Self>) {
         let mut compacts_at = Instant::now();
         let (mut closes_at, mut rests) = (compacts_at, Rests::default());
+        let mut upkeep_at = compacts_at;
         let mut unsettled = self.unsettled();
         while !self.lanes.is_closing() {
             if let Some(after) = unsettled.take() {
                 unsettled = self.settle_next(after);
             }
             let now = Instant::now();
-            if now >= closes_at && self.condition.check_writable().is_ok() {
+            if now >= closes_at && now >= upkeep_at && self.condition.check_writable().is_ok() {
                 self.volumes
                     .close_resting(&mut rests, self.open_limits(), now);
                 closes_at = now + CLOSE_EVERY;
@@ -46,7 +52,13 @@ impl Core {
             let alone = self.tidying.lock();
             // A failure fences the disk, which is said there; one of space
             // is met again by a later look.
-            while self.volumes.upkeep() == Ok(true) {}
+            while now >= upkeep_at {
+                match self.volumes.upkeep() {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(_) => upkeep_at = Instant::now() + UPKEEP_AGAIN,
+                }
+            }
             if let Ok(Some(bytes)) = self.volumes.copy_directory()
                 && self.pace(bytes)
             {
@@ -105,6 +117,7 @@ impl Core {
         self.rest(since.elapsed());
         self.pace(0);
         let last = page.last().filter(|_| page.len() == SETTLED_AT_ONCE);
+        self.settled.store(last.is_none(), Ordering::Relaxed);
         last.map(|last| Some(last.key))
     }
 

@@ -147,7 +147,14 @@ impl DiskIo for RealIo {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        Ok(rustix::fs::fsync(self.folder_at(path)?)?)
+        match self.folder_at(path) {
+            Ok(folder) => rustix::fs::fsync(folder)?,
+            // Without another open file all of the file system is synced: a
+            // name that may not be durable would fence the disk.
+            Err(Errno::MFILE | Errno::NFILE) => rustix::fs::syncfs(&self.folder)?,
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
     }
 
     fn space(&self) -> io::Result<SpaceOf> {

@@ -155,7 +155,7 @@ fn a_volume_is_not_sealed_under_a_batch_that_fills_it() {
     for blob in 0..60 {
         assert_eq!(read(&held, blob), Ok(true), "{blob} was answered");
     }
-    held.close().unwrap();
+    held.close(true).unwrap();
     disk.restart();
     let engine = open(&disk, 100);
     for blob in 0..60 {

@@ -112,8 +112,9 @@ impl Engine {
     }
 
     /// Ends in order: what has records is sealed, so that the next start reads
-    /// directories alone.
-    pub(crate) fn close(&self) -> Result<(), StoreError> {
+    /// directories alone. `settled`: nothing else of the disk waits for what a
+    /// start after a crash does; else the next one does it.
+    pub(crate) fn close(&self, settled: bool) -> Result<(), StoreError> {
         if self.condition.check_writable().is_ok() {
             let has_records = |volume: &Volume| volume.recorded > 0;
             for (place, _) in self.open_volumes(has_records) {
@@ -129,14 +130,14 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
-        self.write_ends()
+        self.write_ends(settled)
     }
 
     /// Ends in order, and leaves open volumes open.
     #[cfg(test)]
     pub(super) fn close_as_it_is(&self) -> Result<(), StoreError> {
         while self.upkeep()? {}
-        self.write_ends()
+        self.write_ends(true)
     }
 
     /// Whether each volume that is not sealed has room for an end and, later,
@@ -152,7 +153,7 @@ impl Engine {
 
     /// Ends what is not sealed, and the log: what is written is proven, the
     /// next start need not doubt it.
-    fn write_ends(&self) -> Result<(), StoreError> {
+    fn write_ends(&self, settled: bool) -> Result<(), StoreError> {
         let mut writer = self.writing();
         if writer.log.is_none() || self.condition.check_writable().is_err() {
             return Ok(());
@@ -177,9 +178,11 @@ impl Engine {
             file.sync_data()
                 .map_err(|error| self.refused(Doing::Syncing, "close volume", &error))?;
         }
-        let file = self.log_append(&mut writer, &[LogEntry::Clean])?;
-        file.sync_data()
-            .map_err(|error| self.refused(Doing::Syncing, "close log", &error))?;
+        if settled {
+            let file = self.log_append(&mut writer, &[LogEntry::Clean])?;
+            file.sync_data()
+                .map_err(|error| self.refused(Doing::Syncing, "close log", &error))?;
+        }
         // Nothing may follow: a write behind it would go unnoticed.
         writer.log = None;
         Ok(())
@@ -201,12 +204,16 @@ type End = (Option<Arc<dyn DiskFile>>, u64, NewRecord, u64);
 
 fn end_of(volume: &Volume) -> End {
     let tail = volume.tail.next_multiple_of(SECTOR);
+    // What is closed stays so: a crash may have left bytes behind its tail.
+    let (kind, zeroed_to, extents_from) = match volume.stage {
+        Stage::Closed if volume.out == 0 => (Kind::Seal, 0, volume.heading.size),
+        _ => (Kind::End, volume.zeroed_to, volume.extents_from),
+    };
     let end = ShardEnd {
-        shard_len: volume.zeroed_to,
+        shard_len: zeroed_to,
         blob_len: 0,
     };
     let salt = volume.heading.salt;
-    let (kind, extents_from) = (Kind::End, volume.extents_from);
     let mark = NewRecord::mark(salt, tail, volume.tail, kind, extents_from, end);
     (volume.file.clone(), tail, mark, volume.zeroed_to)
 }

@@ -97,7 +97,7 @@ fn a_start_after_a_clean_stop_reads_no_volume() {
     for blob in 0..4 {
         put(&engine, sample::GROUP.0, blob);
     }
-    engine.close().unwrap();
+    engine.close(true).unwrap();
     drop(engine);
     disk.restart();
     let volume = volume_file(sample::GROUP, 1, What::Volume);
@@ -117,6 +117,22 @@ fn a_start_after_a_clean_stop_reads_no_volume() {
     assert_eq!(engine.check(false).unwrap().findings, []);
 }
 
+// Files that a crash left unmarked must be looked at by the next start too.
+#[test]
+fn a_stop_before_all_is_settled_is_not_a_clean_one() {
+    for settled in [false, true] {
+        let disk = SimDisk::new(1);
+        let engine = open(&disk);
+        put(&engine, sample::GROUP.0, 1);
+        engine.close(settled).unwrap();
+        drop(engine);
+        disk.restart();
+        let engine = open(&disk);
+        assert_eq!(engine.state.read().clean, settled);
+        assert_eq!(read(&engine, 1), Ok(true));
+    }
+}
+
 /// No room for a directory: the volume has its end, the stop is clean, and
 /// the next one seals it.
 #[test]
@@ -132,7 +148,7 @@ fn a_full_disk_closes_in_order() {
             capacity: Some(capacity * 4096),
             ..Faults::default()
         });
-        let closed = engine.close();
+        let closed = engine.close(true);
         drop(engine);
         disk.set_faults(Faults::default());
         disk.power_loss(capacity);

@@ -176,7 +176,7 @@ fn a_directory_that_is_lost_or_damaged_is_made_anew() {
     assert_eq!(engine.upkeep(), Ok(true));
     let deleted = engine.commit(&[Op::Delete(sample::key(5))]).remove(0);
     assert_eq!(deleted, Ok(()));
-    engine.close().unwrap();
+    engine.close(true).unwrap();
     let directory = volume_file(sample::GROUP, 1, What::Directory);
     type Damage = fn(&SimDisk, &std::path::Path);
     let damages: [Damage; 3] = [
@@ -196,7 +196,7 @@ fn a_directory_that_is_lost_or_damaged_is_made_anew() {
             assert_eq!(read(&engine, blob), Ok(false), "{blob} was deleted");
         }
         assert_eq!(engine.check(false).unwrap().findings, []);
-        engine.close().unwrap();
+        engine.close(true).unwrap();
     }
     // A page of it: told, and repaired while it is open.
     disk.restart();
@@ -218,7 +218,7 @@ fn a_sealed_volume_that_is_gone_is_damage() {
     engine.roll(sample::GROUP);
     assert_eq!(engine.upkeep(), Ok(true));
     assert_eq!(put(&engine, 50), Ok(()));
-    engine.close().unwrap();
+    engine.close(true).unwrap();
     disk.restart();
     disk.io().remove(&volume()).unwrap();
     for _ in 0..2 {
@@ -229,7 +229,7 @@ fn a_sealed_volume_that_is_gone_is_damage() {
         assert_eq!(read(&engine, 50), Ok(true));
         assert_eq!(read(&engine, 51), Ok(false));
         assert_eq!(engine.check(true).unwrap().findings.len(), 1);
-        engine.close().unwrap();
+        engine.close(true).unwrap();
         disk.restart();
     }
 }
@@ -281,7 +281,7 @@ fn a_directory_on_a_bad_sector_is_made_anew() {
     let (disk, engine) = filled();
     engine.roll(sample::GROUP);
     assert_eq!(engine.upkeep(), Ok(true));
-    engine.close().unwrap();
+    engine.close(true).unwrap();
     disk.restart();
     disk.set_faults(crate::io::sim::Faults {
         unreadable: vec![volume_file(sample::GROUP, 1, What::Directory)],
@@ -329,7 +329,7 @@ fn a_damaged_end_is_not_taken_for_a_torn_one() {
         // It is still said once the volume is sealed, and by the next start.
         while engine.upkeep().unwrap() {}
         assert!(is_corrupt(&read(&engine, COUNT - 1)), "flipped at {place}");
-        engine.close().unwrap();
+        engine.close(true).unwrap();
         disk.restart();
         assert!(
             is_corrupt(&read(&open(&disk), COUNT - 1)),

@@ -122,7 +122,7 @@ fn no_space_is_given_out_twice() {
         for earlier in (0..=round).map(|round| 2 * round) {
             assert_eq!(has(&engine, earlier, 3000), Ok(true));
         }
-        engine.close().unwrap();
+        engine.close_as_it_is().unwrap();
         drop(engine);
         disk.restart();
     }
@@ -415,7 +415,7 @@ fn a_directory_made_anew_is_the_same() {
     stream(&engine, 20, LEN);
     assert_eq!(put(&engine, 21, 300), Ok(()));
     seal(&engine);
-    engine.close().unwrap();
+    engine.close(true).unwrap();
     drop(engine);
     let directories: Vec<_> = disk.files().into_iter().map(|(path, _)| path).collect();
     let directories = directories
@@ -428,7 +428,7 @@ fn a_directory_made_anew_is_the_same() {
         disk.io().remove(path).unwrap();
         let engine = open(&disk);
         while engine.upkeep().unwrap() {}
-        engine.close().unwrap();
+        engine.close(true).unwrap();
         assert!(disk.bytes(path) == Some(before), "{path:?}");
         count += 1;
     }

@@ -189,7 +189,7 @@ fn use_it(disk: &SimDisk) {
                 let _ = engine.compact(&choice, &mut |_| true);
             }
         }
-        let _ = engine.close();
+        let _ = engine.close(true);
         drop(engine);
         disk.restart();
     }

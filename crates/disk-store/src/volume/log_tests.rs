@@ -97,14 +97,14 @@ fn is_said_until_accepted(disk: &SimDisk) {
         let check = engine.check(false).unwrap();
         assert_eq!(check.findings.len(), 1, "{check:?}");
         assert_eq!(check.findings[0].place, "log");
-        engine.close().unwrap();
+        engine.close(true).unwrap();
         disk.restart();
     }
     let engine = open(disk);
     let check = engine.check(true).unwrap();
     assert!(check.findings[0].repaired, "{check:?}");
     assert_eq!(engine.check(false).unwrap().findings, []);
-    engine.close().unwrap();
+    engine.close(true).unwrap();
     disk.restart();
     assert!(!open(disk).state.read().incomplete);
 }

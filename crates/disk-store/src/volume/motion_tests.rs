@@ -159,7 +159,7 @@ fn few_seeks_and_flushes() {
     let done = moved(&disk, || by_64.chunks(64).for_each(|s| put(&engine, s)));
     let (seeks, flushes) = table.line("PUT, 64 at once", count, done);
     assert!(seeks < 0.2 && flushes < 0.1, "{seeks} {flushes}");
-    engine.close().unwrap();
+    engine.close(true).unwrap();
     drop(engine);
 
     let read = |engine: &Engine| {
@@ -273,7 +273,7 @@ fn a_cold_read_of_an_extent_is_one_seek_beside_its_directory() {
     let lens = [100, 5000, 64 * 1024, 300_000, 1 << 20, 3 << 20];
     let of = |blob: u64| lens[blob as usize % lens.len()];
     (0..12).for_each(|blob| stream(&engine, blob, of(blob)));
-    engine.close().unwrap();
+    engine.close(true).unwrap();
     drop(engine);
     let cold = |blob: u64, offset: u64, len: usize| {
         let nothing = Arc::new(DirectoryMemory::new(0));

@@ -213,7 +213,7 @@ fn what_a_crash_left_out_is_never_damage() {
         check(&engine, &written, &wanted, &what);
         while engine.upkeep().unwrap() {}
         check(&engine, &written, &wanted, &what);
-        engine.close().unwrap();
+        engine.close(true).unwrap();
         drop(engine);
         let directory = volume_file(sample::GROUP, 1, What::Directory);
         disk.restart();

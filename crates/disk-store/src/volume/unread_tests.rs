@@ -69,7 +69,7 @@ fn is_fenced(engine: &Engine, because: &str) {
     assert!(why.contains(because), "{why}");
     assert!(matches!(put(engine, 90), Err(StoreError::Fenced { .. })));
     assert_eq!(engine.upkeep(), Ok(false));
-    assert_eq!(engine.close(), Ok(()));
+    assert_eq!(engine.close(true), Ok(()));
 }
 
 /// Once its sectors are good again, the disk is as it was.

@@ -115,7 +115,7 @@ fn a_cold_read_costs_the_slow_disk_its_record_alone() {
     assert_eq!(slow_reads(&disks, || assert!(has(&engine, 78))), 1);
     assert_eq!(slow_reads(&disks, || assert!(!has(&engine, 5000))), 0);
     // The next start looks at the copy, and does not make it again.
-    engine.close().expect("closes");
+    engine.close(true).expect("closes");
     drop(engine);
     let engine = disks.open();
     let reads = slow_reads(&disks, || assert_eq!(copy_all(&engine), 0));
@@ -154,7 +154,7 @@ fn a_copy_of_another_directory_is_not_read() {
     seal(&engine, 1..300);
     seal(&engine, 300..600);
     assert_eq!(copy_all(&engine), 2);
-    engine.close().expect("closes");
+    engine.close(true).expect("closes");
     drop(engine);
     // That of another volume, under this one's name.
     let second = (sample::GROUP, 2);
@@ -179,7 +179,7 @@ fn a_stale_copy_is_replaced() {
     copy_all(&engine);
     let deleted: Vec<_> = (1..200).map(|blob| Op::Delete(sample::key(blob))).collect();
     assert!(engine.commit(&deleted).iter().all(Result::is_ok));
-    engine.close().expect("closes");
+    engine.close(true).expect("closes");
     drop(engine);
     let stale = disks.copy(COPY);
     let path = volume_file(sample::GROUP, 1, What::Directory);
@@ -188,7 +188,7 @@ fn a_stale_copy_is_replaced() {
     // The first read that meets the page has it made anew.
     let _ = engine.read(sample::key(1), 0, LEN as u32);
     while engine.upkeep().expect("mends") {}
-    engine.close().expect("closes");
+    engine.close(true).expect("closes");
     drop(engine);
     assert_ne!(disks.own(1), stale, "without what was deleted");
     let engine = disks.open();
@@ -298,7 +298,7 @@ fn a_copy_of_another_length_is_replaced() {
         whole.len() as u64 - 1,
     ];
     for len in lens.into_iter().chain([whole.len() as u64 + page]) {
-        engine.close().expect("closes");
+        engine.close(true).expect("closes");
         disks.slow.restart();
         let file = disks.fast.io().open(&copy_file(COPY), OpenHow::ReadWrite);
         let file = file.expect("it is there");
@@ -309,7 +309,7 @@ fn a_copy_of_another_length_is_replaced() {
         assert_eq!(copy_all(&engine), 1, "of {len} bytes");
         assert_eq!(disks.copy(COPY).as_ref(), Some(&whole));
         assert_eq!(slow_reads(&disks, || assert!(has(&engine, 299))), 1);
-        engine.close().expect("closes");
+        engine.close(true).expect("closes");
         disks.slow.restart();
     }
 }

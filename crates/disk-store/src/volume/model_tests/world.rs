@@ -388,7 +388,7 @@ impl World {
         self.give_up_all();
         let closed = match self.random.below(2) {
             0 => self.engine.close_as_it_is(),
-            _ => self.engine.close(),
+            _ => self.engine.close(true),
         };
         self.say(|| format!("close: {closed:?}"));
         self.disk.restart();
