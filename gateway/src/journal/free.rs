@@ -72,6 +72,8 @@ impl Starting {
         map: &PoolMap,
         lost: &[DiskId],
     ) -> Result<Freed, JournalStartError> {
+        // Of a round before: what is met now is judged anew.
+        self.taken_over = None;
         let journal = map.journal_map();
         let mut disks: BTreeSet<DiskId> = self.found.disks.keys().copied().collect();
         disks.extend(journal.all());

@@ -3,7 +3,8 @@
 //! One small text file: the cluster, and the instances that ran with this
 //! folder, so that a start knows its own earlier run by the epoch that disks
 //! hold (PROTOCOL.md 1). Written before the first disk of a new cluster is
-//! formatted, and before each epoch is raised.
+//! formatted, and before each epoch is raised; after a take-over, when its
+//! wait is over.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -154,9 +154,7 @@ impl JournalStartError {
             Self::Restore(_) | Self::Plan(PlanError::CatalogGone { .. })
         )
     }
-}
 
-impl JournalStartError {
     /// Whether a disk is in a higher epoch: another gateway has raised it.
     pub(super) fn is_fenced(&self) -> bool {
         matches!(self, Self::Journal(error) if matches!(**error, JournalError::Fenced(_)))

@@ -100,7 +100,8 @@ pub async fn seize(start: JournalStart, cluster: ClusterId) -> Result<Seized, Jo
         match starting.newest().await {
             Some(again) if again.map != newest.map => newest = again,
             Some(again) => {
-                if let Some(taken_over) = starting.taken_over.take() {
+                if let Some(mut taken_over) = starting.taken_over.take() {
+                    taken_over.begin_wait();
                     let waited = taken_over.wait().await;
                     waited.map_err(JournalStartError::Own)?;
                 }

@@ -1,7 +1,8 @@
-//! Calls to disks: with a time limit, measured, reported.
+//! Calls to disks: limited in time, measured, reported.
 //!
 //! Owns what every call has in common, so that the writer and the reader do
-//! not: the limit, the report to the pool, the load of each disk, the retry
+//! not: the limit for disks of this process (those of agents end their calls
+//! themselves), the report to the pool, the load of each disk, the retry
 //! after `Busy` and after a slot's generation was told. Invariant: once a
 //! disk has said that another gateway is in force, this one is fenced for
 //! good: no call is sent any more.
@@ -31,9 +32,9 @@ use super::settings::ObjectSettings;
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 /// Pauses grow up to this.
 const BUSY_PAUSE_MOST: Duration = Duration::from_millis(200);
-/// How long a busy disk is asked again. Longer than what waits for a
-/// connection waits before it is told of: the client waits meanwhile, and its
-/// own patience is mostly a minute.
+/// How long a busy disk is asked again to store something: longer than what
+/// waits for a connection waits before it is told of. A read is better decoded
+/// from other disks.
 const BUSY_PATIENCE: Duration = Duration::from_secs(40);
 
 /// The disks, as every part of the data path calls them.
@@ -144,17 +145,18 @@ impl DiskCalls {
         result
     }
 
-    /// Repeats a call while its disk is busy, at most for
-    /// [`BUSY_PATIENCE`], and once after the slot's generation was told.
+    /// Repeats a call while its disk is busy, at most for so long, and once
+    /// after the slot's generation was told.
     async fn insist<T, F>(
         &self,
         group: GroupId,
+        patience: Duration,
         mut call: impl FnMut() -> F,
     ) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        let until = Instant::now() + BUSY_PATIENCE;
+        let until = Instant::now() + patience;
         let mut pause = BUSY_PAUSE;
         let mut told = false;
         loop {
@@ -182,7 +184,7 @@ impl DiskCalls {
         shard_len: Option<u64>,
     ) -> Result<ShardHandle, StoreError> {
         let limit = self.settings.append_limit;
-        self.insist(to.group, || async {
+        self.insist(to.group, BUSY_PATIENCE, || async {
             let ctx = self.context(to);
             let opened = to.store.open(&ctx, header.clone(), shard_len);
             self.call(to, (CallKind::Write, 0), limit, opened).await
@@ -200,7 +202,7 @@ impl DiskCalls {
         crcs: &[u32],
     ) -> Result<(), StoreError> {
         let limit = self.settings.append_limit;
-        self.insist(to.group, || async {
+        self.insist(to.group, BUSY_PATIENCE, || async {
             let ctx = self.context(to);
             let appended = to.store.append(&ctx, handle, offset, bytes.clone(), crcs);
             self.call(to, (CallKind::Write, bytes.len()), limit, appended)
@@ -217,7 +219,7 @@ impl DiskCalls {
         end: ShardEnd,
     ) -> Result<(), StoreError> {
         let limit = self.settings.sync_limit;
-        self.insist(to.group, || async {
+        self.insist(to.group, BUSY_PATIENCE, || async {
             let ctx = self.context(to);
             let finished = to.store.finish(&ctx, handle, end);
             self.call(to, (CallKind::Sync, 0), limit, finished).await
@@ -228,7 +230,7 @@ impl DiskCalls {
     /// [`ShardStore::put`].
     pub async fn put(&self, to: &Target, shard: SmallShard) -> Result<(), StoreError> {
         let limit = self.settings.sync_limit;
-        self.insist(to.group, || async {
+        self.insist(to.group, BUSY_PATIENCE, || async {
             let ctx = self.context(to);
             let put = to.store.put(&ctx, shard.clone());
             self.call(to, (CallKind::Sync, shard.bytes.len()), limit, put)
@@ -254,7 +256,7 @@ impl DiskCalls {
         len: u32,
     ) -> Result<ShardBytes, StoreError> {
         let limit = self.settings.read_limit;
-        self.insist(to.group, || {
+        self.insist(to.group, limit, || {
             let read = to.store.read(key, offset, len);
             self.call(to, (CallKind::Read, len as usize), limit, read)
         })
@@ -264,7 +266,7 @@ impl DiskCalls {
     /// [`ShardStore::stat`].
     pub async fn stat(&self, to: &Target, key: ShardKey) -> Result<ShardStat, StoreError> {
         let limit = self.settings.read_limit;
-        self.insist(to.group, || {
+        self.insist(to.group, limit, || {
             // Not counted among the times of reads: it is not one of data.
             self.call(to, (CallKind::Write, 0), limit, to.store.stat(key))
         })
@@ -279,7 +281,7 @@ impl DiskCalls {
         most: usize,
     ) -> Result<Vec<ListedShard>, StoreError> {
         let limit = self.settings.sync_limit;
-        self.insist(to.group, || {
+        self.insist(to.group, limit, || {
             let listed = to.store.list(Some(after), most);
             self.call(to, (CallKind::Write, 0), limit, listed)
         })
@@ -289,7 +291,7 @@ impl DiskCalls {
     /// [`ShardStore::put_notes`].
     pub async fn put_notes(&self, to: &Target, notes: &[BlobNote]) -> Result<(), StoreError> {
         let limit = self.settings.sync_limit;
-        self.insist(to.group, || async {
+        self.insist(to.group, BUSY_PATIENCE, || async {
             let ctx = self.context(to);
             let put = to.store.put_notes(&ctx, notes);
             self.call(to, (CallKind::Sync, 0), limit, put).await

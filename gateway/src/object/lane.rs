@@ -59,6 +59,7 @@ pub struct Lane {
     busy: bool,
     /// The call under way has the block in front.
     sending: bool,
+    has_stored: bool,
     /// Time of the last call that was answered.
     pub last_took: Duration,
 }
@@ -77,6 +78,7 @@ impl Lane {
             queue: VecDeque::new(),
             busy: false,
             sending: false,
+            has_stored: false,
             last_took: Duration::ZERO,
         }
     }
@@ -89,6 +91,11 @@ impl Lane {
     /// Whether it has done all that it was given.
     pub fn is_idle(&self) -> bool {
         !self.is_over() && !self.busy && self.queue.is_empty()
+    }
+
+    /// Whether its first block is on its way, and the open before it.
+    pub fn is_beginning(&self) -> bool {
+        self.busy && !self.has_stored
     }
 
     /// Whether a call is under way.
@@ -154,6 +161,7 @@ impl Lane {
     /// The block in front is on the disk, or its call has ended at last:
     /// its number.
     pub fn stored(&mut self) -> Option<u64> {
+        self.has_stored = true;
         self.queue.pop_front().map(|queued| queued.block)
     }
 

@@ -268,6 +268,13 @@ impl Reading {
         cost: u64,
         fetch: impl Future<Output = Fetched> + Send + 'static,
     ) -> BoxFuture<'static, Fetched> {
+        // It holds the memory that it reads into until it has ended.
+        let flow = Arc::clone(&self.flow);
+        let fetch = async move {
+            let fetched = fetch.await;
+            drop(flow);
+            fetched
+        };
         let task = AbortOnDropHandle::new(self.core.tracker.spawn(fetch));
         Box::pin(async move {
             task.await.unwrap_or_else(|ended| {

@@ -14,11 +14,12 @@ pub struct ObjectSettings {
     pub memory_wait: Duration,
     /// The longest body of one PUT or part.
     pub body_max: u64,
-    /// How long a read of a disk may take.
+    /// How long a read of a disk of this process may take, and how long one
+    /// that is busy is asked again. Agents have limits of their own.
     pub read_limit: Duration,
-    /// How long an append may take.
+    /// How long an append to a disk of this process may take.
     pub append_limit: Duration,
-    /// How long it may take to make a shard durable.
+    /// How long a disk of this process may take to make a shard durable.
     pub sync_limit: Duration,
     /// How often condemned blobs are looked for.
     pub purge_every: Duration,

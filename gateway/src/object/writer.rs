@@ -35,6 +35,10 @@ use super::quorum::{ShardState, Tally, Verdict, late_after};
 use super::stripe::CodedBlock;
 use crate::placement::quorum::QuorumRule;
 
+/// How long a shard may take to begin, whatever the others took: those that
+/// were not begun yet are idle too, and tell nothing of how long that takes.
+const BEGINNING: Duration = Duration::from_secs(1);
+
 /// How a call of a lane ended.
 pub(super) enum Ended {
     Opened(Result<ShardHandle, StoreError>),
@@ -274,7 +278,11 @@ impl BlobWriter {
         let since = *self.idle_since.get_or_insert_with(Instant::now);
         let idle = self.lanes.iter().filter(|lane| lane.is_idle());
         let took = idle.map(|lane| lane.last_took).max().unwrap_or_default();
-        let late = since + late_after(took);
+        let late = match self.lanes.iter().any(Lane::is_beginning) {
+            true => late_after(took.max(BEGINNING)),
+            false => late_after(took),
+        };
+        let late = since + late;
         if tokio::time::timeout_at(late, self.event()).await.is_err() {
             for shard in 0..self.lanes.len() {
                 if self.lanes[shard].is_busy() && !self.lanes[shard].is_over() {

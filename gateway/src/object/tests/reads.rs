@@ -382,8 +382,15 @@ async fn what_is_read_ahead_does_not_wait_for_its_client() {
     // What is under way ends with the stream.
     let mut stream = handle.read(0..8 << 20).await.unwrap();
     stream.next().await.unwrap().unwrap();
+    (0..6).for_each(|disk| store.pool.disk(disk).delay(Duration::from_secs(3600)));
+    while waiting() < 2 {
+        let more = tokio::time::timeout(Duration::from_millis(1), stream.next());
+        assert!(!matches!(more.await, Ok(None)), "it was all read ahead");
+    }
     drop(stream);
-    tokio::task::yield_now().await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
     assert_eq!((waiting(), store.service.memory().0), (0, 0));
 }
 

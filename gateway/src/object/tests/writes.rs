@@ -258,6 +258,23 @@ async fn disks_that_go_while_memory_is_waited_for_cost_nothing() {
     assert!(store.get("key").await.unwrap() == content);
 }
 
+// Those that were not begun yet are idle, and no measure for one that is.
+#[tokio::test(start_paused = true)]
+async fn a_first_block_is_not_late_by_what_others_have_not_begun() {
+    let settings = ObjectSettings {
+        memory_bytes: 1 << 20,
+        ..ObjectSettings::default()
+    };
+    let store = fixture_with("4+2", &SIX, settings).await;
+    store.put("before", &bytes(2000, 1)).await.unwrap();
+    for index in 0..6 {
+        store.pool.disk(index).delay(Duration::from_millis(300));
+    }
+    store.put("key", &bytes(5 << 20, 1)).await.unwrap();
+    assert_eq!(store.pool.late.load(Relaxed), 0);
+    assert!(store.service.catalog().owed().await.unwrap().is_empty());
+}
+
 // What waits for its turn here may be answered well, however long it took.
 #[tokio::test(start_paused = true)]
 async fn disks_that_end_their_calls_themselves_are_not_cut_short() {
