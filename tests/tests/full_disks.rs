@@ -15,11 +15,11 @@ use shardgate_tests::pool::TestPool;
 use shardgate_tests::random;
 
 const MIB: u64 = 1 << 20;
-/// Of this three disks keep 83 MiB from clients, and two segments of the
+/// Of this three disks keep 50 MiB from clients, and two segments of the
 /// journal each take 384.
 const FILE_SYSTEM: u64 = 800 * MIB;
 /// What is left: too little for clients, enough for copies in the background.
-const LEFT: u64 = 70 * MIB;
+const LEFT: u64 = 43 * MIB;
 const BUCKET: &str = "full";
 const PATIENCE: Duration = Duration::from_secs(30);
 
