@@ -137,7 +137,7 @@ impl AgentClient {
             limits: FORMAT_LIMITS,
             answer_data: 0,
             way: Way::Control,
-            wait_until: Instant::now() + self.settings.control_timeout,
+            wait_until: Instant::now() + self.settings.call_timeout,
             within: self.settings.call_timeout,
             head: encode_head(head),
             data: Vec::new(),

@@ -425,8 +425,13 @@ mod tests {
     use crate::agents::AgentSettings;
     use crate::seam::SetClock;
 
-    /// An agent that takes what comes and never answers.
-    async fn silent() -> String {
+    const END: ShardEnd = ShardEnd {
+        shard_len: 1,
+        blob_len: 1,
+    };
+
+    /// A disk of an agent that takes what comes and never answers.
+    async fn silent(settings: &AgentSettings) -> RemoteDisk {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         tokio::spawn(async move {
@@ -435,7 +440,9 @@ mod tests {
                 taken.push(stream);
             }
         });
-        address
+        let clock = Arc::new(SetClock::at(1));
+        let client = AgentClient::new(address, None, settings.clone(), clock, TaskTracker::new());
+        client.disk(sample::identity().disk)
     }
 
     #[tokio::test(start_paused = true)]
@@ -444,17 +451,10 @@ mod tests {
             connect_timeout: Duration::from_secs(3600),
             ..AgentSettings::default()
         };
-        let clock = Arc::new(SetClock::at(1));
-        let (address, tracker) = (silent().await, TaskTracker::new());
-        let client = AgentClient::new(address, None, settings.clone(), clock, tracker);
-        let disk = client.disk(sample::identity().disk);
+        let disk = silent(&settings).await;
         let ctx = sample::context(1);
-        let end = ShardEnd {
-            shard_len: 1,
-            blob_len: 1,
-        };
         let begun = Instant::now();
-        let finished = disk.finish(&ctx, ShardHandle(1), end).await;
+        let finished = disk.finish(&ctx, ShardHandle(1), END).await;
         assert_eq!(finished, Err(StoreError::TimedOut(settings.sync_timeout)));
         assert_eq!(begun.elapsed().as_secs(), settings.sync_timeout.as_secs());
         let begun = Instant::now();
@@ -473,17 +473,10 @@ mod tests {
             calls_per_disk: 1,
             ..AgentSettings::default()
         };
-        let clock = Arc::new(SetClock::at(1));
-        let (address, tracker) = (silent().await, TaskTracker::new());
-        let client = AgentClient::new(address, None, settings.clone(), clock, tracker);
-        let disk = client.disk(sample::identity().disk);
+        let disk = silent(&settings).await;
         let ctx = sample::context(1);
-        let end = ShardEnd {
-            shard_len: 1,
-            blob_len: 1,
-        };
         let begun = Instant::now();
-        let long = disk.finish(&ctx, ShardHandle(1), end);
+        let long = disk.finish(&ctx, ShardHandle(1), END);
         let behind = async {
             let behind = disk
                 .append(&ctx, ShardHandle(2), 0, Bytes::new(), &[])

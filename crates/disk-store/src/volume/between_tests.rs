@@ -200,6 +200,19 @@ fn power_lost_while_the_log_is_begun_anew_loses_nothing() {
     }
 }
 
+/// Notes of such lengths in the log.
+fn keep_notes(engine: &Engine, blobs: std::ops::Range<u128>, deleted: bool, len: usize) {
+    for blob in blobs {
+        let note = super::Note {
+            commit: CommitNumber(1),
+            deleted,
+            payload: vec![7; len],
+        };
+        let kept = engine.keep_note(sample::GROUP, BlobId(blob), Some(note));
+        assert_eq!(kept, Ok(()));
+    }
+}
+
 /// At each of its steps, often enough that of the two batches that begin a
 /// segment the later one alone is there, if nothing keeps it from that.
 #[test]
@@ -207,15 +220,7 @@ fn a_segment_never_begins_without_what_held_before() {
     for seed in 0..400 {
         let disk = SimDisk::new(seed);
         let engine = open(&disk, 1);
-        for blob in 0..4 {
-            let note = super::Note {
-                commit: CommitNumber(1),
-                deleted: true,
-                payload: vec![7; 1000],
-            };
-            let kept = engine.keep_note(sample::GROUP, BlobId(blob), Some(note));
-            assert_eq!(kept, Ok(()));
-        }
+        keep_notes(&engine, 0..4, true, 1000);
         disk.set_faults(Faults {
             power_off: Some(1 + seed % 10),
             ..Faults::default()
@@ -321,15 +326,7 @@ fn a_failed_sync_of_a_compaction_fences_the_disk_and_does_not_lose_it() {
     let mut fenced = 0;
     for at in 1..40 {
         let (disk, engine) = wasteful();
-        for blob in 100..103 {
-            let note = super::Note {
-                commit: CommitNumber(1),
-                deleted: false,
-                payload: vec![7; 500_000],
-            };
-            let kept = engine.keep_note(sample::GROUP, BlobId(blob), Some(note));
-            assert_eq!(kept, Ok(()));
-        }
+        keep_notes(&engine, 100..103, false, 500_000);
         disk.set_faults(Faults {
             fail_sync: Some(at),
             ..Faults::default()
