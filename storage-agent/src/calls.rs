@@ -11,6 +11,7 @@ use futures::future::join_all;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shardgate_wire::StoreError;
+use shardgate_wire::check::{CheckHead, DamagedHead};
 use shardgate_wire::frame::{Frame, FrameError, decode_head, encode_head};
 use shardgate_wire::message::{
     AbortHead, Answer, AppendHead, AssignHead, Call, CallError, DeleteHead, FinishHead, HealthHead,
@@ -144,6 +145,14 @@ async fn dispatch(lane: &Lane, call: Call, frame: Frame) -> Result<Reply, CallEr
         Call::Slots => {
             let SlotsHead { after } = head(&frame)?;
             answer(store.slots(after).await)
+        }
+        Call::Damaged => {
+            let DamagedHead {} = head(&frame)?;
+            answer(store.damaged().await)
+        }
+        Call::Check => {
+            let CheckHead { ctx, from, repair } = head(&frame)?;
+            answer(store.check(&ctx, from, repair).await)
         }
         _ => return journal_calls::dispatch(lane, call, frame).await,
     })

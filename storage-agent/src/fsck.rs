@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::path::Path;
 
-use shardgate_disk_store::{DiskCheck, DiskOptions, Expected, LocalDisk, OpenError};
-use shardgate_wire::StoreError;
+use shardgate_disk_store::{DiskOptions, Expected, LocalDisk, OpenError};
+use shardgate_wire::{ShardStore, StoreError};
 use thiserror::Error;
 
 /// Why a disk was not checked to the end.
@@ -16,53 +16,77 @@ pub enum FsckError {
     /// It was lost, or refused what a repair needs.
     #[error("check disk: {0}")]
     Check(#[from] StoreError),
+    /// What was found could not be said.
+    #[error("write report: {0}")]
+    Report(#[from] std::io::Error),
 }
 
-/// Reads the whole disk. With `repair`, directories of volumes that do not
-/// say what the records do are written anew; nothing else is changed, but for
-/// what every start does after a crash.
+/// What a check found in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Volumes that were read.
+    pub volumes: u64,
+    /// Shards that are whole.
+    pub shards: u64,
+    /// Bytes of those shards' records or files.
+    pub bytes: u64,
+    /// What was wrong.
+    pub found: u64,
+    /// Of it, what was repaired.
+    pub repaired: u64,
+}
+
+/// Reads the whole disk, and says to `out` what is wrong as it is found. With
+/// `repair`, directories of volumes that do not say what the records do are
+/// written anew; nothing else is changed, but for what every start does after
+/// a crash.
 ///
 /// # Errors
 /// [`FsckError`]; what is damaged is no error but a finding.
-pub async fn fsck(folder: &Path, repair: bool) -> Result<DiskCheck, FsckError> {
+pub async fn fsck(folder: &Path, repair: bool, out: &mut dyn Write) -> Result<Checked, FsckError> {
     let identity = LocalDisk::identify(folder)?;
     let expected = Expected {
         cluster: identity.cluster,
         disk: Some(identity.disk),
     };
     let disk = LocalDisk::open(folder, &expected, DiskOptions::default())?;
-    let check = disk.check(repair).await;
+    let checked = check(&disk, repair, out).await;
     disk.close().await;
-    Ok(check?)
+    checked
 }
 
-/// Says what was found. True if nothing is wrong.
-///
-/// # Errors
-/// Of the writer.
-pub fn report(check: &DiskCheck, out: &mut dyn Write) -> std::io::Result<bool> {
-    for finding in &check.findings {
-        let state = if finding.repaired { " (repaired)" } else { "" };
-        let shard = match finding.shard {
-            Some(key) => format!(" group {} blob {} index {}", key.group, key.blob, key.index),
-            None => String::new(),
-        };
-        writeln!(out, "{}{shard}: {}{state}", finding.place, finding.what)?;
+async fn check(disk: &LocalDisk, repair: bool, out: &mut dyn Write) -> Result<Checked, FsckError> {
+    // Who may write to it stays as it is.
+    let ctx = disk.own_context();
+    let mut all = Checked::default();
+    let mut from = None;
+    loop {
+        let page = disk.check(&ctx, from, repair).await?;
+        all.volumes += page.volumes;
+        all.shards += page.shards;
+        all.bytes += page.bytes;
+        for finding in &page.findings {
+            all.found += 1;
+            all.repaired += u64::from(finding.repaired);
+            writeln!(out, "{finding}")?;
+        }
+        from = page.next;
+        if from.is_none() {
+            break;
+        }
     }
-    let wrong = check.findings.len();
     writeln!(
         out,
-        "{} volumes, {} shards whole, {} bytes; {wrong} found wrong",
-        check.volumes, check.shards, check.bytes
+        "{} volumes, {} shards whole, {} bytes; {} found wrong",
+        all.volumes, all.shards, all.bytes, all.found
     )?;
-    Ok(check.findings.iter().all(|finding| finding.repaired))
+    Ok(all)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use shardgate_disk_store::NewDisk;
-    use shardgate_wire::ShardStore;
     use shardgate_wire::conformance::sample;
 
     #[tokio::test]
@@ -90,9 +114,9 @@ mod tests {
         // Not closed in order: the volume is sealed by the next start.
         drop(disk);
         let volumes = dir.path().join("volumes").join(sample::GROUP.to_string());
-        let check = loop {
-            match fsck(dir.path(), false).await {
-                Ok(check) => break check,
+        let checked = loop {
+            match fsck(dir.path(), false, &mut Vec::new()).await {
+                Ok(checked) => break checked,
                 // The threads of the disk that was dropped still end.
                 Err(FsckError::Open(OpenError::InUse { .. })) => {
                     tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -100,19 +124,20 @@ mod tests {
                 Err(error) => panic!("{error}"),
             }
         };
-        assert_eq!((check.shards, check.findings.len()), (20, 0), "{check:?}");
+        assert_eq!((checked.shards, checked.found), (20, 0), "{checked:?}");
         let directory = volumes.join("0000000000000001.dir");
         let mut bytes = std::fs::read(&directory).unwrap();
         let at = bytes.len() - 4090;
         bytes[at] ^= 1;
         std::fs::write(&directory, &bytes).unwrap();
-        let found = fsck(dir.path(), false).await.unwrap();
-        assert_eq!(found.findings.len(), 1, "{found:?}");
-        let mut out = Vec::new();
-        assert!(!report(&found, &mut out).unwrap());
-        let repaired = fsck(dir.path(), true).await.unwrap();
-        assert!(repaired.findings[0].repaired, "{repaired:?}");
-        let check = fsck(dir.path(), false).await.unwrap();
-        assert_eq!((check.shards, check.findings.len()), (20, 0), "{check:?}");
+        let mut said = Vec::new();
+        let found = fsck(dir.path(), false, &mut said).await.unwrap();
+        assert_eq!((found.found, found.repaired), (1, 0), "{found:?}");
+        let said = String::from_utf8(said).unwrap();
+        assert!(said.starts_with("directory of "), "{said}");
+        let repaired = fsck(dir.path(), true, &mut Vec::new()).await.unwrap();
+        assert_eq!((repaired.found, repaired.repaired), (1, 1), "{repaired:?}");
+        let checked = fsck(dir.path(), false, &mut Vec::new()).await.unwrap();
+        assert_eq!((checked.shards, checked.found), (20, 0), "{checked:?}");
     }
 }

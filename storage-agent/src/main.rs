@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use shardgate_agent::config::Config;
 use shardgate_agent::flags::Flags;
-use shardgate_agent::fsck::{fsck, report};
+use shardgate_agent::fsck::fsck;
 use shardgate_agent::run::run;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -68,16 +68,13 @@ fn check_disk(folder: &Path, repair: bool) -> ExitCode {
         .build();
     let checked = match runtime {
         Ok(runtime) => runtime
-            .block_on(fsck(folder, repair))
+            .block_on(fsck(folder, repair, &mut std::io::stdout()))
             .map_err(|error| error.to_string()),
         Err(error) => Err(format!("start threads: {error}")),
     };
-    let said = checked.and_then(|check| {
-        report(&check, &mut std::io::stdout()).map_err(|error| format!("write report: {error}"))
-    });
-    match said {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+    match checked {
+        Ok(checked) if checked.found == checked.repaired => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("shardgate-agent: {error}");
             ExitCode::from(USAGE)

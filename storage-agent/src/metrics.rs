@@ -323,6 +323,8 @@ mod tests {
             p50_us: 0,
             p99_us: 0,
             errors: 0,
+            damaged: 0,
+            scrub: Default::default(),
             fenced: None,
         }
     }

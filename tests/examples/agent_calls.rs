@@ -23,8 +23,9 @@ use shardgate_wire::store::{
     ListedShard, ShardBytes, ShardEnd, ShardHandle, ShardStat, SmallShard,
 };
 use shardgate_wire::{
-    AgentId, BlobId, BlobNote, CallContext, DiskHealth, DiskId, GroupId, NoteCursor, NotePage,
-    ShardHeader, ShardKey, ShardStore, SlotAssignment, StoreError,
+    AgentId, BlobId, BlobNote, CallContext, CheckCursor, CheckPage, DamagedShard, DiskHealth,
+    DiskId, GroupId, NoteCursor, NotePage, ShardHeader, ShardKey, ShardStore, SlotAssignment,
+    StoreError,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -98,6 +99,12 @@ impl ShardStore for Nothing {
     }
     async fn slots(&self, _: Option<GroupId>) -> Outcome<Vec<SlotAssignment>> {
         Ok(Vec::new())
+    }
+    async fn damaged(&self) -> Outcome<Vec<DamagedShard>> {
+        Ok(Vec::new())
+    }
+    async fn check(&self, _: &CallContext, _: Option<CheckCursor>, _: bool) -> Outcome<CheckPage> {
+        Ok(CheckPage::default())
     }
     async fn health(&self) -> Outcome<DiskHealth> {
         Err(StoreError::Busy)

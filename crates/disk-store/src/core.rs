@@ -12,6 +12,7 @@ use shardgate_wire::{CallContext, DiskIdentity, Epoch, StoreError};
 
 use crate::cache::Cache;
 use crate::condition::Condition;
+use crate::damaged::Damaged;
 use crate::folder_lock::LockedFolder;
 use crate::folders::Folders;
 use crate::handles::Handles;
@@ -40,6 +41,7 @@ pub(crate) struct Core {
     pub(crate) options: DiskOptions,
     pub(crate) figures: MediumFigures,
     pub(crate) condition: Arc<Condition>,
+    pub(crate) damaged: Damaged,
     pub(crate) volumes: Arc<Engine>,
     pub(crate) notes: NoteBook,
     pub(crate) rules: Rules,

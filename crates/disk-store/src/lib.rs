@@ -18,6 +18,7 @@ mod appending;
 mod cache;
 mod condition;
 mod core;
+mod damaged;
 mod directories;
 mod error;
 mod files;
@@ -63,6 +64,4 @@ pub use opening::{Expected, NewDisk};
 pub use options::DiskOptions;
 pub use progress::OpenProgress;
 pub use space::{KeptSpace, SharedDevices};
-pub use volume::{
-    DiskCheck, Finding, VolumeFigures, Window, WindowCursor, WindowRecord, WindowShard,
-};
+pub use volume::{VolumeFigures, Window, WindowCursor, WindowRecord, WindowShard};

@@ -10,14 +10,15 @@ use std::time::Instant;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use shardgate_wire::check::check_cursor;
 use shardgate_wire::ids::{BlobId, DiskId, GroupId};
 use shardgate_wire::note::{BlobNote, NoteCursor, NotePage};
 use shardgate_wire::store::{
     ListedShard, ShardBytes, ShardEnd, ShardHandle, ShardStat, SmallShard,
 };
 use shardgate_wire::{
-    CallContext, DiskHealth, DiskIdentity, Purpose, ShardHeader, ShardKey, ShardStore,
-    SlotAssignment, StoreError, bounds,
+    CallContext, CheckCursor, CheckPage, DamagedShard, DiskHealth, DiskIdentity, Purpose,
+    ScrubStanding, ShardHeader, ShardKey, ShardStore, SlotAssignment, StoreError, bounds,
 };
 use tokio::sync::oneshot;
 
@@ -27,7 +28,7 @@ use crate::error::OpenError;
 use crate::lanes::{Lane, PutCall};
 use crate::opening::{self, Expected, NewDisk};
 use crate::options::DiskOptions;
-use crate::volume::{DiskCheck, Window, WindowCursor};
+use crate::volume::{Window, WindowCursor};
 
 /// A disk whose folder this process holds.
 ///
@@ -107,6 +108,19 @@ impl LocalDisk {
         self.core.identity
     }
 
+    /// A caller in the disk's own name, of the epoch in force: for who checks
+    /// a disk that no gateway uses.
+    pub fn own_context(&self) -> CallContext {
+        let (lineage, committed) = self.core.rules.told();
+        CallContext {
+            cluster: self.core.identity.cluster,
+            epoch: self.core.rules.epoch(),
+            lineage,
+            committed,
+            purpose: Purpose::Background,
+        }
+    }
+
     /// Ends: what waits is done, handles end, the last told commit number is
     /// saved, the folder is unlocked. A disk that hangs lets this hang: the
     /// caller gives it a time.
@@ -149,19 +163,6 @@ impl LocalDisk {
         self.read_call(Lane::Background, move |core, _| {
             core.condition.check_present()?;
             core.volumes.window(from, bytes)
-        })
-        .await
-    }
-
-    /// Reads the whole disk and says what is wrong. With `repair`, writes
-    /// directories of volumes anew that do not say what the records do;
-    /// repairs nothing else.
-    ///
-    /// # Errors
-    /// The disk is lost, or refused what a repair needs.
-    pub async fn check(&self, repair: bool) -> Result<DiskCheck, StoreError> {
-        self.read_call(Lane::Background, move |core, buffer| {
-            core.check(repair, buffer)
         })
         .await
     }
@@ -376,6 +377,26 @@ impl ShardStore for LocalDisk {
         Ok(self.core.rules.read().slots.page(after))
     }
 
+    async fn damaged(&self) -> Result<Vec<DamagedShard>, StoreError> {
+        self.core.condition.check_present()?;
+        Ok(self.core.damaged.all())
+    }
+
+    async fn check(
+        &self,
+        ctx: &CallContext,
+        from: Option<CheckCursor>,
+        repair: bool,
+    ) -> Result<CheckPage, StoreError> {
+        check_cursor(from.as_ref())?;
+        let ctx = *ctx;
+        self.read_call(Lane::Background, move |core, buffer| {
+            let _gate = repair.then(|| core.enter(&ctx)).transpose()?;
+            core.check(repair, buffer)
+        })
+        .await
+    }
+
     /// Never waits for the disk: a disk that hangs can still be asked.
     async fn health(&self) -> Result<DiskHealth, StoreError> {
         let core = &self.core;
@@ -394,6 +415,8 @@ impl ShardStore for LocalDisk {
             p50_us,
             p99_us,
             errors: core.condition.errors(),
+            damaged: u32::try_from(core.damaged.len()).unwrap_or(u32::MAX),
+            scrub: ScrubStanding::default(),
             fenced: core.condition.fenced(),
         })
     }

@@ -20,6 +20,7 @@ use shardgate_wire::{DiskIdentity, Medium};
 use crate::cache::Cache;
 use crate::condition::Condition;
 use crate::core::Core;
+use crate::damaged::Damaged;
 use crate::error::OpenError;
 use crate::files;
 use crate::folder_lock::LockedFolder;
@@ -307,6 +308,7 @@ pub(crate) fn open(
         device,
         figures,
         condition,
+        damaged: Damaged::default(),
         rules: Rules::new(root, root_twin, slots, slots_twin),
         folders: Folders::new(shards),
         keys: KeyLocks::default(),

@@ -42,6 +42,20 @@ impl Core {
     ) -> Result<ShardBytes, StoreError> {
         self.condition.check_present()?;
         bounds::check_read(offset, len)?;
+        let read = self.read_verified(key, offset, len, buffer);
+        if let Err(StoreError::Corrupt { what }) = &read {
+            self.found_damaged(key, what);
+        }
+        read
+    }
+
+    fn read_verified(
+        &self,
+        key: ShardKey,
+        offset: u64,
+        len: u32,
+        buffer: &mut AlignedBuffer,
+    ) -> Result<ShardBytes, StoreError> {
         let in_volume = self.volumes.read(key, offset, len);
         let absent = match absent(in_volume) {
             Ok(answer) => return answer,

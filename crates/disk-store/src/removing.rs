@@ -40,6 +40,7 @@ impl Core {
         let ops = keys.iter().map(|key| OwnedOp::Delete(*key)).collect();
         let answers = self.volumes.commit_with_others(ops);
         answers.into_iter().collect::<Result<(), _>>()?;
+        self.damaged.forget(keys);
         // What is large gives its space back before the answer, which does not
         // hang on it: the shards are gone, durably.
         if let Err(error) = self.volumes.punch_all() {

@@ -6,13 +6,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
+use shardgate_wire::check::{MAX_FINDINGS, bounded};
 use shardgate_wire::store::{MAX_BATCH, MAX_READ_BYTES};
-use shardgate_wire::{ShardKey, StoreError};
+use shardgate_wire::{CheckPage, Finding, ShardKey, StoreError};
 
 use crate::aligned::AlignedBuffer;
 use crate::core::Core;
 use crate::space::Taker;
-use crate::volume::{Choice, DiskCheck, Finding, OpenLimits, Rests};
+use crate::volume::{Choice, OpenLimits, Rests};
 
 /// How often the thread looks for something to do.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -159,9 +160,9 @@ impl Core {
         &self,
         repair: bool,
         buffer: &mut AlignedBuffer,
-    ) -> Result<DiskCheck, StoreError> {
+    ) -> Result<CheckPage, StoreError> {
         self.condition.check_present()?;
-        let mut check = DiskCheck::default();
+        let mut check = CheckPage::default();
         self.volumes.check_log(&mut check, repair)?;
         let mut volume = None;
         loop {
@@ -188,15 +189,30 @@ impl Core {
                     Err(error) => check.findings.push(Finding {
                         place: format!("shards/{}", crate::names::file_path(&entry.key)),
                         shard: Some(entry.key),
-                        what: error.to_string(),
+                        what: bounded(error.to_string()),
                         repaired: false,
                     }),
                 }
             }
             if page.len() < MAX_BATCH {
-                return Ok(check);
+                break;
             }
             after = page.last().map(|entry| entry.key);
+        }
+        for finding in &check.findings {
+            if let Some(key) = finding.shard {
+                self.found_damaged(key, &finding.what);
+            }
+        }
+        check.findings.truncate(MAX_FINDINGS);
+        Ok(check)
+    }
+
+    /// Takes note of a damaged shard, and counts it among the disk's errors.
+    pub(crate) fn found_damaged(&self, key: ShardKey, what: &str) {
+        if self.damaged.found(key, what) {
+            self.condition.count_error();
+            tracing::warn!(disk = %self.identity.disk, group = %key.group, blob = %key.blob, index = key.index, what, "shard is damaged");
         }
     }
 

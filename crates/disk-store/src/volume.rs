@@ -71,7 +71,6 @@ pub(crate) use compact::Choice;
 pub use engine::VolumeFigures;
 pub(crate) use engine::{Engine, Note};
 pub(crate) use format::{DIRECTORY_PAGE, Entry};
-pub use fsck::{DiskCheck, Finding};
 pub(crate) use hints::{Hints, hints_bytes};
 pub(crate) use making::OwnExtent;
 pub(crate) use opening::Opening;

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::check::CheckPage;
 use crate::disk::DiskIdentity;
 use crate::shard::ShardKey;
 use crate::store::{CallContext, ShardStore, StoreError};
@@ -84,13 +85,33 @@ where
             bad_bytes_are_refused, ends_are_exact, a_finished_shard_stays, an_open_one_begins_anew,
             abort_gives_up, put_stores_at_once, put_many_at_once, put_repeats, delete_forgets;
         reading: ranges_are_bounded, unfinished_is_not_served, damage_is_corrupt,
-            finished_survive_a_restart;
+            damage_is_known_until_it_is_deleted, finished_survive_a_restart;
         rules: other_clusters_are_refused, stale_epochs_are_refused, a_higher_epoch_is_taken,
             generations_are_exact, a_moved_slot_ends_writing, headers_are_checked,
             rules_survive_a_restart, health_tells;
         order: lists_in_order, pages_join, bounds_of_batches;
         notes: what_is_noted_is_listed, a_deleted_blob_takes_no_shards, notes_are_bounded,
             many_notes_come_in_pages, slots_are_listed;
+    }
+}
+
+/// Checks a whole disk, page after page.
+///
+/// # Panics
+/// When the disk does not answer.
+pub async fn check_whole(store: &dyn ShardStore, ctx: &CallContext, repair: bool) -> CheckPage {
+    let mut all = CheckPage::default();
+    loop {
+        let page = store.check(ctx, all.next.take(), repair).await;
+        let page = page.expect("the disk is checked");
+        all.volumes += page.volumes;
+        all.shards += page.shards;
+        all.bytes += page.bytes;
+        all.findings.extend(page.findings);
+        all.next = page.next;
+        if all.next.is_none() {
+            return all;
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::check::ScrubStanding;
 use crate::ids::{ClusterId, CommitNumber, DiskId, Epoch, Generation, GroupId, LineageId};
 use crate::space::DiskRoom;
 
@@ -50,8 +51,13 @@ pub struct DiskHealth {
     pub p50_us: u32,
     /// 99th percentile of the same.
     pub p99_us: u32,
-    /// Calls that failed by the disk's fault since it was opened.
+    /// Calls that failed by the disk's fault, and damage that was found, since
+    /// it was opened.
     pub errors: u64,
+    /// Shards that it knows to be damaged.
+    pub damaged: u32,
+    /// How far it is in reading everything that it keeps.
+    pub scrub: ScrubStanding,
     /// Why it refuses writes, if it does.
     pub fenced: Option<String>,
 }

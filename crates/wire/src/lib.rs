@@ -11,6 +11,7 @@
 //! memory and the suite that every store must pass.
 
 pub mod bounds;
+pub mod check;
 pub mod checksum;
 #[cfg(feature = "testing")]
 pub mod conformance;
@@ -37,6 +38,7 @@ pub mod slots;
 pub mod space;
 pub mod store;
 
+pub use check::{CheckCursor, CheckPage, DamagedShard, Finding, ScrubStanding};
 pub use disk::{DiskHealth, DiskIdentity, Medium, SlotAssignment};
 pub use ids::{
     AgentId, BlobId, BucketIncarnation, ClusterId, CommitNumber, DiskId, Epoch, Generation,

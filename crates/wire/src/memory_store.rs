@@ -16,6 +16,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::bounds;
+use crate::check::{self, CheckCursor, CheckPage, DamagedShard};
 use crate::disk::{DiskHealth, DiskIdentity, SlotAssignment};
 use crate::ids::{BlobId, DiskId, GroupId};
 use crate::note::{BlobNote, NoteCursor, NotePage};
@@ -47,6 +48,8 @@ pub enum Call {
     ForgetNotes,
     Notes,
     Slots,
+    Damaged,
+    Check,
 }
 
 /// What a test has set.
@@ -395,6 +398,26 @@ impl ShardStore for MemoryStore {
     async fn slots(&self, after: Option<GroupId>) -> Result<Vec<SlotAssignment>, StoreError> {
         self.enter(Call::Slots).await?;
         Ok(self.shared.state.lock().slots.page(after))
+    }
+
+    async fn damaged(&self) -> Result<Vec<DamagedShard>, StoreError> {
+        self.enter(Call::Damaged).await?;
+        Ok(self.shared.state.lock().damaged())
+    }
+
+    async fn check(
+        &self,
+        ctx: &CallContext,
+        from: Option<CheckCursor>,
+        repair: bool,
+    ) -> Result<CheckPage, StoreError> {
+        if repair {
+            self.change(Call::Check, ctx, |_, _| Ok(())).await?;
+        } else {
+            self.enter(Call::Check).await?;
+        }
+        check::check_cursor(from.as_ref())?;
+        Ok(self.shared.state.lock().check())
     }
 
     async fn health(&self) -> Result<DiskHealth, StoreError> {

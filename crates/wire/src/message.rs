@@ -10,6 +10,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::check::{MAX_DAMAGED, MAX_FINDING_BYTES, MAX_FINDINGS};
 use crate::disk::{DiskHealth, DiskIdentity, Medium, SlotAssignment};
 use crate::frame::FrameLimits;
 use crate::ids::{AgentId, DiskId};
@@ -69,6 +70,10 @@ pub enum Call {
     Notes,
     /// `ShardStore::slots`.
     Slots,
+    /// `ShardStore::damaged`.
+    Damaged,
+    /// `ShardStore::check`.
+    Check,
     /// `JournalDisk::standing`.
     JournalStanding,
     /// `JournalDisk::raise`.
@@ -93,7 +98,7 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::RaiseEpoch,
         Self::Assign,
         Self::Open,
@@ -110,6 +115,8 @@ impl Call {
         Self::ForgetNotes,
         Self::Notes,
         Self::Slots,
+        Self::Damaged,
+        Self::Check,
         Self::JournalStanding,
         Self::JournalRaise,
         Self::JournalBegin,
@@ -146,6 +153,8 @@ impl Call {
             Self::ForgetNotes => "notes/forget",
             Self::Notes => "notes/list",
             Self::Slots => "slots/list",
+            Self::Damaged => "damaged",
+            Self::Check => "check",
             Self::JournalStanding => "journal/standing",
             Self::JournalRaise => "journal/epoch",
             Self::JournalBegin => "journal/begin",
@@ -190,6 +199,8 @@ impl Call {
             Self::Stat => (40 * KIB, 0),
             Self::List | Self::Slots => (64 * KIB, 0),
             Self::Notes => (MAX_NOTES_HEAD_BYTES, 0),
+            Self::Damaged => (MAX_DAMAGED * (MAX_FINDING_BYTES + 64) + KIB, 0),
+            Self::Check => (MAX_FINDINGS * (2 * MAX_FINDING_BYTES + 64) + KIB, 0),
             Self::JournalRead => (16 * KIB, MAX_JOURNAL_READ_BYTES),
             Self::JournalFiles => (128 * KIB, 0),
             Self::JournalRoots => (KIB, MAX_POOL_MAP_BYTES + MAX_CHECKPOINT_ROOT_BYTES),

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::check::{CheckCursor, CheckPage, DamagedShard};
 use crate::disk::{DiskHealth, SlotAssignment};
 use crate::ids::{BlobId, ClusterId, CommitNumber, DiskId, Epoch, GroupId, LineageId};
 use crate::note::{BlobNote, NoteCursor, NotePage};
@@ -342,6 +343,24 @@ pub trait ShardStore: Send + Sync + 'static {
     /// The slots that it holds, by group, those behind `after`; at most
     /// [`MAX_BATCH`], and fewer only at the end.
     async fn slots(&self, after: Option<GroupId>) -> Result<Vec<SlotAssignment>, StoreError>;
+
+    /// Shards that it knows to be damaged, in order: its scrub, a check or a
+    /// read found them, and they were not deleted since. At most
+    /// [`MAX_DAMAGED`](crate::check::MAX_DAMAGED).
+    async fn damaged(&self) -> Result<Vec<DamagedShard>, StoreError>;
+
+    /// Checks the part of the disk behind `from` (all of it: until a page has
+    /// no `next`) against itself: every shard is read, and every directory
+    /// compared with the records it stands for. With `repair`, directories
+    /// that do not say what the records do are written anew, and nothing else
+    /// is changed. A call reads for a few seconds at most; how long to wait
+    /// between two is the caller's affair.
+    async fn check(
+        &self,
+        ctx: &CallContext,
+        from: Option<CheckCursor>,
+        repair: bool,
+    ) -> Result<CheckPage, StoreError>;
 
     /// Identity, space and load.
     async fn health(&self) -> Result<DiskHealth, StoreError>;

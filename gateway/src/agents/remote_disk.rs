@@ -13,6 +13,9 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shardgate_wire::bounds::{MAX_BUCKET_BYTES, MAX_KEY_BYTES};
+use shardgate_wire::check::{
+    CheckCursor, CheckHead, CheckPage, DamagedHead, DamagedShard, MAX_DAMAGED, check_cursor,
+};
 use shardgate_wire::checksum::CHECK_BLOCK;
 use shardgate_wire::frame::encode_head;
 use shardgate_wire::message::{
@@ -142,7 +145,8 @@ impl Inner {
             | Call::Delete
             | Call::Assign
             | Call::PutNotes
-            | Call::ForgetNotes => (Way::Store, settings.sync_timeout),
+            | Call::ForgetNotes
+            | Call::Check => (Way::Store, settings.sync_timeout),
             // Never behind shards; each waits for an fsync.
             _ if call.is_journal() => (Way::Journal, settings.sync_timeout),
             Call::Read | Call::Stat => (Way::Read, settings.call_timeout),
@@ -402,6 +406,37 @@ impl ShardStore for RemoteDisk {
             return Err(self.inner.unfit(Call::Slots));
         }
         Ok(slots)
+    }
+
+    async fn damaged(&self) -> Result<Vec<DamagedShard>, StoreError> {
+        let damaged: Vec<DamagedShard> = self.call(Call::Damaged, &DamagedHead {}).await?;
+        let ascending = damaged.windows(2).all(|pair| pair[0].key < pair[1].key);
+        if damaged.len() > MAX_DAMAGED || !ascending {
+            return Err(self.inner.unfit(Call::Damaged));
+        }
+        Ok(damaged)
+    }
+
+    async fn check(
+        &self,
+        ctx: &CallContext,
+        from: Option<CheckCursor>,
+        repair: bool,
+    ) -> Result<CheckPage, StoreError> {
+        check_cursor(from.as_ref())?;
+        let ctx = *ctx;
+        let head = CheckHead {
+            ctx,
+            from: from.clone(),
+            repair,
+        };
+        let page: CheckPage = self.call(Call::Check, &head).await?;
+        // A page that ends where it began would be asked for, for ever.
+        let stands = page.next.is_some() && page.next == from;
+        if stands || check_cursor(page.next.as_ref()).is_err() {
+            return Err(self.inner.unfit(Call::Check));
+        }
+        Ok(page)
     }
 
     async fn health(&self) -> Result<DiskHealth, StoreError> {

@@ -6,8 +6,9 @@
 
 use std::collections::BTreeSet;
 
+use shardgate_wire::check::bounded;
 use shardgate_wire::ids::GroupId;
-use shardgate_wire::{ShardKey, StoreError};
+use shardgate_wire::{CheckPage, Finding, ShardKey, StoreError};
 
 use super::engine::Engine;
 use super::format::{DirectoryHead, Entry};
@@ -18,41 +19,13 @@ use super::volume_state::Stage;
 use super::windows::WindowCursor;
 use crate::io::OpenHow;
 
-/// What a check found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DiskCheck {
-    /// Volumes that were read.
-    pub volumes: u64,
-    /// Shards that are whole, in volumes and in files.
-    pub shards: u64,
-    /// Bytes of those shards' records or files.
-    pub bytes: u64,
-    /// What is wrong.
-    pub findings: Vec<Finding>,
-}
-
-/// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// Where, for people.
-    pub place: String,
-    /// The shard that is damaged, if it is known.
-    pub shard: Option<ShardKey>,
-    /// What does not match.
-    pub what: String,
-    /// Whether it was repaired.
-    pub repaired: bool,
-}
-
-impl DiskCheck {
-    fn find(&mut self, place: String, shard: Option<ShardKey>, what: impl Into<String>) {
-        self.findings.push(Finding {
-            place,
-            shard,
-            what: what.into(),
-            repaired: false,
-        });
-    }
+fn find(check: &mut CheckPage, place: String, shard: Option<ShardKey>, what: impl Into<String>) {
+    check.findings.push(Finding {
+        place,
+        shard,
+        what: bounded(what.into()),
+        repaired: false,
+    });
 }
 
 /// A volume, by group and number.
@@ -71,8 +44,8 @@ impl Engine {
     /// say what the records do are written anew. Nothing may be sealed or
     /// compacted meanwhile.
     #[cfg(test)]
-    pub(crate) fn check(&self, repair: bool) -> Result<DiskCheck, StoreError> {
-        let mut check = DiskCheck::default();
+    pub(crate) fn check(&self, repair: bool) -> Result<CheckPage, StoreError> {
+        let mut check = CheckPage::default();
         self.check_log(&mut check, repair)?;
         let mut after = None;
         while let Some(place) = self.check_next(&mut check, after, repair)? {
@@ -86,7 +59,7 @@ impl Engine {
     /// may: what others were made into comes behind all of its group.
     pub(crate) fn check_next(
         &self,
-        check: &mut DiskCheck,
+        check: &mut CheckPage,
         after: Option<Place>,
         repair: bool,
     ) -> Result<Option<Place>, StoreError> {
@@ -96,7 +69,8 @@ impl Engine {
         check.volumes += 1;
         match (stage, self.sealed(group, sequence)) {
             (Stage::Sealed, Some(sealed)) => self.check_sealed(check, &sealed, repair)?,
-            (Stage::Sealed, None) => check.find(
+            (Stage::Sealed, None) => find(
+                check,
                 name(group, sequence),
                 None,
                 "volume has no heading: its records cannot be read",
@@ -122,12 +96,12 @@ impl Engine {
 
     /// What was lost of the log stays lost. With `repair`, what is left is
     /// taken for all there is from here on.
-    pub(crate) fn check_log(&self, check: &mut DiskCheck, repair: bool) -> Result<(), StoreError> {
+    pub(crate) fn check_log(&self, check: &mut CheckPage, repair: bool) -> Result<(), StoreError> {
         if !self.state.read().incomplete {
             return Ok(());
         }
         let what = "part of it was lost: deletes and notes may be missing";
-        check.find("log".into(), None, what);
+        find(check, "log".into(), None, what);
         if repair {
             let mut writer = self.writing();
             self.condition.check_writable()?;
@@ -158,7 +132,7 @@ impl Engine {
 
     fn check_sealed(
         &self,
-        check: &mut DiskCheck,
+        check: &mut CheckPage,
         sealed: &Sealed,
         repair: bool,
     ) -> Result<(), StoreError> {
@@ -168,14 +142,14 @@ impl Engine {
             Ok(file) => file,
             Err(_) if self.sealed(sealed.group, sealed.sequence).is_none() => return Ok(()),
             Err(error) => {
-                check.find(place, None, format!("volume: {error}"));
+                find(check, place, None, format!("volume: {error}"));
                 return Ok(());
             }
         };
         let scanned = match scan(&*file, &sealed.head.heading, BadSectors::PassOver) {
             Ok(scanned) => scanned,
             Err(error) => {
-                check.find(place, None, format!("volume: {error}"));
+                find(check, place, None, format!("volume: {error}"));
                 return Ok(());
             }
         };
@@ -185,7 +159,7 @@ impl Engine {
         let lost = report_records(check, &place, sealed, &scanned);
         let differs = self.directory_differs(sealed, &scanned);
         if let Some(what) = differs {
-            check.find(format!("directory of {place}"), None, what);
+            find(check, format!("directory of {place}"), None, what);
             if repair && !lost {
                 let _no_batch = self.writing();
                 self.make_anew(&sealed.head, &scanned)?;
@@ -234,7 +208,7 @@ impl Engine {
     /// The records of a volume that is not sealed.
     fn check_open(
         &self,
-        check: &mut DiskCheck,
+        check: &mut CheckPage,
         group: GroupId,
         sequence: u64,
     ) -> Result<(), StoreError> {
@@ -248,7 +222,7 @@ impl Engine {
             let window = self.window(from, WINDOW)?;
             if window.unknown && from.offset == 0 {
                 let what = "a stretch is damaged, and nobody knows which shards were there";
-                check.find(name(group, sequence), None, what);
+                find(check, name(group, sequence), None, what);
             }
             for record in window.records {
                 match record.shard {
@@ -258,7 +232,7 @@ impl Engine {
                     }
                     Err(error) => {
                         let place = name(group, sequence);
-                        check.find(place, Some(record.key), error.to_string());
+                        find(check, place, Some(record.key), error.to_string());
                     }
                 }
             }
@@ -269,7 +243,7 @@ impl Engine {
 }
 
 /// Reports damaged records; true if one of the directory's was not found.
-fn report_records(check: &mut DiskCheck, place: &str, sealed: &Sealed, scanned: &Scanned) -> bool {
+fn report_records(check: &mut CheckPage, place: &str, sealed: &Sealed, scanned: &Scanned) -> bool {
     let damaged: BTreeSet<u32> = scanned.damaged.iter().map(|entry| entry.at).collect();
     for entry in &scanned.entries {
         if sealed.dead.contains(&entry.at) {
@@ -281,7 +255,7 @@ fn report_records(check: &mut DiskCheck, place: &str, sealed: &Sealed, scanned: 
                 blob: entry.blob,
                 index: entry.index,
             };
-            check.find(place.to_owned(), Some(key), "record is damaged");
+            find(check, place.to_owned(), Some(key), "record is damaged");
         } else {
             check.shards += 1;
             check.bytes += entry.bytes();
@@ -289,15 +263,15 @@ fn report_records(check: &mut DiskCheck, place: &str, sealed: &Sealed, scanned: 
     }
     if scanned.unread_bytes > 0 {
         let what = format!("{} bytes cannot be read", scanned.unread_bytes);
-        check.find(place.to_owned(), None, what);
+        find(check, place.to_owned(), None, what);
     }
     for (from, to) in &scanned.unknown {
         let what = format!("bytes {from} to {to} are no records");
-        check.find(place.to_owned(), None, what);
+        find(check, place.to_owned(), None, what);
     }
     if !scanned.sealed {
         let what = format!("volume has no seal, records end at {}", scanned.tail);
-        check.find(place.to_owned(), None, what);
+        find(check, place.to_owned(), None, what);
     }
     !scanned.unknown.is_empty() || !scanned.sealed || scanned.unread_bytes > 0
 }

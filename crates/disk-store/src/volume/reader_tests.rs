@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use shardgate_wire::StoreError;
 use shardgate_wire::conformance::sample;
+use shardgate_wire::{CheckPage, StoreError};
 
 use super::damage_tests::figures;
 use super::engine::{Engine, VolumeFigures};
@@ -17,7 +17,7 @@ use super::opening::Opening;
 use super::place::{VOLUMES, What, group_folder, volume_file};
 use super::scan::scan;
 use super::source::{BadSectors, Source};
-use super::{Choice, DiskCheck, Op};
+use super::{Choice, Op};
 use crate::condition::Condition;
 use crate::directories::DirectoryMemory;
 use crate::io::OpenHow;
@@ -258,7 +258,7 @@ fn a_check_passes_over_nothing_that_is_compacted_in_between() {
         seal(&engine);
     }
     put(&engine, 30, 100);
-    let (mut check, mut after, mut seen) = (DiskCheck::default(), None, Vec::new());
+    let (mut check, mut after, mut seen) = (CheckPage::default(), None, Vec::new());
     while let Some(place) = engine.check_next(&mut check, after, false).unwrap() {
         seen.push(place.1);
         after = Some(place);

@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 
 use shardgate_disk_store::{DiskOptions, LocalDisk, VolumeFigures};
 use shardgate_wire::checksum::block_crcs;
-use shardgate_wire::conformance::sample;
+use shardgate_wire::conformance::{check_whole, sample};
 use shardgate_wire::ids::{CommitNumber, random_u128};
 use shardgate_wire::store::ShardEnd;
 use shardgate_wire::{BlobNote, CallContext, NoteOrder, NoteState, ShardStore, StoreError};
@@ -186,7 +186,7 @@ impl Said {
             let id = sample::key((*blob).into()).blob.0;
             assert!(notes.contains(&id), "the note of {blob} is gone");
         }
-        let check = disk.check(false).await.unwrap();
+        let check = check_whole(disk, &disk.own_context(), false).await;
         assert_eq!(check.findings, []);
     }
 }

@@ -1,8 +1,9 @@
 //! Reading, and what is never served.
 
-use super::{Case, Subject, assert_bad_call, sample};
+use super::{Case, Subject, assert_bad_call, check_whole, sample};
+use crate::check::{CheckCursor, MAX_CHECK_CURSOR_BYTES};
 use crate::checksum::{CHECK_BLOCK, block_crcs};
-use crate::store::{MAX_READ_BYTES, StoreError};
+use crate::store::{MAX_READ_BYTES, ShardStore, StoreError};
 
 const BLOCK: u64 = CHECK_BLOCK as u64;
 
@@ -125,6 +126,39 @@ pub(super) async fn damage_is_corrupt<S: Subject>(case: Case<S>) {
     }
     let listed = case.store.list(None, 10).await.expect("lists");
     assert_eq!(listed.len(), 5);
+}
+
+pub(super) async fn damage_is_known_until_it_is_deleted<S: Subject>(case: Case<S>) {
+    let bytes = sample::bytes(1, BLOCK as usize);
+    for blob in 1..=4 {
+        case.write(blob, &bytes).await;
+    }
+    let known = async |store: &dyn ShardStore| {
+        let damaged = store.damaged().await.expect("lists what is damaged");
+        let health = store.health().await.expect("tells");
+        assert_eq!(health.damaged as usize, damaged.len());
+        damaged.iter().map(|shard| shard.key).collect::<Vec<_>>()
+    };
+    let store = &*case.store;
+    assert_eq!(known(store).await, []);
+    case.subject.damage(sample::key(3), 100).await;
+    let read = store.read(sample::key(3), 0, CHECK_BLOCK as u32).await;
+    assert!(matches!(read, Err(StoreError::Corrupt { .. })), "{read:?}");
+    assert_eq!(known(store).await, [sample::key(3)]);
+    // A check reads what nobody asked for.
+    case.subject.damage(sample::key(2), BLOCK - 1).await;
+    let check = check_whole(store, &case.ctx, false).await;
+    let found = check.findings.iter().filter_map(|finding| finding.shard);
+    let mut found: Vec<_> = found.collect();
+    found.sort();
+    assert_eq!(found, [sample::key(2), sample::key(3)]);
+    assert_eq!(check.shards, 2);
+    assert_eq!(known(store).await, [sample::key(2), sample::key(3)]);
+    let gone = [sample::key(3), sample::key(4)];
+    store.delete(&case.ctx, &gone).await.expect("deletes");
+    assert_eq!(known(store).await, [sample::key(2)]);
+    let long = CheckCursor(vec![0; MAX_CHECK_CURSOR_BYTES + 1]);
+    assert_bad_call(store.check(&case.ctx, Some(long), false).await);
 }
 
 pub(super) async fn finished_survive_a_restart<S: Subject>(mut case: Case<S>) {

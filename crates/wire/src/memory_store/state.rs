@@ -3,12 +3,13 @@
 //! Invariant: an open handle belongs to an unfinished shard, and a shard has
 //! at most one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
 use bytes::Bytes;
 
 use crate::bounds::{self, Stored};
+use crate::check::{CheckPage, DamagedShard, Finding, MAX_DAMAGED, MAX_FINDINGS, ScrubStanding};
 use crate::checksum::{CHECK_BLOCK, block_crcs, first_bad_block};
 use crate::disk::{DiskHealth, DiskIdentity};
 use crate::ids::{BlobId, CommitNumber, Epoch, GroupId, LineageId};
@@ -50,6 +51,8 @@ pub(super) struct State {
     shards: BTreeMap<ShardKey, Shard>,
     open: HashMap<ShardHandle, Open>,
     notes: BTreeMap<(GroupId, BlobId), BlobNote>,
+    /// What reads and checks found damaged.
+    known_damaged: BTreeSet<ShardKey>,
     last_handle: u64,
     pub(super) capacity: u64,
     /// What is kept from each purpose and those behind it, in their order.
@@ -65,6 +68,7 @@ impl Default for State {
             shards: BTreeMap::new(),
             open: HashMap::new(),
             notes: BTreeMap::new(),
+            known_damaged: BTreeSet::new(),
             last_handle: 0,
             capacity: u64::MAX,
             kept: Default::default(),
@@ -276,7 +280,7 @@ impl State {
     }
 
     pub(super) fn read(
-        &self,
+        &mut self,
         key: ShardKey,
         offset: u64,
         len: u32,
@@ -289,6 +293,7 @@ impl State {
         let blocks = start / CHECK_BLOCK..stop.div_ceil(CHECK_BLOCK);
         let crcs = &shard.crcs[blocks];
         if let Some(block) = first_bad_block(bytes, crcs) {
+            self.known_damaged.insert(key);
             return Err(corrupt(start / CHECK_BLOCK + block));
         }
         Ok(ShardBytes {
@@ -307,6 +312,7 @@ impl State {
 
     pub(super) fn remove(&mut self, key: ShardKey) -> bool {
         self.open.retain(|_, open| open.key != key);
+        self.known_damaged.remove(&key);
         self.shards.remove(&key).is_some()
     }
 
@@ -325,6 +331,38 @@ impl State {
             finished: shard.end.is_some(),
         };
         rest.take(limit).map(entry).collect()
+    }
+
+    pub(super) fn damaged(&self) -> Vec<DamagedShard> {
+        let known = self.known_damaged.iter().take(MAX_DAMAGED);
+        let shard = |key: &ShardKey| DamagedShard {
+            key: *key,
+            what: "a block".to_owned(),
+        };
+        known.map(shard).collect()
+    }
+
+    pub(super) fn check(&mut self) -> CheckPage {
+        let mut page = CheckPage::default();
+        for (key, shard) in self.shards.iter().filter(|(_, shard)| shard.end.is_some()) {
+            match shard.first_bad() {
+                None => {
+                    page.shards += 1;
+                    page.bytes += shard.bytes.len() as u64;
+                }
+                Some(block) => {
+                    self.known_damaged.insert(*key);
+                    page.findings.push(Finding {
+                        place: "memory".to_owned(),
+                        shard: Some(*key),
+                        what: format!("block {block}"),
+                        repaired: false,
+                    });
+                }
+            }
+        }
+        page.findings.truncate(MAX_FINDINGS);
+        page
     }
 
     pub(super) fn finished(&self) -> Vec<ShardKey> {
@@ -357,6 +395,8 @@ impl State {
             p50_us: 0,
             p99_us: 0,
             errors: 0,
+            damaged: u32::try_from(self.known_damaged.len()).unwrap_or(u32::MAX),
+            scrub: ScrubStanding::default(),
             fenced: None,
         }
     }

@@ -4,6 +4,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::check::{
+    CheckCursor, CheckHead, CheckPage, DamagedHead, DamagedShard, Finding, MAX_CHECK_CURSOR_BYTES,
+    MAX_FINDING_BYTES,
+};
 use crate::frame::{PREFIX_BYTES, decode_head, encode_head};
 use crate::ids::{
     BlobId, BucketIncarnation, ClusterId, CommitNumber, Epoch, Generation, GroupId, InstanceId,
@@ -78,6 +82,33 @@ fn max_note() -> BlobNote {
 
 fn max_cursor() -> Option<NoteCursor> {
     Some(NoteCursor::Deleted(GroupId(u64::MAX), BlobId(u128::MAX)))
+}
+
+fn max_damaged() -> DamagedShard {
+    DamagedShard {
+        key: max_key(),
+        what: "x".repeat(MAX_FINDING_BYTES),
+    }
+}
+
+fn max_check_cursor() -> CheckCursor {
+    CheckCursor(vec![u8::MAX; MAX_CHECK_CURSOR_BYTES])
+}
+
+fn max_check_page() -> CheckPage {
+    let finding = Finding {
+        place: "p".repeat(MAX_FINDING_BYTES),
+        shard: Some(max_key()),
+        what: "x".repeat(MAX_FINDING_BYTES),
+        repaired: true,
+    };
+    CheckPage {
+        volumes: u64::MAX,
+        shards: u64::MAX,
+        bytes: u64::MAX,
+        findings: vec![finding; MAX_FINDINGS],
+        next: Some(max_check_cursor()),
+    }
 }
 
 fn head_len<T: Serialize>(head: &T) -> usize {
@@ -238,6 +269,15 @@ fn the_longest_heads_fit_their_limits() {
                 after: Some(GroupId(u64::MAX)),
             }),
         ),
+        (Call::Damaged, head_len(&DamagedHead {})),
+        (
+            Call::Check,
+            head_len(&CheckHead {
+                ctx,
+                from: Some(max_check_cursor()),
+                repair: true,
+            }),
+        ),
     ];
     for (call, len) in requests {
         assert!(len <= call.request_limits().head, "{call:?}: {len}");
@@ -269,6 +309,11 @@ fn the_longest_heads_fit_their_limits() {
             })),
         ),
         (Call::Slots, head_len(&Answer::Ok(vec![slot; MAX_BATCH]))),
+        (
+            Call::Damaged,
+            head_len(&Answer::Ok(vec![max_damaged(); MAX_DAMAGED])),
+        ),
+        (Call::Check, head_len(&Answer::Ok(max_check_page()))),
     ];
     for (call, len) in answers {
         assert!(len <= call.answer_limits().head, "{call:?}: {len}");
@@ -305,6 +350,9 @@ proptest! {
         let _ = decode_head::<PutNotesHead>(&noise);
         let _ = decode_head::<ForgetNotesHead>(&noise);
         let _ = decode_head::<Answer<NotePage>>(&noise);
+        let _ = decode_head::<CheckHead>(&noise);
+        let _ = decode_head::<Answer<CheckPage>>(&noise);
+        let _ = decode_head::<Answer<Vec<DamagedShard>>>(&noise);
         let _ = decode_head::<FormatHead>(&noise);
         let _ = decode_head::<Answer<AgentReport>>(&noise);
         let _ = decode_head::<Answer<ShardStat>>(&noise);
