@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use shardgate_journal::contact::May;
-use shardgate_wire::DiskId;
+use shardgate_wire::{CheckCursor, DiskId};
 
 pub use hold::{HoldStatus, words as hold_words};
 pub use readings::readings;
@@ -27,6 +27,7 @@ use crate::auth::{Action, Context, Decision, Principal, Resource, authorise};
 use crate::background::Jobs;
 use crate::checkpoint::{CheckpointStatus, Checkpoints};
 use crate::journal::{JournalStatus, Keeper};
+use crate::object::rebuild::Turns;
 use crate::object::{CatalogRoom, NotesStanding, ObjectService, Reclaiming};
 use crate::pool::{Pool, PoolStatus};
 use crate::server::{OperatorAnswer, OperatorRequest, OperatorRoutes};
@@ -37,6 +38,9 @@ pub const STATUS: &str = "/admin/status";
 pub const REPLACE: &str = "/admin/disk/replace";
 /// Path of `disk lost`.
 pub const LOST: &str = "/admin/disk/lost";
+
+/// Path of `disk check`.
+pub const CHECK: &str = "/admin/disk/check";
 
 /// Path of `catalog checkpoint`.
 pub const CHECKPOINT: &str = "/admin/catalog/checkpoint";
@@ -100,6 +104,7 @@ pub struct Routes {
     checkpoints: Checkpoints,
     objects: ObjectService,
     reclaiming: Reclaiming,
+    turns: Box<dyn Turns>,
     held: hold::Counted,
     operator: Principal,
 }
@@ -120,6 +125,8 @@ pub struct RouteParts {
     pub objects: ObjectService,
     /// Whether anything may be reclaimed.
     pub reclaiming: Reclaiming,
+    /// How fast disks are checked for the operator.
+    pub turns: Box<dyn Turns>,
 }
 
 #[derive(Deserialize)]
@@ -134,6 +141,14 @@ struct Lost {
     disk: String,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Check {
+    disk: String,
+    from: Option<CheckCursor>,
+    repair: bool,
+}
+
 impl Routes {
     /// Routes that act for the root identity.
     pub fn new(parts: RouteParts, root_access_key: &str) -> Arc<Self> {
@@ -145,6 +160,7 @@ impl Routes {
             checkpoints,
             objects,
             reclaiming,
+            turns,
         } = parts;
         let operator = Principal::Root {
             access_key: root_access_key.to_owned(),
@@ -157,6 +173,7 @@ impl Routes {
             checkpoints,
             objects,
             reclaiming,
+            turns,
             held: hold::Counted::default(),
             operator,
         })
@@ -265,6 +282,27 @@ impl Routes {
         }
     }
 
+    /// One part of a check: who asks goes on with what follows.
+    async fn check(&self, body: &[u8]) -> OperatorAnswer {
+        let asked = serde_json::from_slice::<Check>(body).ok();
+        let asked = asked.and_then(|asked| Some((asked.disk.parse::<DiskId>().ok()?, asked)));
+        let Some((disk, asked)) = asked else {
+            let what = "expected {\"disk\": ID, \"from\": null, \"repair\": false}; the id as \
+                        status shows it";
+            return refused(StatusCode::BAD_REQUEST, what.to_owned());
+        };
+        let checked = self.pool.check_disk(disk, asked.from, asked.repair).await;
+        if let Ok(page) = &checked {
+            // The part that follows waits for its turn; disks put callers first.
+            self.turns.next(page.bytes, &|| false).await;
+        }
+        match checked.map(|page| serde_json::to_vec(&page)) {
+            Ok(Ok(json)) => answer(StatusCode::OK, "application/json", json),
+            Ok(Err(error)) => refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            Err(error) => refused(StatusCode::CONFLICT, format!("disk {disk}: {error}")),
+        }
+    }
+
     async fn lost(&self, body: &[u8]) -> OperatorAnswer {
         let asked = serde_json::from_slice::<Lost>(body).ok();
         let Some(disk) = asked.and_then(|asked| asked.disk.parse::<DiskId>().ok()) else {
@@ -285,7 +323,7 @@ impl OperatorRoutes for Routes {
             (&Method::GET, STATUS) => Action::AdminStatus,
             (&Method::GET, HOLD) => Action::AdminStatus,
             (&Method::POST, END_HOLD) => Action::AdminCatalog,
-            (&Method::POST, REPLACE | LOST) => Action::AdminDisks,
+            (&Method::POST, REPLACE | LOST | CHECK) => Action::AdminDisks,
             (&Method::POST, CHECKPOINT) => Action::AdminCatalog,
             _ => return None,
         };
@@ -298,6 +336,7 @@ impl OperatorRoutes for Routes {
             HOLD => self.hold().await,
             END_HOLD => self.end_hold().await,
             REPLACE => self.replace(&request.body).await,
+            CHECK => self.check(&request.body).await,
             _ => self.lost(&request.body).await,
         })
     }

@@ -244,6 +244,7 @@ async fn run(
                 checkpoints,
                 objects: objects.clone(),
                 reclaiming,
+                turns: paced(settings.limits.background_rate.0),
             },
             root.access_key(),
         ),

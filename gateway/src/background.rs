@@ -7,6 +7,7 @@
 //! read, made and written is the data path's (`object`).
 
 mod compare;
+mod damaged;
 mod owed;
 mod owing;
 mod pace;
@@ -17,6 +18,7 @@ use shardgate_catalog::Catalog;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use damaged::MendProgress;
 pub use owed::FillProgress;
 pub use owing::{OwedCount, Owing};
 
@@ -49,6 +51,7 @@ pub struct JobParts {
 #[derive(Clone)]
 pub struct Jobs {
     fill: Arc<FillProgress>,
+    mend: Arc<MendProgress>,
     owing: Arc<Owing>,
 }
 
@@ -62,6 +65,15 @@ impl Jobs {
         parts
             .tracker
             .spawn(async move { count.keep(&catalog, &stop).await });
+        let mend = Arc::new(MendProgress::default());
+        let mending = damaged::Mend {
+            disks: Arc::clone(&parts.disks),
+            objects: parts.objects.clone(),
+            turns: Box::new(pace::Pace::new(parts.rate)),
+            progress: Arc::clone(&mend),
+            stop: parts.stop.clone(),
+        };
+        parts.tracker.spawn(mending.run());
         let job = owed::Fill {
             catalog: parts.catalog,
             disks: parts.disks,
@@ -71,12 +83,17 @@ impl Jobs {
             stop: parts.stop,
         };
         parts.tracker.spawn(job.run());
-        Self { fill, owing }
+        Self { fill, mend, owing }
     }
 
     /// How far the filling of owed slots is.
     pub fn fill(&self) -> &FillProgress {
         &self.fill
+    }
+
+    /// What was done about damaged and missing shards.
+    pub fn mend(&self) -> &MendProgress {
+        &self.mend
     }
 
     /// How much is owed.

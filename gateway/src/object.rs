@@ -26,6 +26,7 @@ mod in_flight;
 mod intake;
 pub mod keep;
 mod lane;
+pub mod mend;
 pub mod metrics;
 pub mod multipart;
 mod notes;

@@ -8,6 +8,7 @@
 //! is decided by `placement`; shards are written and read by `object`.
 
 mod changes;
+mod checking;
 mod classes;
 mod disks;
 mod groups;

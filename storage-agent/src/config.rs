@@ -4,6 +4,8 @@
 //! not known and a value that is not allowed are refused, with the file and
 //! line, or the flag, and with what is allowed; a secret is in no message.
 
+mod limits;
+
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -22,6 +24,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::flags::Flags;
 use crate::limits::Limits;
+use limits::{LimitTable, limits};
 
 /// The variable that holds the secret.
 pub const SECRET_VARIABLE: &str = "SHARDGATE_AGENT_SECRET";
@@ -116,21 +119,6 @@ struct DiskTable {
     path: String,
     medium: Option<Medium>,
     index_dir: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LimitTable {
-    connections: Option<Spanned<u64>>,
-    calls_per_disk: Option<Spanned<u64>>,
-    buffer_mib: Option<Spanned<u64>>,
-    directory_mib: Option<Spanned<u64>>,
-    clock_skew_secs: Option<Spanned<u64>>,
-    first_call_secs: Option<Spanned<u64>>,
-    idle_secs: Option<Spanned<u64>>,
-    body_secs: Option<Spanned<u64>>,
-    write_stall_secs: Option<Spanned<u64>>,
-    drain_secs: Option<Spanned<u64>>,
 }
 
 /// A value and where it was said.
@@ -306,42 +294,6 @@ fn build(
             "json" => Ok(true),
             other => Err(said.refuse(format!("log_format is {other:?}, allowed are text, json"))),
         })?,
-    })
-}
-
-fn limits(sources: &Sources<'_>, flags: &Flags, file: LimitTable) -> Result<Limits, ConfigError> {
-    let (flags, default) = (&flags.limits, Limits::default());
-    let count = |key, flag, file, default: usize, allowed| {
-        let number = sources.number(key, flag, file, default as u64, allowed);
-        number.map(|number| number as usize)
-    };
-    let seconds = |key, flag, file, default: Duration, allowed| {
-        let number = sources.number(key, flag, file, default.as_secs(), allowed);
-        number.map(Duration::from_secs)
-    };
-    macro_rules! set {
-        ($read:ident, $key:ident, $default:expr, $allowed:expr) => {
-            $read(stringify!($key), flags.$key, file.$key, $default, $allowed)?
-        };
-    }
-    let mib = 1024 * 1024;
-    Ok(Limits {
-        connections: set!(count, connections, default.connections, 1..=65_536),
-        calls_per_disk: set!(count, calls_per_disk, default.calls_per_disk, 1..=65_536),
-        // The longest message must fit.
-        buffer_bytes: set!(count, buffer_mib, default.buffer_bytes / mib, 4..=4095) * mib,
-        directory_bytes: set!(
-            count,
-            directory_mib,
-            default.directory_bytes / mib,
-            0..=1 << 20
-        ) * mib,
-        clock_skew: set!(seconds, clock_skew_secs, default.clock_skew, 1..=3600),
-        first_call: set!(seconds, first_call_secs, default.first_call, 1..=600),
-        idle: set!(seconds, idle_secs, default.idle, 1..=3600),
-        body: set!(seconds, body_secs, default.body, 1..=600),
-        write_stall: set!(seconds, write_stall_secs, default.write_stall, 1..=600),
-        drain: set!(seconds, drain_secs, default.drain, 0..=3600),
     })
 }
 

@@ -88,6 +88,9 @@ pub struct LimitFlags {
     /// Most MiB of directories of packed shards in memory
     #[arg(long, env = "SHARDGATE_AGENT_DIRECTORY_MIB")]
     pub directory_mib: Option<u64>,
+    /// Days in which disks read everything that they keep; 0: never
+    #[arg(long, env = "SHARDGATE_AGENT_SCRUB_DAYS")]
+    pub scrub_days: Option<u64>,
     /// How far a gateway's clock may be from ours
     #[arg(long, env = "SHARDGATE_AGENT_CLOCK_SKEW_SECS")]
     pub clock_skew_secs: Option<u64>,

@@ -13,6 +13,8 @@ pub struct Limits {
     pub buffer_bytes: usize,
     /// Bytes of directories of packed shards in memory, of all disks.
     pub directory_bytes: usize,
+    /// In which time each disk reads everything that it keeps; zero: never.
+    pub scrub_period: Duration,
     /// How far a caller's clock may be from ours.
     pub clock_skew: Duration,
     /// Until a new connection has made its first authentic call.
@@ -37,6 +39,7 @@ impl Default for Limits {
             calls_per_disk: 256,
             buffer_bytes: 256 * 1024 * 1024,
             directory_bytes: 64 * 1024 * 1024,
+            scrub_period: Duration::from_secs(30 * 86_400),
             clock_skew: Duration::from_secs(300),
             first_call: Duration::from_secs(10),
             idle: Duration::from_secs(75),

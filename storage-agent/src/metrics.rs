@@ -73,6 +73,11 @@ pub struct Metrics {
     room: Family<RoomLabels, Gauge<i64>>,
     queued: Family<DiskLabels, Gauge<i64>>,
     errors: Family<DiskLabels, Gauge<i64>>,
+    damaged: Family<DiskLabels, Gauge<i64>>,
+    scrub_passes: Family<DiskLabels, Gauge<i64>>,
+    scrub_ended: Family<DiskLabels, Gauge<i64>>,
+    scrub_read: Family<DiskLabels, Gauge<i64>>,
+    scrub_pass: Family<DiskLabels, Gauge<i64>>,
     fenced: Family<DiskLabels, Gauge<i64>>,
     up: Family<DiskLabels, Gauge<i64>>,
     refusals: Family<RefusalLabels, Counter>,
@@ -95,6 +100,11 @@ impl Default for Metrics {
             room: Family::default(),
             queued: Family::default(),
             errors: Family::default(),
+            damaged: Family::default(),
+            scrub_passes: Family::default(),
+            scrub_ended: Family::default(),
+            scrub_read: Family::default(),
+            scrub_pass: Family::default(),
             fenced: Family::default(),
             up: Family::default(),
             refusals: Family::default(),
@@ -157,8 +167,36 @@ impl Metrics {
         );
         r.register(
             "disk_errors",
-            "Calls that failed by the disk's fault since it was opened",
+            "Calls that failed by the disk's fault, and damage that was found, since it was opened",
             self.errors.clone(),
+        );
+        r.register(
+            "disk_damaged_shards",
+            "Shards that the disk knows to be damaged",
+            self.damaged.clone(),
+        );
+        r.register(
+            "disk_scrub_passes",
+            "How often the disk has read everything that it keeps",
+            self.scrub_passes.clone(),
+        );
+        r.register_with_unit(
+            "disk_scrub_ended",
+            "When it last had, since 1970; 0 if it never did",
+            Unit::Seconds,
+            self.scrub_ended.clone(),
+        );
+        r.register_with_unit(
+            "disk_scrub_read",
+            "Bytes that the present pass has read",
+            Unit::Bytes,
+            self.scrub_read.clone(),
+        );
+        r.register_with_unit(
+            "disk_scrub_pass",
+            "Bytes that a pass has to read; 0 if none runs",
+            Unit::Bytes,
+            self.scrub_pass.clone(),
         );
         r.register(
             "disk_fenced",
@@ -220,11 +258,21 @@ impl Metrics {
         let labels = DiskLabels {
             disk: DiskLabel(disk),
         };
-        for family in [&self.capacity, &self.free, &self.queued, &self.errors] {
+        for family in [
+            &self.capacity,
+            &self.free,
+            &self.queued,
+            &self.errors,
+            &self.damaged,
+            &self.scrub_passes,
+            &self.scrub_ended,
+            &self.scrub_read,
+            &self.scrub_pass,
+            &self.fenced,
+            &self.up,
+        ] {
             family.remove(&labels);
         }
-        self.fenced.remove(&labels);
-        self.up.remove(&labels);
         for (purpose, _) in rooms(&DiskRoom::default()) {
             let disk = labels.disk;
             self.room.remove(&RoomLabels { disk, purpose });
@@ -251,6 +299,11 @@ impl Metrics {
             }
             set(&self.queued, u64::from(health.queued));
             set(&self.errors, health.errors);
+            set(&self.damaged, u64::from(health.damaged));
+            set(&self.scrub_passes, u64::from(health.scrub.passes));
+            set(&self.scrub_ended, health.scrub.ended_ms / 1000);
+            set(&self.scrub_read, health.scrub.read_bytes);
+            set(&self.scrub_pass, health.scrub.pass_bytes);
             set(&self.fenced, u64::from(health.fenced.is_some()));
         }
     }
@@ -323,7 +376,7 @@ mod tests {
             p50_us: 0,
             p99_us: 0,
             errors: 0,
-            damaged: 0,
+            damaged: 3,
             scrub: Default::default(),
             fenced: None,
         }
@@ -352,6 +405,8 @@ mod tests {
             format!("shardgate_agent_disk_received_bytes_total{{disk=\"{disk}\"}} 4096"),
             "shardgate_agent_refusals_total{status=\"401\"} 1".to_owned(),
             format!("shardgate_agent_disk_free_bytes{{disk=\"{disk}\"}} 100"),
+            format!("shardgate_agent_disk_damaged_shards{{disk=\"{disk}\"}} 3"),
+            format!("shardgate_agent_disk_scrub_ended_seconds{{disk=\"{disk}\"}} 0"),
             format!(
                 "shardgate_agent_disk_room_bytes{{disk=\"{disk}\",purpose=\"background\"}} 200"
             ),
@@ -360,6 +415,7 @@ mod tests {
             assert!(text.contains(&line), "{line} is not in\n{text}");
         }
         metrics.forget(disk);
-        assert!(!metrics.text().contains("disk_room_bytes{"));
+        let text = metrics.text();
+        assert!(!text.contains("disk_room_bytes{") && !text.contains("disk_damaged_shards{"));
     }
 }

@@ -65,14 +65,26 @@ pub(super) struct Read {
     pub(super) open_seconds: f64,
     pub(super) before_mib: f64,
     pub(super) opened_mib: f64,
+    pub(super) before_anonymous_mib: f64,
+    pub(super) opened_anonymous_mib: f64,
     pub(super) after_mib: f64,
     pub(super) reads: Vec<(usize, Rate)>,
 }
 
 /// Memory of this process, MiB.
 fn resident() -> f64 {
+    memory("VmRSS:")
+}
+
+/// The same without the pages of programs and libraries, which other
+/// processes share.
+fn anonymous() -> f64 {
+    memory("RssAnon:")
+}
+
+fn memory(name: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<f64>().ok());
     kib.unwrap_or(f64::NAN) / 1024.0
 }
@@ -107,11 +119,11 @@ pub(super) fn forget(folder: &Path) -> Result<()> {
 
 async fn read(folder: &Path, len: u32, records: u64, seconds: u64) -> Result<Read> {
     forget(folder)?;
-    let before_mib = resident();
+    let (before_mib, before_anonymous_mib) = (resident(), anonymous());
     let begun = Instant::now();
     let shards = Shards::open(folder, random_bytes(1))?;
     let open_seconds = begun.elapsed().as_secs_f64();
-    let opened_mib = resident();
+    let (opened_mib, opened_anonymous_mib) = (resident(), anonymous());
     let mut reads = Vec::new();
     for readers in READERS {
         forget(folder)?;
@@ -132,6 +144,8 @@ async fn read(folder: &Path, len: u32, records: u64, seconds: u64) -> Result<Rea
         open_seconds,
         before_mib,
         opened_mib,
+        before_anonymous_mib,
+        opened_anonymous_mib,
         after_mib,
         reads,
     })

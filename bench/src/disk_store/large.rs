@@ -157,8 +157,13 @@ impl Figures {
             writeln!(
                 text,
                 "open after {how}: {:.2} s; resident before {:.1} MiB, opened {:.1}, \
-                 after the reads {:.1}",
-                read.open_seconds, read.before_mib, read.opened_mib, read.after_mib
+                 after the reads {:.1}; anonymous before {:.1}, opened {:.1}",
+                read.open_seconds,
+                read.before_mib,
+                read.opened_mib,
+                read.after_mib,
+                read.before_anonymous_mib,
+                read.opened_anonymous_mib
             )?;
         }
         for reads in &self.reads {

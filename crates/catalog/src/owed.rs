@@ -2,7 +2,8 @@
 //! such a row is closed again (PROTOCOL.md 5).
 //!
 //! Invariant: a row is removed only if no commit that lacks its slot came
-//! after the comparison of full lists was begun. They are opened in `publish`.
+//! after the comparison of full lists was begun. They are opened in `publish`,
+//! and here for a blob that lost a shard after it was published.
 
 use shardgate_wire::{Generation, GroupId};
 
@@ -12,7 +13,7 @@ use crate::draft::Draft;
 use crate::engine::KeyRange;
 use crate::error::{CatalogError, Result};
 use crate::keys::{self, space};
-use crate::model::{GroupRow, OwedRow};
+use crate::model::{BlobRef, BlobState, GroupRow, OwedRow};
 
 impl Catalog {
     /// All owed slots. There are at most as many as slots in the pool.
@@ -23,6 +24,47 @@ impl Catalog {
             .into_iter()
             .map(|((group, slot), row)| (group, slot, row))
             .collect())
+    }
+
+    /// Opens a slot for a stored blob that has lost its shard there, or is about
+    /// to. A comparison that is under way is void: it may have passed the blob.
+    /// Returns false, and opens nothing, if the blob is not there any more.
+    ///
+    /// # Errors
+    /// [`CatalogError::GroupMoved`]: the slot may be another disk's by now.
+    pub async fn owe(&self, blob: &BlobRef, slot: u8, generation: Generation) -> Result<bool> {
+        let group_key = keys::group(blob.group);
+        let blob_key = keys::blob(blob.group, blob.blob);
+        let key = keys::owed(blob.group, slot);
+        for _ in 0..ATTEMPTS {
+            let Some((group_raw, row)) = self.stored::<GroupRow>(&group_key).await? else {
+                return Err(CatalogError::NoSuchGroup);
+            };
+            if row.generation != generation {
+                let current = Box::new(row);
+                return Err(CatalogError::GroupMoved { current });
+            }
+            let Some((blob_raw, state)) = self.stored::<BlobState>(&blob_key).await? else {
+                return Ok(false);
+            };
+            if state.extent() != Some((blob.layout, blob.len)) {
+                return Ok(false);
+            }
+            let (raw, held) = self.stored::<OwedRow>(&key).await?.unzip();
+            let lowest = held.map_or(blob.blob, |held: OwedRow| held.lowest.min(blob.blob));
+            let mut draft = Draft::new();
+            draft.expect(group_key.clone(), Some(group_raw));
+            draft.expect(blob_key.clone(), Some(blob_raw));
+            draft.expect(key.clone(), raw);
+            let comparing = None;
+            draft.put(key.clone(), &OwedRow { lowest, comparing });
+            match self.commit(draft).await {
+                Ok(_) => return Ok(true),
+                Err(CatalogError::Conflict) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(CatalogError::Conflict)
     }
 
     /// Marks an owed slot as being compared; lists must be taken after this.

@@ -90,6 +90,13 @@ fn background(jobs: &Jobs) -> Vec<Reading> {
             owed.groups as f64,
         ));
     }
+    let counted = jobs.mend().counts().into_iter();
+    numbers.extend(counted.map(|(name, value)| Reading {
+        name: "repair_events",
+        help: "What was done about damaged and missing shards since the start",
+        labels: vec![("event", name.to_owned())],
+        value: value as f64,
+    }));
     let counted = fill.counts().into_iter();
     numbers.extend(counted.map(|(name, value)| Reading {
         name: "owed_events",
@@ -142,6 +149,31 @@ fn disks(pool: &Pool) -> Vec<Reading> {
         "disk_queued",
         "Calls that wait for it or are in it",
         |disk| f64::from(disk.queued),
+    ))
+    .chain(of(
+        "disk_damaged_shards",
+        "Shards that the disk knows to be damaged",
+        |disk| f64::from(disk.damaged),
+    ))
+    .chain(of(
+        "disk_scrub_passes",
+        "How often the disk has read everything that it keeps",
+        |disk| f64::from(disk.scrub.passes),
+    ))
+    .chain(of(
+        "disk_scrub_ended_seconds",
+        "When it last had, seconds since 1970; 0 if it never did",
+        |disk| (disk.scrub.ended_ms / 1000) as f64,
+    ))
+    .chain(of(
+        "disk_scrub_read_bytes",
+        "Bytes that the present pass has read",
+        |disk| disk.scrub.read_bytes as f64,
+    ))
+    .chain(of(
+        "disk_scrub_pass_bytes",
+        "Bytes that a pass has to read; 0 if none runs",
+        |disk| disk.scrub.pass_bytes as f64,
     ))
     .collect()
 }

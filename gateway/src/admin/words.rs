@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use shardgate_wire::DiskRoom;
+use shardgate_wire::{DiskRoom, ScrubStanding};
+use time::OffsetDateTime;
 
 use super::{NotesStatus, Status};
 use crate::checkpoint::CheckpointStatus;
@@ -165,6 +166,30 @@ fn disk_line(text: &mut String, disk: &DiskStatus) {
     if let Some(room) = disk.room.filter(|room| room.refuses().is_some()) {
         line(text, format_args!("    full: {}", room_words(&room)));
     }
+    if let Some(scrub) = scrub_words(&disk.scrub) {
+        line(text, format_args!("    scrub: {scrub}"));
+    }
+}
+
+/// How far a disk is in reading everything; `None` if it never began.
+fn scrub_words(scrub: &ScrubStanding) -> Option<String> {
+    let ended = (scrub.passes > 0).then(|| {
+        let last = OffsetDateTime::from_unix_timestamp(ms_to_seconds(scrub.ended_ms)).ok()?;
+        Some(format!("all read by {}", last.date()))
+    });
+    let now = (scrub.pass_bytes > 0).then(|| {
+        format!(
+            "{} of {} read",
+            ByteSize(scrub.read_bytes.min(scrub.pass_bytes)),
+            ByteSize(scrub.pass_bytes)
+        )
+    });
+    let words: Vec<String> = [now, ended.flatten()].into_iter().flatten().collect();
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
+fn ms_to_seconds(ms: u64) -> i64 {
+    i64::try_from(ms / 1000).unwrap_or(i64::MAX)
 }
 
 /// What each may still take of a disk.
@@ -201,7 +226,33 @@ mod tests {
             state: "living".into(),
             why: None,
             groups: 1,
+            damaged: 0,
+            scrub: ScrubStanding::default(),
         }
+    }
+
+    #[test]
+    fn a_scrub_says_how_far_it_is_and_when_the_last_ended() {
+        let of = |read_bytes, pass_bytes, passes, ended_ms| {
+            scrub_words(&ScrubStanding {
+                read_bytes,
+                pass_bytes,
+                passes,
+                ended_ms,
+            })
+        };
+        assert_eq!(of(0, 0, 0, 0), None);
+        assert_eq!(
+            of(1 << 30, 4 << 30, 0, 0).unwrap(),
+            "1.0 GiB of 4.0 GiB read"
+        );
+        let ended = 1_794_000_000_000;
+        assert_eq!(of(0, 0, 2, ended).unwrap(), "all read by 2026-11-06");
+        assert_eq!(
+            of(5 << 30, 4 << 30, 2, ended).unwrap(),
+            "4.0 GiB of 4.0 GiB read, all read by 2026-11-06"
+        );
+        assert_eq!(of(0, 0, 1, u64::MAX), None);
     }
 
     #[test]

@@ -127,6 +127,20 @@ pub enum DiskCommand {
         #[command(flatten)]
         operator: Operator,
     },
+    /// Read a whole disk that is in use, and say what is wrong with it. Stops
+    /// when this command does; a second one begins anew.
+    Check {
+        /// Its id, as `status` shows it.
+        disk: String,
+        /// Write directories anew that do not say what the records do, and
+        /// accept what is left of a log that was damaged. Shards are made
+        /// anew from other disks without being asked to.
+        #[arg(long)]
+        repair: bool,
+        /// Which gateway.
+        #[command(flatten)]
+        operator: Operator,
+    },
     /// Declare a disk lost for good: it is never taken back with its data.
     Lost {
         /// Its id, as `status` shows it.

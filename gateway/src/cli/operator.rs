@@ -1,5 +1,7 @@
 //! Commands that ask the running gateway on its operator port.
 
+mod check;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -87,6 +89,11 @@ pub fn disk(disk: &Disk) -> Result<(), String> {
             admin::REPLACE,
             serde_json::json!({ "place": place }),
         ),
+        DiskCommand::Check {
+            disk,
+            repair,
+            operator,
+        } => return check::run(operator, disk, *repair),
         DiskCommand::Lost { disk, operator } => {
             (operator, admin::LOST, serde_json::json!({ "disk": disk }))
         }

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -30,6 +31,10 @@ const PREFIX: &str = "SHARDGATE_";
 const MAX_INLINE: u64 = 16 * 1024;
 /// Slower than this, a pool would not be repaired within anybody's patience.
 const MIN_BACKGROUND_RATE: u64 = 64 << 10;
+/// In less a disk would be read without a pause; in more, what rots on several
+/// disks meets.
+const SCRUB_PERIODS: RangeInclusive<Duration> =
+    Duration::from_secs(3600)..=Duration::from_secs(365 * 86_400);
 /// Less journal than this is not worth a checkpoint.
 const MIN_CHECKPOINT: u64 = 64 << 10;
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
@@ -68,6 +73,7 @@ pub(super) const KEYS: &[&str] = &[
     "limits.connections",
     "limits.requests",
     "limits.background_rate",
+    "limits.scrub_period",
     "limits.header_timeout",
     "limits.body_timeout",
     "limits.min_body_rate",
@@ -307,6 +313,13 @@ fn check(settings: &Settings) -> Result<(), Wrong> {
     }
     if settings.limits.background_rate.0 < MIN_BACKGROUND_RATE {
         return wrong("limits.background_rate", "allowed is 64KiB and more");
+    }
+    let scrub = settings.limits.scrub_period.0;
+    if !scrub.is_zero() && !SCRUB_PERIODS.contains(&scrub) {
+        return wrong(
+            "limits.scrub_period",
+            "allowed is 1h to 365d, or 0s for never",
+        );
     }
     for (key, limit) in [
         (

@@ -144,6 +144,9 @@ pub struct LimitSettings {
     pub requests: usize,
     /// Bytes per second that work in the background moves to and from disks.
     pub background_rate: ByteSize,
+    /// In which time the gateway's own disks read everything that they keep;
+    /// 0: never.
+    pub scrub_period: Period,
     /// Longest time for a request's head.
     pub header_timeout: Period,
     /// Longest time without a byte of a body, either way.
@@ -252,6 +255,7 @@ impl Default for LimitSettings {
             connections: 10_000,
             requests: 8_000,
             background_rate: ByteSize(64 << 20),
+            scrub_period: seconds(30 * 86_400),
             header_timeout: seconds(10),
             body_timeout: seconds(60),
             min_body_rate: ByteSize(1024),

@@ -75,7 +75,11 @@ fn mistakes_are_refused_with_line_and_what_is_allowed() {
         ("[gateway]\nlisten = \"nine\"", "line 2", "ADDR:PORT"),
         ("[gateway]\nlisten = 9000", "line 2", "string"),
         ("[limits]\n\nmemory_budget = \"many\"", "line 3", "MiB"),
-        ("[limits]\nbody_timeout = \"10\"", "line 2", "ms, s, m or h"),
+        (
+            "[limits]\nbody_timeout = \"10\"",
+            "line 2",
+            "ms, s, m, h or d",
+        ),
         (
             "[classes.COLD]\nscheme = \"17+9\"",
             "line 2",
@@ -117,6 +121,8 @@ fn what_is_wrong_beside_the_rest_is_refused_with_its_line_too() {
         ("[catalog]\ninline_max = \"17KiB\"", "line 2", "16KiB"),
         ("[limits]\nmemory_budget = \"1MiB\"", "line 2", "32MiB"),
         ("[limits]\nbackground_rate = \"1KiB\"", "line 2", "64KiB"),
+        ("[limits]\nscrub_period = \"59m\"", "line 2", "365d"),
+        ("[limits]\nscrub_period = \"366d\"", "line 2", "365d"),
         ("[limits]\n\nconnections = 0", "line 3", "1 to 1000000"),
         ("limits.body_timeout = \"0s\"", "line 1", "more than 0s"),
         ("\n[classes.cold]\nscheme = \"4+2\"", "line 2", "upper-case"),

@@ -113,6 +113,7 @@ impl TryFrom<String> for Period {
                 "s" => 1000,
                 "m" => 60_000,
                 "h" => 3_600_000,
+                "d" => 86_400_000,
                 _ => return None,
             };
             number
@@ -120,7 +121,7 @@ impl TryFrom<String> for Period {
                 .map(|ms| Self(Duration::from_millis(ms)))
         };
         parse().ok_or_else(|| {
-            format!("{text:?} is not a time: allowed is a number with ms, s, m or h")
+            format!("{text:?} is not a time: allowed is a number with ms, s, m, h or d")
         })
     }
 }

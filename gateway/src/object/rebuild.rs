@@ -110,21 +110,8 @@ impl ObjectService {
             _ => return Ok(Rebuilt::NotNeeded),
         }
         let group = core.disks.group(blob.group).await?;
-        let slot = group.slot(blob, shard);
-        let target = core
-            .slot_target(&group, slot)
-            .map_err(RebuildError::Target)?;
-        let header = header(core, &group, blob, shard).await?;
-        let work = Work {
-            reader: BlobReader::new(core, Arc::clone(&group), *blob)?,
-            core,
-            group: &group,
-            blob,
-            shard,
-            target,
-            turns,
-        };
-        let made = work.run(header).await;
+        let work = Work::new(core, &group, blob, shard, turns)?;
+        let made = work.run().await;
         if let Err(RebuildError::Target(StoreError::BadCall { .. })) = &made
             && !core.is_owned(blob).await?
         {
@@ -147,7 +134,7 @@ impl Core {
     }
 
     /// The disk of a slot, for what nobody waits for.
-    fn slot_target(&self, group: &GroupView, slot: u8) -> Result<Target, StoreError> {
+    pub(super) fn slot_target(&self, group: &GroupView, slot: u8) -> Result<Target, StoreError> {
         let target = self.target(group, slot).ok_or_else(|| StoreError::Lost {
             why: "the pool does not have it".into(),
         })?;
@@ -196,9 +183,9 @@ async fn header(
 }
 
 /// One shard in the making.
-struct Work<'a> {
+pub(super) struct Work<'a> {
     core: &'a Arc<Core>,
-    group: &'a GroupView,
+    group: &'a Arc<GroupView>,
     blob: &'a BlobRef,
     shard: u8,
     target: Target,
@@ -206,8 +193,44 @@ struct Work<'a> {
     turns: &'a dyn Turns,
 }
 
-impl Work<'_> {
-    async fn run(&self, header: ShardHeader) -> Result<u64, RebuildError> {
+impl<'a> Work<'a> {
+    pub(super) fn new(
+        core: &'a Arc<Core>,
+        group: &'a Arc<GroupView>,
+        blob: &'a BlobRef,
+        shard: u8,
+        turns: &'a dyn Turns,
+    ) -> Result<Self, RebuildError> {
+        let target = core.slot_target(group, group.slot(blob, shard));
+        Ok(Self {
+            reader: BlobReader::new(core, Arc::clone(group), *blob)?,
+            core,
+            group,
+            blob,
+            shard,
+            target: target.map_err(RebuildError::Target)?,
+            turns,
+        })
+    }
+
+    /// The disk that the shard belongs on.
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Reads and checks all that the shard would be made of, and makes
+    /// nothing.
+    pub(super) async fn prove(&self) -> Result<(), RebuildError> {
+        header(self.core, self.group, self.blob, self.shard).await?;
+        let (shard_len, block) = (self.reader.shard_len(), full_block(layout_of(self.blob)?));
+        for start in (0..shard_len).step_by(block as usize) {
+            self.column(start..shard_len.min(start + block)).await?;
+        }
+        Ok(())
+    }
+
+    async fn run(&self) -> Result<u64, RebuildError> {
+        let header = header(self.core, self.group, self.blob, self.shard).await?;
         let shard_len = self.reader.shard_len();
         let block = full_block(layout_of(self.blob)?);
         if shard_len <= block && shard_len <= MAX_PUT_BYTES as u64 {

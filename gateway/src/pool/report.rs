@@ -4,13 +4,15 @@
 //! `admin`'s. Nothing in it is secret.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use shardgate_catalog::model::{DiskRow, DiskState, GroupRow, GroupState};
 use shardgate_erasure::Scheme;
-use shardgate_wire::{DiskId, DiskRoom, Medium};
+use shardgate_wire::{DiskId, DiskRoom, Medium, ScrubStanding};
 
 use super::classes::SchemeSetting;
+use super::members::Member;
 use super::place::Survey;
 use super::standing::Standing;
 use super::start::plan::{Known, plan};
@@ -85,6 +87,12 @@ pub struct DiskStatus {
     pub why: Option<String>,
     /// Groups that have a slot on it.
     pub groups: usize,
+    /// Shards that it knows to be damaged.
+    #[serde(default)]
+    pub damaged: u32,
+    /// How far it is in reading everything that it keeps.
+    #[serde(default)]
+    pub scrub: ScrubStanding,
 }
 
 /// A class.
@@ -146,6 +154,10 @@ pub struct DiskReading {
     pub capacity_bytes: u64,
     /// Calls that wait for it or are in it.
     pub queued: u32,
+    /// Shards that it knows to be damaged.
+    pub damaged: u32,
+    /// How far it is in reading everything that it keeps.
+    pub scrub: ScrubStanding,
 }
 
 /// How many disks there are.
@@ -170,17 +182,25 @@ impl Pool {
 
     /// What metrics show of the disks that are not declared lost.
     pub fn disk_readings(&self) -> Vec<DiskReading> {
-        let snapshot = self.snapshot();
-        let reading = |disk: &DiskView| DiskReading {
-            id: disk.id,
-            server: disk.server.clone(),
-            living: disk.living,
-            free_bytes: disk.free_bytes,
-            room: disk.room,
-            capacity_bytes: disk.capacity_bytes,
-            queued: disk.load,
+        let members = self.members().into_iter();
+        let reading = |member: Arc<Member>| {
+            let (disk, health) = (member.view(), member.health());
+            DiskReading {
+                id: disk.id,
+                server: disk.server,
+                living: disk.living,
+                free_bytes: disk.free_bytes,
+                room: disk.room,
+                capacity_bytes: disk.capacity_bytes,
+                queued: disk.load,
+                damaged: health.as_ref().map_or(0, |health| health.damaged),
+                scrub: health.map(|health| health.scrub).unwrap_or_default(),
+            }
         };
-        snapshot.view.disks.iter().map(reading).collect()
+        members
+            .filter(|member| !member.is_lost_for_good())
+            .map(reading)
+            .collect()
     }
 
     /// What metrics show of groups: those of the pool's own memory, where all
@@ -314,7 +334,7 @@ impl Pool {
         let members = self.members();
         let status = members.iter().map(|member| {
             let (row, view, standing) = (member.row(), member.view(), member.standing());
-            let declared = row.state == DiskState::Lost;
+            let (declared, health) = (row.state == DiskState::Lost, member.health());
             let why = match &standing {
                 Standing::Failed { why } | Standing::Lost { why } => Some(why.clone()),
                 Standing::Late => Some("it did not answer in time".into()),
@@ -337,6 +357,8 @@ impl Pool {
                 .into(),
                 why,
                 groups: on(row.id),
+                damaged: health.as_ref().map_or(0, |health| health.damaged),
+                scrub: health.map(|health| health.scrub).unwrap_or_default(),
             }
         });
         let mut status: Vec<DiskStatus> = status.collect();
@@ -422,6 +444,18 @@ impl Pool {
                     row.path,
                     row.server,
                     member.standing().word()
+                ));
+            }
+            let damaged = member.health().map_or(0, |health| health.damaged);
+            if row.state == DiskState::Member && damaged > 0 {
+                warnings.push(format!(
+                    "disk {} ({} on {}) has {} that {} damaged: made anew from the others as far \
+                     as they give it",
+                    row.id,
+                    row.path,
+                    row.server,
+                    counted(damaged as usize, "shard"),
+                    if damaged == 1 { "is" } else { "are" },
                 ));
             }
             if row.state == DiskState::Member

@@ -35,6 +35,7 @@ connections = 9
 calls_per_disk = 8
 buffer_mib = 16
 directory_mib = 32
+scrub_days = 7
 clock_skew_secs = 60
 first_call_secs = 1
 idle_secs = 2
@@ -77,6 +78,7 @@ fn every_key_is_read() {
         calls_per_disk: 8,
         buffer_bytes: 16 << 20,
         directory_bytes: 32 << 20,
+        scrub_period: Duration::from_secs(7 * 86_400),
         clock_skew: secs(60),
         first_call: secs(1),
         idle: secs(2),

@@ -36,6 +36,7 @@ on_every_engine!(
     all_puts_to_one_key_succeed_and_the_last_commit_wins,
     one_of_many_creations_wins,
     owed_rows_open_once_and_close_only_when_nothing_came,
+    a_stored_blob_that_lost_its_shard_is_owed,
     a_bucket_is_never_deleted_over_an_object,
     complete_and_abort_have_one_winner,
     ten_thousand_parts_complete_and_are_found,
@@ -138,6 +139,48 @@ async fn owed_rows_open_once_and_close_only_when_nothing_came(opened: Opened) {
         .unwrap();
     assert_eq!(catalog.owed().await.unwrap(), vec![]);
     assert_eq!(catalog.compare_owed(build::GROUP, 2).await.unwrap(), None);
+}
+
+async fn a_stored_blob_that_lost_its_shard_is_owed(opened: Opened) {
+    let catalog = opened.catalog.clone();
+    let bucket = furnish(&catalog).await;
+    for n in 1..=3 {
+        let body = PublishBody::Blob(build::written((100 + n).into(), 100));
+        let request = publish(&bucket, &format!("k{n}"), n, body);
+        catalog.publish(request).await.unwrap();
+    }
+    let blob = |n: u128| build::blob(100 + n, 100);
+    let generation = Generation(1);
+    assert_eq!(catalog.owe(&blob(2), 1, generation).await, Ok(true));
+    let owed = async || {
+        let rows = catalog.owed().await.unwrap();
+        rows.iter()
+            .map(|row| (row.1, row.2.lowest.0))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(owed().await, [(1, 102)]);
+    // Lists that are compared already may have passed it.
+    let compared = catalog.compare_owed(build::GROUP, 1).await.unwrap();
+    assert_eq!(catalog.owe(&blob(3), 1, generation).await, Ok(true));
+    let closed = catalog
+        .close_owed(build::GROUP, 1, &compared.unwrap(), generation)
+        .await;
+    assert_eq!(closed, Err(CatalogError::Conflict));
+    assert_eq!(owed().await, [(1, 102)]);
+    assert_eq!(catalog.owe(&blob(1), 1, generation).await, Ok(true));
+    assert_eq!(owed().await, [(1, 101)]);
+
+    // What is not there, or is another blob by length, owes nothing.
+    let longer = build::blob(101, 200);
+    for gone in [blob(9), longer] {
+        assert_eq!(catalog.owe(&gone, 2, generation).await, Ok(false));
+    }
+    let moved = catalog.owe(&blob(1), 2, Generation(2)).await;
+    assert!(
+        matches!(moved, Err(CatalogError::GroupMoved { .. })),
+        "{moved:?}"
+    );
+    assert_eq!(owed().await, [(1, 101)]);
 }
 
 /// Puts and deletions of one bucket race; whoever wins, no object that was

@@ -1,0 +1,87 @@
+//! Disks that lose bytes while they are in use: `shardgate disk check` finds
+//! them, and what is damaged is made anew from the other disks.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+
+use shardgate_tests::places;
+use shardgate_tests::process::free_addr;
+
+use crate::place::{Place, disks_in, make_bucket, read, write};
+
+/// The id of the disk in this folder.
+fn id_of(place: &Place, folder: &str) -> String {
+    let (status, path) = (place.status(), place.text(folder));
+    let line = disks_in(&status, "living")
+        .into_iter()
+        .find(|line| line.split_whitespace().any(|word| word == path));
+    let line = line.expect("the disk lives");
+    line.split_whitespace().next().expect("its id").to_owned()
+}
+
+/// Flips a bit in the bytes of every shard on a disk; how many there are.
+fn rot(place: &Place, folder: &str) -> usize {
+    let shards = places::shards(&place.path(folder)).expect("find shards");
+    for shard in &shards {
+        let file = fs::File::options().read(true).write(true).open(&shard.path);
+        let file = file.expect("open a shard");
+        let at = shard.data.unwrap_or(shard.start + shard.len / 2) + 7;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).expect("read a byte");
+        byte[0] ^= 4;
+        file.write_all_at(&byte, at).expect("write a byte");
+    }
+    shards.len()
+}
+
+#[tokio::test]
+async fn what_a_check_finds_damaged_is_made_anew() {
+    let place = Place::new();
+    let own = ["own-1", "own-2"];
+    place.make(&[own[0], own[1], "one-1", "one-2", "two-1", "two-2"]);
+    let addrs = [free_addr(), free_addr()];
+    let one = place.agent("one", addrs[0], &["one-1", "one-2"]);
+    let two = place.agent("two", addrs[1], &["two-1", "two-2"]);
+    place.configure(&format!(
+        "disks = ['{}', '{}']\nagents = ['http://{}', 'http://{}']",
+        place.text(own[0]),
+        place.text(own[1]),
+        addrs[0],
+        addrs[1]
+    ));
+    let gateway = place.serve();
+    make_bucket(&place).await;
+    write(&place, 0).await;
+    write(&place, 1).await;
+
+    // One disk of the gateway's own, one of an agent.
+    for folder in ["own-1", "one-2"] {
+        let id = id_of(&place, folder);
+        let (well, said) = place.command(&["disk", "check", &id]);
+        assert!(well && said.contains(" 0 found wrong"), "{said}");
+        let shards = rot(&place, folder);
+        assert!(shards >= 4, "{folder} has {shards} shards");
+        let (well, said) = place.command(&["disk", "check", &id]);
+        assert!(
+            !well && said.contains(&format!("{shards} found wrong")),
+            "{said}"
+        );
+    }
+    // Nobody has read them.
+    place.wait_status("damaged shards are made anew", |status| {
+        !status.contains("damaged") && status.contains("; 0 slots owed")
+    });
+    for folder in ["own-1", "one-2"] {
+        let (well, said) = place.command(&["disk", "check", &id_of(&place, folder)]);
+        assert!(well, "{said}");
+    }
+    // Each is needed now.
+    two.kill();
+    read(&place, 0).await;
+    read(&place, 1).await;
+
+    let (well, said) = place.command(&["disk", "check", &"0".repeat(32)]);
+    assert!(!well && said.contains("no such disk"), "{said}");
+    gateway.stop();
+    one.stop();
+}
