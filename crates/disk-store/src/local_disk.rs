@@ -28,7 +28,7 @@ use crate::error::OpenError;
 use crate::lanes::{Lane, PutCall};
 use crate::opening::{self, Expected, NewDisk};
 use crate::options::DiskOptions;
-use crate::volume::{Window, WindowCursor};
+use crate::volume::{Step, Window, WindowCursor};
 
 /// A disk whose folder this process holds.
 ///
@@ -122,9 +122,11 @@ impl LocalDisk {
     }
 
     /// Ends: what waits is done, handles end, the last told commit number is
-    /// saved, the folder is unlocked. A disk that hangs lets this hang: the
+    /// saved, the folder is unlocked. Sealing volumes is bounded by
+    /// [`DiskOptions::seal_within`]; a disk that hangs lets this hang: the
     /// caller gives it a time.
     pub async fn close(&self) {
+        let since = Instant::now();
         self.core.lanes.close();
         self.core.journal.close();
         let threads = std::mem::take(&mut *self.threads.lock());
@@ -140,7 +142,12 @@ impl LocalDisk {
             // A failure fences the disk, which is said there; the next start
             // reads what was open.
             let settled = core.settled.load(Ordering::Relaxed);
-            let _ = core.volumes.close(settled);
+            let within = core.options.seal_within;
+            let go_on = |step| match step {
+                Step::Seal => since.elapsed() < within,
+                Step::End => since.elapsed() < within + within / 3,
+            };
+            let _ = core.volumes.close_in_time(settled, &go_on);
             let _ = core.rules.save_told(&core.condition);
             core.folder.unlock();
             drop(core);

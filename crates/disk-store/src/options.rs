@@ -53,6 +53,10 @@ pub struct DiskOptions {
     /// Volumes that may stay open: of more, those that rest longest, and for
     /// ten seconds at least, are sealed sooner.
     pub max_open_volumes: usize,
+    /// Time that closing the disk takes, counted from its call, before it leaves
+    /// the rest of the open volumes to be read at the next start; their ends
+    /// may take a third of it more.
+    pub seal_within: Duration,
     /// Bytes that compaction copies in a second at most, while nobody waits.
     pub compact_bytes_per_second: u64,
     /// How often the folder is checked to be still there.
@@ -83,6 +87,7 @@ impl Default for DiskOptions {
             volumes: None,
             volume_rest: Duration::from_secs(300),
             max_open_volumes: 16,
+            seal_within: Duration::from_secs(3),
             compact_bytes_per_second: 32 * 1024 * 1024,
             check_every: Duration::from_secs(1),
             save_told_every: Duration::from_secs(10),

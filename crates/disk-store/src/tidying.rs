@@ -53,7 +53,7 @@ impl Core {
             let alone = self.tidying.lock();
             // A failure fences the disk, which is said there; one of space
             // is met again by a later look.
-            while now >= upkeep_at {
+            while now >= upkeep_at && !self.lanes.is_closing() {
                 match self.volumes.upkeep() {
                     Ok(true) => {}
                     Ok(false) => break,

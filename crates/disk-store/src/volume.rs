@@ -65,7 +65,7 @@ mod unread_tests;
 #[cfg(test)]
 mod upkeep_tests;
 
-pub(crate) use closing::{OpenLimits, Rests};
+pub(crate) use closing::{OpenLimits, Rests, Step};
 pub(crate) use commit::{Op, OwnedOp};
 pub(crate) use compact::Choice;
 pub use engine::VolumeFigures;

@@ -5,7 +5,7 @@
 //! start that reads all of it; and only sealed ones are compacted. A group
 //! that takes no more writes never fills its last one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,6 +37,15 @@ pub(crate) struct OpenLimits {
     pub(crate) rest: Duration,
     /// Of more than so many, those that rest longest are closed sooner.
     pub(crate) most: usize,
+}
+
+/// What closing asks for time for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// To seal a volume.
+    Seal,
+    /// To end one that was not sealed.
+    End,
 }
 
 /// Since when each open volume takes nothing.
@@ -114,78 +123,125 @@ impl Engine {
     /// Ends in order: what has records is sealed, so that the next start reads
     /// directories alone. `settled`: nothing else of the disk waits for what a
     /// start after a crash does; else the next one does it.
+    ///
+    /// Bounded in time: before each step `go_on` is asked. A volume that is
+    /// not sealed by then, or is refused, stays as it is, gets an end, and is
+    /// read by the next start. True if all of them have one, so that the next
+    /// start need not doubt what it reads.
+    pub(crate) fn close_in_time(
+        &self,
+        settled: bool,
+        go_on: &dyn Fn(Step) -> bool,
+    ) -> Result<bool, StoreError> {
+        let all = self.seal_all(go_on);
+        self.write_ends(settled, !all, go_on)
+    }
+
+    /// The same without a limit.
+    #[cfg(test)]
     pub(crate) fn close(&self, settled: bool) -> Result<(), StoreError> {
-        if self.condition.check_writable().is_ok() {
-            let has_records = |volume: &Volume| volume.recorded > 0;
-            for (place, _) in self.open_volumes(has_records) {
-                self.close_if(place, has_records);
+        self.close_in_time(settled, &|_| true).map(drop)
+    }
+
+    /// Closes and seals one volume after the other: what there is no time for
+    /// stays open. False if one of them is not sealed.
+    fn seal_all(&self, go_on: &dyn Fn(Step) -> bool) -> bool {
+        let mut refused = BTreeSet::new();
+        let has_records = |volume: &Volume| volume.recorded > 0;
+        let open = self.open_volumes(has_records);
+        let mut all = self.seal_closed(&mut refused, go_on);
+        for (place, _) in open {
+            if self.condition.check_writable().is_err() || !go_on(Step::Seal) {
+                return false;
             }
+            self.close_if(place, has_records);
+            all &= self.seal_closed(&mut refused, go_on);
         }
-        loop {
-            match self.upkeep() {
+        all && refused.is_empty()
+    }
+
+    /// Seals what is closed. One that is refused keeps no other from it.
+    fn seal_closed(&self, refused: &mut BTreeSet<u64>, go_on: &dyn Fn(Step) -> bool) -> bool {
+        while self.condition.check_writable().is_ok() && go_on(Step::Seal) {
+            match self.seal_next(refused) {
                 Ok(true) => {}
-                Ok(false) => break,
-                // What could not be sealed now gets an end, and is read.
-                Err(StoreError::NoSpace | StoreError::Busy) if self.ends_fit() => break,
-                Err(error) => return Err(error),
+                Ok(false) => return true,
+                Err(error) => {
+                    tracing::warn!(disk = %self.identity.disk, %error, "a volume is not sealed before the next start");
+                }
             }
         }
-        self.write_ends(settled)
+        false
     }
 
     /// Ends in order, and leaves open volumes open.
     #[cfg(test)]
     pub(super) fn close_as_it_is(&self) -> Result<(), StoreError> {
         while self.upkeep()? {}
-        self.write_ends(true)
-    }
-
-    /// Whether each volume that is not sealed has room for an end and, later,
-    /// a seal, before its extents.
-    fn ends_fit(&self) -> bool {
-        let state = self.state.read();
-        let mut volumes = state.groups.values().flat_map(|of| of.volumes.values());
-        volumes.all(|volume| {
-            let at = volume.tail.next_multiple_of(SECTOR);
-            !needs_end(volume) || volume.has_room(at, SECTOR, 0)
-        })
+        self.write_ends(true, false, &|_| true).map(drop)
     }
 
     /// Ends what is not sealed, and the log: what is written is proven, the
-    /// next start need not doubt it.
-    fn write_ends(&self, settled: bool) -> Result<(), StoreError> {
+    /// next start need not doubt it. `checked`: volumes wait to be sealed, and
+    /// not every one need have room for that behind an end. False if one has no
+    /// end: then the log does not say that the disk was closed in order, and
+    /// the next start reads it as after a crash.
+    fn write_ends(
+        &self,
+        settled: bool,
+        checked: bool,
+        go_on: &dyn Fn(Step) -> bool,
+    ) -> Result<bool, StoreError> {
         let mut writer = self.writing();
         if writer.log.is_none() || self.condition.check_writable().is_err() {
-            return Ok(());
+            return Ok(false);
         }
-        let mut open = Vec::new();
-        for of in self.state.read().groups.values() {
-            let unsealed = of.volumes.values().filter(|volume| needs_end(volume));
-            open.extend(unsealed.map(end_of));
-        }
-        for (file, tail, mark, zeroed_to) in open {
-            let Some(file) = file else { continue };
-            // Behind the mark too a scan looks for what follows.
-            let needed = tail + 2 * SECTOR;
-            if needed > zeroed_to {
-                file.allocate_zeroed(zeroed_to, needed - zeroed_to)
-                    .map_err(|error| self.refused(Doing::Writing, "close volume", &error))?;
-                file.sync_data()
-                    .map_err(|error| self.refused(Doing::Syncing, "close volume", &error))?;
+        let (mut all, mut written) = (settled, Ok(()));
+        for end in self.ends(checked) {
+            match end {
+                Some(end) if go_on(Step::End) => written = written.and(self.write_end(end)),
+                _ => all = false,
             }
-            file.write_at(&[IoSlice::new(&mark.meta)], tail)
-                .map_err(|error| self.refused(Doing::Writing, "close volume", &error))?;
-            file.sync_data()
-                .map_err(|error| self.refused(Doing::Syncing, "close volume", &error))?;
         }
-        if settled {
+        written?;
+        if all {
             let file = self.log_append(&mut writer, &[LogEntry::Clean])?;
             file.sync_data()
                 .map_err(|error| self.refused(Doing::Syncing, "close log", &error))?;
         }
         // Nothing may follow: a write behind it would go unnoticed.
         writer.log = None;
-        Ok(())
+        Ok(all)
+    }
+
+    /// The ends of volumes that need one; none for one that has no room for it
+    /// and, later, a seal, before its extents.
+    fn ends(&self, checked: bool) -> Vec<Option<End>> {
+        let state = self.state.read();
+        let volumes = state.groups.values().flat_map(|of| of.volumes.values());
+        let needed = volumes.filter(|volume| needs_end(volume));
+        let ends = needed.map(|volume| {
+            let at = volume.tail.next_multiple_of(SECTOR);
+            let fits = !checked || volume.has_room(at, SECTOR, 0);
+            fits.then(|| end_of(volume))
+        });
+        ends.collect()
+    }
+
+    fn write_end(&self, (file, tail, mark, zeroed_to): End) -> Result<(), StoreError> {
+        let Some(file) = file else { return Ok(()) };
+        let writing = |error| self.refused(Doing::Writing, "close volume", &error);
+        let syncing = |error| self.refused(Doing::Syncing, "close volume", &error);
+        // Behind the mark too a scan looks for what follows.
+        let needed = tail + 2 * SECTOR;
+        if needed > zeroed_to {
+            file.allocate_zeroed(zeroed_to, needed - zeroed_to)
+                .map_err(writing)?;
+            file.sync_data().map_err(syncing)?;
+        }
+        file.write_at(&[IoSlice::new(&mark.meta)], tail)
+            .map_err(writing)?;
+        file.sync_data().map_err(syncing)
     }
 }
 

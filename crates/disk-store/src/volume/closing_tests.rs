@@ -1,18 +1,21 @@
 //! Open volumes that take nothing are closed, and a start after a clean stop
 //! reads none.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use shardgate_wire::StoreError;
 use shardgate_wire::conformance::sample;
 use shardgate_wire::ids::GroupId;
 
 use super::Op;
-use super::closing::{OpenLimits, Rests};
+use super::closing::{OpenLimits, Rests, Step};
 use super::damage_tests::read;
 use super::engine::Engine;
 use super::place::{What, volume_file};
 use super::unread_tests::open;
 use super::volume_state::Stage;
+use crate::io::OpenHow;
 use crate::io::sim::{Faults, SimDisk};
 
 const LIMITS: OpenLimits = OpenLimits {
@@ -37,6 +40,11 @@ fn stages(engine: &Engine) -> Vec<Stage> {
     let state = engine.state.read();
     let volumes = state.groups.values().flat_map(|of| of.volumes.values());
     volumes.map(|volume| volume.stage).collect()
+}
+
+fn sealed(engine: &Engine) -> usize {
+    let stages = stages(engine).into_iter();
+    stages.filter(|stage| *stage == Stage::Sealed).count()
 }
 
 #[test]
@@ -148,12 +156,12 @@ fn a_full_disk_closes_in_order() {
             capacity: Some(capacity * 4096),
             ..Faults::default()
         });
-        let closed = engine.close(true);
+        let closed = engine.close_in_time(true, &|_| true);
         drop(engine);
         disk.set_faults(Faults::default());
         disk.power_loss(capacity);
         let engine = open(&disk);
-        if closed.is_ok() {
+        if closed == Ok(true) {
             assert!(engine.state.read().clean, "capacity {capacity}");
         }
         for blob in 0..4 {
@@ -164,6 +172,101 @@ fn a_full_disk_closes_in_order() {
             assert!(ends > 0, "{ends} closed in order without a directory");
             return;
         }
-        ends += u32::from(closed.is_ok());
+        ends += u32::from(closed == Ok(true));
+    }
+}
+
+fn read_in(engine: &Engine, group: u64, blob: u128) -> Result<bool, StoreError> {
+    let mut key = sample::key(blob);
+    key.group = GroupId(group);
+    engine.locate(key).map(|found| found.is_some())
+}
+
+const GROUPS: std::ops::RangeInclusive<u64> = 1..=5;
+
+/// Closes a disk with five open volumes; time is up after so many steps of
+/// sealing, and of ending. Gives what the next start finds.
+fn closed_within(seals: u32, ends: u32) -> (Result<bool, StoreError>, Engine, SimDisk) {
+    let disk = SimDisk::new(1);
+    let engine = open(&disk);
+    GROUPS.for_each(|group| put(&engine, group, 1));
+    let left = [Cell::new(seals), Cell::new(ends)];
+    let go_on = |step| {
+        let of = &left[usize::from(step == Step::End)];
+        let some = of.get() > 0;
+        of.set(of.get().saturating_sub(1));
+        some
+    };
+    let closed = engine.close_in_time(true, &go_on);
+    drop(engine);
+    disk.power_loss(u64::from(seals));
+    let engine = open(&disk);
+    for group in GROUPS {
+        assert_eq!(read_in(&engine, group, 1), Ok(true), "group {group}");
+        assert_eq!(read_in(&engine, group, 2), Ok(false), "group {group}");
+    }
+    (closed, engine, disk)
+}
+
+/// What a stop has no time to seal stays open: the next start reads it, doubts
+/// none of it, and goes on with it.
+#[test]
+fn a_stop_seals_only_as_long_as_it_may() {
+    for seals in 0..20 {
+        let (closed, engine, _disk) = closed_within(seals, u32::MAX);
+        assert_eq!(closed, Ok(true), "{seals} steps");
+        assert!(engine.state.read().clean, "{seals} steps");
+        let (sealed, open) = (sealed(&engine), open_groups(&engine));
+        // Each is closed, sealed, and nothing is left to seal.
+        assert!(sealed >= seals as usize / 4 && sealed + open.len() <= 5);
+        if seals < 5 {
+            assert!(sealed < 5 && !open.is_empty(), "{seals} steps");
+        }
+        GROUPS.for_each(|group| put(&engine, group, 3));
+        assert_eq!(engine.check(false).unwrap().findings, []);
+    }
+    assert_eq!(stages(&closed_within(20, 0).1), [Stage::Sealed; 5]);
+}
+
+#[test]
+fn a_stop_without_time_for_ends_is_not_a_clean_one() {
+    for ends in 0..5 {
+        let (closed, engine, _disk) = closed_within(0, ends);
+        assert_eq!(closed, Ok(false), "{ends} ends");
+        assert!(!engine.state.read().clean, "{ends} ends");
+        assert_eq!(engine.check(false).unwrap().findings, []);
+    }
+}
+
+/// A folder where a volume's directory is to be written.
+fn stand_in_the_way(disk: &SimDisk, group: u64, sequence: u64) {
+    let part = volume_file(GroupId(group), sequence, What::Part);
+    disk.io().create_dir(&part).unwrap();
+    let inside = part.join("inside");
+    disk.io().open(&inside, OpenHow::CreateNew).unwrap();
+}
+
+#[test]
+fn a_volume_that_is_not_sealed_keeps_no_other_from_it() {
+    for stops in [false, true] {
+        let disk = SimDisk::new(1);
+        let engine = open(&disk);
+        GROUPS.for_each(|group| put(&engine, group, 1));
+        stand_in_the_way(&disk, 2, 2);
+        if stops {
+            assert_eq!(engine.close_in_time(true, &|_| true), Ok(true));
+        } else {
+            GROUPS.for_each(|group| engine.roll(GroupId(group)));
+            let outcome = loop {
+                match engine.upkeep() {
+                    Ok(true) => {}
+                    other => break other,
+                }
+            };
+            assert!(matches!(outcome, Err(StoreError::Io { .. })), "{outcome:?}");
+        }
+        assert_eq!(sealed(&engine), 4);
+        assert_eq!(engine.condition.fenced(), None);
+        GROUPS.for_each(|group| assert_eq!(read_in(&engine, group, 1), Ok(true)));
     }
 }

@@ -1,6 +1,7 @@
 //! Upkeep: closed volumes get their directories, large deleted records give
 //! their space back, the log is begun anew.
 
+use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
 use std::path::Path;
 
@@ -44,20 +45,39 @@ impl Engine {
         if self.mend_next()? {
             return Ok(true);
         }
-        let Some(next) = self.next_to_seal() else {
+        let (mut refused, mut why) = (BTreeSet::new(), None);
+        loop {
+            match self.seal_next(&mut refused) {
+                Ok(false) => return why.map_or(Ok(false), Err),
+                // Of this volume alone: it holds up no other.
+                Err(error @ StoreError::Io { .. }) => why = why.or(Some(error)),
+                sealed => return sealed,
+            }
+        }
+    }
+
+    /// Seals one closed volume that is not among those that were refused; it
+    /// goes there if it is. False if there is none.
+    pub(super) fn seal_next(&self, refused: &mut BTreeSet<u64>) -> Result<bool, StoreError> {
+        let Some(next) = self.next_to_seal(refused) else {
             return Ok(false);
         };
-        self.seal(next)?;
-        Ok(true)
+        let sequence = next.heading.sequence;
+        let sealed = self.seal(next);
+        if sealed.is_err() {
+            refused.insert(sequence);
+        }
+        sealed.map(|()| true)
     }
 
     /// Gives the space of large deleted records back. What had no open file
     /// left for it waits; what cannot be read, compaction gives back.
     pub(crate) fn punch_all(&self) -> Result<(), StoreError> {
+        let mut all = Ok(());
         loop {
             let next = self.punches.lock().pop();
             let Some(place) = next else {
-                return Ok(());
+                return all;
             };
             let (group, volume, entry) = &place;
             match self.punch(*group, *volume, entry) {
@@ -66,6 +86,8 @@ impl Engine {
                     self.punches.lock().push(place);
                     return Err(StoreError::Busy);
                 }
+                // Of this record alone: it holds up no other.
+                Err(error @ StoreError::Io { .. }) => all = all.and(Err(error)),
                 Err(error) => return Err(error),
             }
         }
@@ -86,14 +108,15 @@ impl Engine {
         }
     }
 
-    fn next_to_seal(&self) -> Option<ToSeal> {
+    fn next_to_seal(&self, but: &BTreeSet<u64>) -> Option<ToSeal> {
         // A batch that closes a volume writes to it before its state shows
         // the records: sealed meanwhile, it would lose them.
         let _no_batch = self.writing();
         let state = self.state.read();
         let mut volumes = state.groups.values().flat_map(|of| of.volumes.values());
         let volume = volumes.find(|volume| {
-            volume.stage == Stage::Closed && volume.out == 0 && volume.file.is_some()
+            let waits = volume.stage == Stage::Closed && volume.out == 0;
+            waits && volume.file.is_some() && !but.contains(&volume.heading.sequence)
         })?;
         let Index::Map(map) = &volume.index else {
             return None;
