@@ -6,7 +6,7 @@ use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use rustix::io::Errno;
 use shardgate_wire::StoreError;
@@ -17,7 +17,7 @@ use super::damage_tests::{figures, read};
 use super::engine::Engine;
 use super::opening::Opening;
 use crate::condition::Condition;
-use crate::io::sim::{Faults, SimDisk};
+use crate::io::sim::{Faults, SimDisk, with_pauses};
 use crate::io::{DirEntry, DiskFile, DiskIo, OpenHow, SpaceOf};
 
 /// What goes wrong, each counted down to.
@@ -194,6 +194,52 @@ fn a_commit_that_panics_fences_the_disk() {
     assert!(matches!(next, Err(StoreError::Fenced { .. })), "{next:?}");
     assert_eq!(read(&engine, 1), Ok(true));
     assert_eq!(read(&engine, 2), Ok(false));
+}
+
+/// Compaction that panics before the `at`th call of the disk; whether it did.
+fn compact_and_panic(engine: &Engine, at: u64) -> bool {
+    let choice = engine.worst().expect("there is waste");
+    let calls = AtomicU64::new(0);
+    let count = move || {
+        let call = calls.fetch_add(1, Ordering::Relaxed) + 1;
+        assert!(call != at, "it was told to panic");
+    };
+    let compact = AssertUnwindSafe(|| engine.compact(&choice, &mut |_| true));
+    catch_unwind(|| with_pauses(Arc::new(count), compact)).is_err()
+}
+
+/// Whether a compaction of 20 shards, all but two of them deleted, panics
+/// before that call, and whether the disk is fenced by it. What is deleted
+/// behind it stays so.
+fn delete_after_panic(at: u64) -> Option<bool> {
+    let disk = SimDisk::new(3);
+    let engine = super::unread_tests::open(&disk);
+    (0..20).for_each(|blob| put(&engine, blob).unwrap());
+    engine.roll(sample::GROUP);
+    while engine.upkeep().unwrap() {}
+    (2..20).for_each(|blob| delete(&engine, blob).unwrap());
+    if !compact_and_panic(&engine, at) {
+        return None;
+    }
+    let deleted = delete(&engine, 0);
+    let fenced = engine.condition.fenced().is_some();
+    assert_eq!(deleted.is_err(), fenced, "call {at}: {deleted:?}");
+    drop(engine);
+    disk.power_loss(at);
+    let engine = super::unread_tests::open(&disk);
+    let found = [0, 1, 2].map(|blob| read(&engine, blob).expect("nothing is damaged"));
+    assert_eq!(found, [fenced, true, false], "call {at}");
+    Some(fenced)
+}
+
+#[test]
+fn an_adoption_that_panics_fences_the_disk() {
+    let fenced: Vec<bool> = (1..).map_while(delete_after_panic).collect();
+    // Not while the output is written, and to the end from then on.
+    let first = fenced.iter().position(|fenced| *fenced);
+    let first = first.expect("an adoption calls the disk");
+    assert!(first > 0 && fenced.len() > first + 4, "{fenced:?}");
+    assert!(fenced[first..].iter().all(|fenced| *fenced), "{fenced:?}");
 }
 
 #[test]

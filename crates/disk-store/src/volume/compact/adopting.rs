@@ -53,15 +53,31 @@ impl Engine {
             adopted = Some((head, &output.copied[..]));
         }
         let mut writer = self.writing();
+        // What a panic leaves may be in the log and not in the state, or half
+        // in it: deletes that come behind it would be forgotten.
+        let guard = self.condition.fence_unless_done("an adoption panicked");
+        let adopted = self.adopt_written(&mut writer, choice, adopted);
+        guard.done();
+        adopted
+    }
+
+    /// Of a written output, if there is any, its head and what was copied.
+    fn adopt_written(
+        &self,
+        writer: &mut Writer,
+        choice: &Choice,
+        adopted: Option<(DirectoryHead, &[Copied])>,
+    ) -> Result<(), StoreError> {
+        let group = choice.group;
         let buried = adopted
             .as_ref()
             .map_or(Vec::new(), |(_, copied)| self.buried_since(group, copied));
         let sequence = adopted
             .as_ref()
             .map_or(0, |(head, _)| head.heading.sequence);
-        if let Err(error) = self.log_adoption(&mut writer, choice, sequence, &buried) {
+        if let Err(error) = self.log_adoption(writer, choice, sequence, &buried) {
             // What a refused write left must be gone from the log first.
-            self.mend_log(&mut writer);
+            self.mend_log(writer);
             if adopted.is_some() && self.condition.check_writable().is_ok() {
                 self.give_up_output(group, sequence);
             }
