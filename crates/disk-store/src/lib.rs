@@ -48,6 +48,7 @@ mod putting;
 mod reading;
 mod removing;
 mod rules;
+mod settling;
 mod shard_file;
 mod space;
 mod tidying;

@@ -29,6 +29,9 @@ const KEPT_FOR: Duration = Duration::from_secs(30);
 
 type FileId = (BlobId, u8);
 
+/// What is wanted of a file; nothing, and it is not listed.
+type Look<'a, T> = dyn FnMut(ShardKey) -> Result<Option<T>, StoreError> + 'a;
+
 /// A scan of a folder.
 #[derive(Debug)]
 pub(crate) struct Cursor {
@@ -95,12 +98,31 @@ impl Core {
         limit: usize,
         buffer: &mut AlignedBuffer,
     ) -> Result<Vec<ListedShard>, StoreError> {
+        self.list_each(after, limit, &mut |key| self.entry(key, buffer))
+    }
+
+    /// Names of files alone.
+    pub(crate) fn list_names(
+        &self,
+        after: Option<ShardKey>,
+        limit: usize,
+    ) -> Result<Vec<ShardKey>, StoreError> {
+        self.list_each(after, limit, &mut |key| Ok(Some(key)))
+    }
+
+    /// What `look` has of the files behind `after`, until it is `limit`.
+    fn list_each<T>(
+        &self,
+        after: Option<ShardKey>,
+        limit: usize,
+        look: &mut Look<'_, T>,
+    ) -> Result<Vec<T>, StoreError> {
         let mut page = Vec::new();
         let from = after.map(|key| FolderName::of(&key));
         for group in self.groups_from(from)? {
             for folder in self.folders_from(group, from)? {
                 let inside = after.filter(|_| from == Some(folder));
-                self.list_folder(folder, inside, limit, &mut page, buffer)?;
+                self.list_folder(folder, inside, limit, &mut page, look)?;
                 if page.len() == limit {
                     return Ok(page);
                 }
@@ -153,13 +175,13 @@ impl Core {
     }
 
     /// Adds the shards of a folder behind `after` until the page is full.
-    fn list_folder(
+    fn list_folder<T>(
         &self,
         folder: FolderName,
         after: Option<ShardKey>,
         limit: usize,
-        page: &mut Vec<ListedShard>,
-        buffer: &mut AlignedBuffer,
+        page: &mut Vec<T>,
+        look: &mut Look<'_, T>,
     ) -> Result<(), StoreError> {
         let mut after = after.map(|key| (key.blob, key.index));
         let kept = self.cursor.lock().take();
@@ -172,7 +194,7 @@ impl Core {
                 let group = folder.group;
                 let (blob, index) = (*blob, *index);
                 after = Some((blob, index));
-                let entry = self.entry(ShardKey { group, blob, index }, buffer)?;
+                let entry = look(ShardKey { group, blob, index })?;
                 page.extend(entry);
                 if page.len() == limit {
                     cursor.listed = after;

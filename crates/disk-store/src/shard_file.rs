@@ -70,6 +70,41 @@ fn corrupt(what: impl Into<String>) -> StoreError {
     StoreError::Corrupt { what: what.into() }
 }
 
+/// A whole file that this code does not know: neither absent nor damaged.
+fn later_version(what: &str, error: &FormatError) -> StoreError {
+    StoreError::Io {
+        what: format!("read {what}"),
+        why: error.to_string(),
+    }
+}
+
+/// What is found of a file that has no mark.
+pub(crate) enum Settle {
+    /// It is not to be marked.
+    Sure(Found),
+    /// It is, if it reads back.
+    Read(ReadBack),
+}
+
+/// A file with a whole footer that is read back.
+#[derive(Debug)]
+pub(crate) struct ReadBack {
+    file: OwnedFd,
+    footer: Footer,
+    /// Whether the disk took writes when it was made durable.
+    writable: bool,
+    /// What is read next, in units of [`MAX_APPEND_BYTES`].
+    next: usize,
+    last_bytes: u64,
+}
+
+impl ReadBack {
+    /// Bytes that were read last.
+    pub(crate) fn last_bytes(&self) -> u64 {
+        self.last_bytes
+    }
+}
+
 /// As [`Found`], before what is not marked was settled.
 enum Seen {
     Sure(Found),
@@ -153,10 +188,7 @@ impl Core {
                 whole: Arc::new(Whole { file, footer }),
                 head: small.then_some(tail),
             }),
-            Err(error @ FormatError::Version { .. }) => Err(StoreError::Io {
-                what: "read footer".into(),
-                why: error.to_string(),
-            }),
+            Err(error @ FormatError::Version { .. }) => Err(later_version("footer", &error)),
             Err(error) if marked => sure(Found::Damaged(error.to_string())),
             Err(_) => sure(Found::Unfinished(file)),
         }
@@ -165,11 +197,32 @@ impl Core {
     /// Decides about a file with a whole footer and no mark. The key's lock
     /// is held, so no batch is writing it.
     fn settle(&self, key: ShardKey, buffer: &mut AlignedBuffer) -> Result<Found, StoreError> {
+        let mut read = match self.begin_unmarked(key)? {
+            Settle::Sure(found) => return Ok(found),
+            Settle::Read(read) => read,
+        };
+        loop {
+            if let Some(whole) = self.read_back(&mut read, buffer)? {
+                return Ok(self.end_settling(read, whole));
+            }
+        }
+    }
+
+    /// Looks at a file, and makes it durable if it has a whole footer and no
+    /// mark. The key's lock is held.
+    pub(crate) fn begin_settling(&self, key: ShardKey) -> Result<Settle, StoreError> {
+        match self.look(key)? {
+            Seen::Sure(found) => Ok(Settle::Sure(found)),
+            Seen::Unsettled => self.begin_unmarked(key),
+        }
+    }
+
+    fn begin_unmarked(&self, key: ShardKey) -> Result<Settle, StoreError> {
         let path = names::file_path(&key);
         let open = || files::open_file_at(&self.folders.shards, &path);
         let file = open().map_err(|errno| self.unreadable(errno))?;
         if self.handles.is_open(key) {
-            return Ok(Found::Unfinished(file)); // its finish is under way
+            return Ok(Settle::Sure(Found::Unfinished(file))); // its finish is under way
         }
         let writable = self.condition.check_writable().is_ok();
         if writable {
@@ -188,39 +241,57 @@ impl Core {
         let tail_len = usize::try_from(file_len.min(4 * 1024 * 1024)).unwrap_or(0);
         let tail = files::read_at(&file, file_len - tail_len as u64, tail_len)
             .map_err(|errno| self.unreadable(errno))?;
-        let Ok(footer) = Footer::decode(&tail, file_len) else {
-            return Ok(Found::Unfinished(file));
-        };
-        if !self.reads_back(&file, &footer, buffer)? {
-            return Ok(Found::Unfinished(file));
+        match Footer::decode(&tail, file_len) {
+            Ok(footer) => Ok(Settle::Read(ReadBack {
+                file,
+                footer,
+                writable,
+                next: 0,
+                last_bytes: 0,
+            })),
+            Err(error @ FormatError::Version { .. }) => Err(later_version("footer", &error)),
+            Err(_) => Ok(Settle::Sure(Found::Unfinished(file))),
         }
-        if writable {
+    }
+
+    /// Reads the next blocks of a shard, as the disk holds them. Whether it is
+    /// whole, once that is known.
+    pub(crate) fn read_back(
+        &self,
+        read: &mut ReadBack,
+        buffer: &mut AlignedBuffer,
+    ) -> Result<Option<bool>, StoreError> {
+        let blocks = MAX_APPEND_BYTES / CHECK_BLOCK;
+        let Some(crcs) = read.footer.crcs.chunks(blocks).nth(read.next) else {
+            return Ok(Some(true));
+        };
+        let offset = (read.next * MAX_APPEND_BYTES) as u64;
+        let left = read.footer.end.shard_len - offset;
+        let len = usize::try_from(left.min(MAX_APPEND_BYTES as u64)).unwrap_or(0);
+        let start = u64::from(read.footer.data_offset);
+        let bytes = read_past_cache(&read.file, start + offset, len, buffer);
+        let bytes = bytes.map_err(|errno| self.unreadable(errno))?;
+        read.next += 1;
+        read.last_bytes = len as u64;
+        if first_bad_block(&bytes, crcs).is_some() {
+            return Ok(Some(false));
+        }
+        let is_last = read.next * blocks >= read.footer.crcs.len();
+        Ok(is_last.then_some(true))
+    }
+
+    /// Marks a file that was read back as finished, if it is whole. The key's
+    /// lock is held.
+    pub(crate) fn end_settling(&self, read: ReadBack, whole: bool) -> Found {
+        let ReadBack { file, footer, .. } = read;
+        if !whole {
+            return Found::Unfinished(file);
+        }
+        if read.writable {
             mark(&file);
         }
         let whole = Arc::new(Whole { file, footer });
-        Ok(Found::Finished { whole, head: None })
-    }
-
-    /// Whether every block of the shard, as the disk holds it, matches.
-    fn reads_back(
-        &self,
-        file: &OwnedFd,
-        footer: &Footer,
-        buffer: &mut AlignedBuffer,
-    ) -> Result<bool, StoreError> {
-        let blocks = MAX_APPEND_BYTES / CHECK_BLOCK;
-        let start = u64::from(footer.data_offset);
-        for (at, crcs) in footer.crcs.chunks(blocks).enumerate() {
-            let offset = (at * MAX_APPEND_BYTES) as u64;
-            let left = footer.end.shard_len - offset;
-            let len = usize::try_from(left.min(MAX_APPEND_BYTES as u64)).unwrap_or(0);
-            let bytes = read_past_cache(file, start + offset, len, buffer);
-            let bytes = bytes.map_err(|errno| self.unreadable(errno))?;
-            if first_bad_block(&bytes, crcs).is_some() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        Found::Finished { whole, head: None }
     }
 
     /// The shard's head from its file, verified.
@@ -240,8 +311,7 @@ impl Core {
         let (header, crc) = match decode_header(&bytes) {
             Ok(decoded) => decoded,
             Err(error @ FormatError::Version { .. }) => {
-                let (what, why) = ("read header".into(), error.to_string());
-                return Err(StoreError::Io { what, why });
+                return Err(later_version("header", &error));
             }
             Err(error) => return Err(corrupt(format!("header: {error}"))),
         };

@@ -12,6 +12,7 @@ use shardgate_wire::{CheckPage, Finding, ShardKey, StoreError};
 
 use crate::aligned::AlignedBuffer;
 use crate::core::Core;
+use crate::settling::Settling;
 use crate::space::Taker;
 use crate::volume::{Choice, OpenLimits, Rests};
 
@@ -27,9 +28,6 @@ const GIVE_WAY: Duration = Duration::from_millis(5);
 /// never idle must get its space back all the same.
 const MOST_WAY: Duration = Duration::from_millis(500);
 
-/// Files of shards that are looked at between two other things to do.
-const SETTLED_AT_ONCE: usize = 16;
-
 /// After upkeep was refused for want of space or of open files: nothing is
 /// gained by trying at each look.
 const UPKEEP_AGAIN: Duration = Duration::from_secs(1);
@@ -41,16 +39,13 @@ impl Core {
         let mut upkeep_at = compacts_at;
         let mut unsettled = self.unsettled();
         while !self.lanes.is_closing() {
-            if let Some(after) = unsettled.take() {
-                unsettled = self.settle_next(after);
-            }
             let now = Instant::now();
             if now >= closes_at && now >= upkeep_at && self.condition.check_writable().is_ok() {
                 self.volumes
                     .close_resting(&mut rests, self.open_limits(), now);
                 closes_at = now + CLOSE_EVERY;
             }
-            let alone = self.tidying.lock();
+            let mut alone = self.tidying.lock();
             // A failure fences the disk, which is said there; one of space
             // is met again by a later look.
             while now >= upkeep_at && !self.lanes.is_closing() {
@@ -59,6 +54,10 @@ impl Core {
                     Ok(false) => break,
                     Err(_) => upkeep_at = Instant::now() + UPKEEP_AGAIN,
                 }
+            }
+            // Behind what upkeep does in no time, before what takes long.
+            if let Some(settling) = unsettled.take() {
+                unsettled = MutexGuard::unlocked_fair(&mut alone, || self.settle_next(settling));
             }
             if let Ok(Some(bytes)) = self.volumes.copy_directory()
                 && self.pace(bytes)
@@ -92,34 +91,32 @@ impl Core {
         }
     }
 
-    /// Whether files of shards are to be settled, and behind which key; `None`
-    /// if the last run closed the disk in order, which makes marks durable.
-    fn unsettled(&self) -> Option<Option<ShardKey>> {
+    /// Where to begin settling files of shards; `None` if the last run closed
+    /// the disk in order, which makes marks durable.
+    fn unsettled(&self) -> Option<Settling> {
         let clean = self.volumes.state.read().clean;
-        (!clean && self.condition.check_writable().is_ok()).then_some(None)
+        (!clean && self.condition.check_writable().is_ok()).then(Settling::default)
     }
 
-    /// Looks at some files behind `after`, which settles those that lost their
-    /// mark with the power: damage that comes to one before that is taken for
-    /// what a crash left. Gives where to go on.
-    fn settle_next(&self, after: Option<ShardKey>) -> Option<Option<ShardKey>> {
+    /// Settles some files, or a part of one, and gives where to go on.
+    fn settle_next(&self, mut settling: Settling) -> Option<Settling> {
         let since = Instant::now();
-        let mut buffer = AlignedBuffer::default();
-        let page = match self.list_files(after, SETTLED_AT_ONCE, &mut buffer) {
-            // Too many open files: not now.
-            Err(StoreError::Busy) => return Some(after),
+        match self.settle_turn(&mut settling) {
+            Ok(true) => {
+                self.settled.store(true, Ordering::Relaxed);
+                return None;
+            }
+            // Busy: too many open files, not now.
+            Ok(false) | Err(StoreError::Busy) => {}
             Err(error) => {
                 tracing::warn!(disk = %self.identity.disk, %error, "files of shards are settled when they are read");
                 return None;
             }
-            Ok(page) => page,
-        };
+        }
         // Half of the time at most, and behind whoever waits.
         self.rest(since.elapsed());
         self.pace(0);
-        let last = page.last().filter(|_| page.len() == SETTLED_AT_ONCE);
-        self.settled.store(last.is_none(), Ordering::Relaxed);
-        last.map(|last| Some(last.key))
+        Some(settling)
     }
 
     /// Compacts what was chosen, in space that is kept for it.
