@@ -25,8 +25,9 @@ use shardgate_wire::ids::DiskId;
 use shardgate_wire::note::{BlobNote, MAX_NOTES, NoteCursor, NotePage, NoteState};
 
 use crate::condition::{Condition, Doing};
+use crate::format::FormatError;
 use crate::io::{DiskFile, DiskIo, OpenHow};
-use crate::volume::is_bad_medium;
+use crate::volume::{is_bad_medium, later};
 use format::{MAX_BATCH_BYTES, Place, SECTOR, Stored};
 
 /// The folder of notes.
@@ -84,8 +85,12 @@ fn parse_file(name: &str, ending: &str) -> Option<u64> {
 }
 
 impl NoteBook {
-    /// The notes in a disk's folder. Reads names alone. Where the device does
-    /// not give them the disk is fenced: a file's number might be used twice.
+    /// The notes in a disk's folder. Reads names, and what the newest file
+    /// begins with. Where the device does not give the names the disk is
+    /// fenced: a file's number might be used twice.
+    ///
+    /// # Errors
+    /// The system refused, or a later version wrote the newest file.
     pub(crate) fn open(
         io: Arc<dyn DiskIo>,
         disk: DiskId,
@@ -119,13 +124,54 @@ impl NoteBook {
                 state.files.insert(number, entry.len);
             }
         }
-        Ok(Self {
+        let book = Self {
             io,
             disk,
             condition,
             file_bytes: FILE_BYTES,
             state: Mutex::new(state),
-        })
+        };
+        book.refuse_later()?;
+        Ok(book)
+    }
+
+    /// Refuses notes of a version that this code does not know, before it
+    /// writes beside them. Who writes always begins a new file, so the newest
+    /// one that begins with a whole batch is of whoever wrote last.
+    fn refuse_later(&self) -> io::Result<()> {
+        let numbers: Vec<u64> = self.state.lock().files.keys().rev().copied().collect();
+        for number in numbers {
+            let first = match self.first_batch(number) {
+                // It says nothing of a version; reading it counts as damage.
+                Err(error) if is_bad_medium(&error) => continue,
+                first => first?,
+            };
+            match format::check_version(&first) {
+                Ok(()) => return Ok(()),
+                Err(error @ FormatError::Version { .. }) => {
+                    let name = file_path(number);
+                    return Err(later(&name.display().to_string(), &error));
+                }
+                // Cut off by a crash, or damaged.
+                Err(FormatError::Damaged { .. }) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes of the batch that a file begins with; few if it has none.
+    fn first_batch(&self, number: u64) -> io::Result<Vec<u8>> {
+        let file = self.io.open(&file_path(number), OpenHow::Read)?;
+        let mut bytes = vec![0; SECTOR as usize];
+        let read = file.read_at(&mut bytes, 0)?;
+        bytes.truncate(read);
+        let len = format::claimed_len(&bytes).filter(|len| *len > read);
+        if let Some(len) = len.filter(|len| *len as u64 <= 2 * FILE_BYTES) {
+            bytes.resize(len, 0);
+            let read = file.read_at(&mut bytes, 0)?;
+            bytes.truncate(read);
+        }
+        Ok(bytes)
     }
 
     fn refused(&self, doing: Doing, what: &str, error: &io::Error) -> StoreError {

@@ -289,9 +289,11 @@ pub(crate) fn open(
     if files::is_read_only(&folder).map_err(at.io("check file system"))? {
         let _ = condition.fence("the file system is read-only".into());
     }
-    let volumes = open_volumes(&at, own()?, identity, &condition, &figures, &options)?;
     let io: Arc<dyn DiskIo> = Arc::new(RealIo::new(own()?, figures.direct_from));
+    // Changes nothing, so it comes before what does.
     let notes = NoteBook::open(Arc::clone(&io), identity.disk, Arc::clone(&condition));
+    let notes = notes.map_err(|error| at.damaged(format!("notes: {error}")))?;
+    let volumes = open_volumes(&at, own()?, identity, &condition, &figures, &options)?;
     let plan = Plan {
         set: options.kept,
         segment_bytes: options.journal_segment_bytes,
@@ -301,7 +303,7 @@ pub(crate) fn open(
     let space = Space::new(io, (&options.devices, device), plan);
     let core = Core {
         identity,
-        notes: notes.map_err(|error| at.damaged(format!("notes: {error}")))?,
+        notes,
         volumes: Arc::new(volumes),
         path: absolute,
         identity_record,

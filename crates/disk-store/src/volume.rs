@@ -74,5 +74,5 @@ pub(crate) use format::{DIRECTORY_PAGE, Entry};
 pub(crate) use hints::{Hints, hints_bytes};
 pub(crate) use making::OwnExtent;
 pub(crate) use opening::Opening;
-pub(crate) use source::is_bad_medium;
+pub(crate) use source::{is_bad_medium, later};
 pub use windows::{Window, WindowCursor, WindowRecord, WindowShard};

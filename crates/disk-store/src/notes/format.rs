@@ -61,6 +61,16 @@ pub(super) fn encode(place: Place, notes: &[Stored]) -> Vec<u8> {
     bytes
 }
 
+/// Bytes of the frame that `head`, 16 bytes or more, says to begin.
+pub(super) fn claimed_len(head: &[u8]) -> Option<usize> {
+    framed_len(MAGIC, head)
+}
+
+/// Whether `bytes` begin with a whole frame, of a version that is known here.
+pub(super) fn check_version(bytes: &[u8]) -> Result<(), FormatError> {
+    unframe(MAGIC, bytes).map(drop)
+}
+
 /// The batch at the start of `bytes` and its length in the file; `None` if
 /// none that is whole begins there.
 pub(super) fn decode(

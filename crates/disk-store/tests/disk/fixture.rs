@@ -232,7 +232,7 @@ async fn volumes_of_version_1_read() {
 }
 
 /// Raises the version of the frame at `at`, as a later version would write it.
-fn raise_frame(bytes: &mut [u8], at: usize) {
+pub(crate) fn raise_frame(bytes: &mut [u8], at: usize) {
     bytes[at + 9] = 9;
     let len = u32::from_be_bytes(bytes[at + 12..at + 16].try_into().unwrap());
     let end = at + 16 + len as usize;

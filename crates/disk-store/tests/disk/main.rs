@@ -16,5 +16,6 @@ mod outage;
 mod power;
 mod power_volumes;
 mod space;
+mod versions;
 mod volume_damage;
 mod volume_faults;
