@@ -282,7 +282,8 @@ pub(crate) fn open(
     let device = rustix::fs::fstat(&folder)
         .map_err(at.io("stat folder"))?
         .st_dev;
-    let own = || files::open_folder(path).map_err(at.io("open folder"));
+    // The folder that is locked, whatever its path leads to by now.
+    let own = || files::open_folder_at(&folder, ".").map_err(at.io("open folder"));
     let figures = MediumFigures::of(options.medium.unwrap_or(identity.medium));
     let first_handle = (shardgate_wire::ids::random_u128() as u64) >> 1;
     let condition = Arc::new(Condition::good(identity.disk));

@@ -15,6 +15,7 @@ mod model;
 mod outage;
 mod power;
 mod power_volumes;
+mod second;
 mod space;
 mod versions;
 mod volume_damage;
