@@ -73,6 +73,19 @@ impl RealIo {
     }
 }
 
+/// Makes the names in a folder durable. Without another open file all of the
+/// file system is synced: a name that may not be durable would fence the disk.
+fn sync_opened(
+    folder: Result<OwnedFd, Errno>,
+    whole: impl FnOnce() -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    match folder {
+        Ok(folder) => rustix::fs::fsync(folder),
+        Err(Errno::MFILE | Errno::NFILE) => whole(),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// The system has no empty path.
 fn or_here(path: &Path) -> &Path {
     if path.as_os_str().is_empty() {
@@ -147,14 +160,8 @@ impl DiskIo for RealIo {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        match self.folder_at(path) {
-            Ok(folder) => rustix::fs::fsync(folder)?,
-            // Without another open file all of the file system is synced: a
-            // name that may not be durable would fence the disk.
-            Err(Errno::MFILE | Errno::NFILE) => rustix::fs::syncfs(&self.folder)?,
-            Err(error) => return Err(error.into()),
-        }
-        Ok(())
+        let whole = || rustix::fs::syncfs(&self.folder);
+        Ok(sync_opened(self.folder_at(path), whole)?)
     }
 
     fn space(&self) -> io::Result<SpaceOf> {
@@ -370,6 +377,27 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let io = RealIo::open_folder(folder.path(), 256 * 1024).unwrap();
         super::super::conforms::run(&io);
+    }
+
+    #[test]
+    fn without_open_files_the_whole_file_system_answers_for_a_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let opened = || Ok(crate::files::open_folder(dir.path()).unwrap());
+        let synced = |folder, whole| {
+            let mut asked = false;
+            let answer = sync_opened(folder, || {
+                asked = true;
+                whole
+            });
+            (answer, asked)
+        };
+        for errno in [Errno::MFILE, Errno::NFILE] {
+            assert_eq!(synced(Err(errno), Ok(())), (Ok(()), true));
+            assert_eq!(synced(Err(errno), Err(Errno::IO)), (Err(Errno::IO), true));
+        }
+        assert_eq!(synced(opened(), Err(Errno::IO)), (Ok(()), false));
+        let gone = (Err(Errno::NOENT), false);
+        assert_eq!(synced(Err(Errno::NOENT), Ok(())), gone);
     }
 
     #[test]

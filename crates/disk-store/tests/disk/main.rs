@@ -4,6 +4,7 @@
 
 mod conforms;
 mod damage;
+mod descriptors;
 mod faults;
 mod fixture;
 mod folder;
