@@ -427,8 +427,7 @@ impl Engine {
         drop(state);
         for burial in batch.burials {
             if burial.entry.bytes() >= self.figures.punch_from {
-                let place = (burial.group, burial.volume, burial.entry);
-                self.punches.lock().push(place);
+                self.want_punched((burial.group, burial.volume, burial.entry));
             }
         }
     }

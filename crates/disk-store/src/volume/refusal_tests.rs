@@ -243,6 +243,22 @@ fn an_adoption_that_panics_fences_the_disk() {
 }
 
 #[test]
+fn what_waits_for_its_space_is_bounded() {
+    const MOST: usize = 100;
+    let disk = SimDisk::new(3);
+    let engine = super::unread_tests::open(&disk);
+    for blob in 0..MOST as u128 + 20 {
+        let large = sample::small(&sample::context(1), blob, 10_000);
+        assert_eq!(engine.commit(&[Op::Put(&large)]), [Ok(())]);
+        assert_eq!(delete(&engine, blob), Ok(()));
+    }
+    assert_eq!(engine.punches.lock().len(), MOST);
+    let before = disk.counters().punches;
+    assert_eq!(engine.punch_all(), Ok(()));
+    assert_eq!(disk.counters().punches - before, MOST as u64);
+}
+
+#[test]
 fn space_that_could_not_be_given_back_waits() {
     let disk = SimDisk::new(3);
     let refuses = Arc::<Refuses>::default();

@@ -22,6 +22,9 @@ use crate::condition::Doing;
 use crate::io::OpenHow;
 
 const PAGE: u64 = 4096;
+/// Deleted records that wait for their space to be given back, 3 MiB of
+/// memory: they are many only while there are no open files for it.
+const MOST_PUNCHES: usize = if cfg!(test) { 100 } else { 65_536 };
 
 /// What is needed to seal a volume.
 struct ToSeal {
@@ -68,6 +71,15 @@ impl Engine {
             refused.insert(sequence);
         }
         sealed.map(|()| true)
+    }
+
+    /// A large record was deleted. Where too many wait, this one's space comes
+    /// back when its volume is compacted, as that of short ones does.
+    pub(super) fn want_punched(&self, place: (GroupId, u64, Entry)) {
+        let mut punches = self.punches.lock();
+        if punches.len() < MOST_PUNCHES {
+            punches.push(place);
+        }
     }
 
     /// Gives the space of large deleted records back. What had no open file
