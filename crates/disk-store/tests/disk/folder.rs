@@ -1,8 +1,12 @@
 //! A disk in a folder of its own, and what a test does to its files.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use shardgate_disk_store::{DiskOptions, Expected, KeptSpace, LocalDisk, NewDisk, OpenError};
+use shardgate_disk_store::{
+    DiskOptions, Expected, KeptSpace, LocalDisk, MediumFigures, NewDisk, OpenError, VolumeFigures,
+};
 use shardgate_wire::conformance::sample;
 use shardgate_wire::journal::JournalDisk;
 use shardgate_wire::{Medium, ShardKey, ShardStore};
@@ -28,6 +32,57 @@ pub(crate) fn options() -> DiskOptions {
     DiskOptions {
         kept: Some(KeptSpace::NONE),
         ..DiskOptions::default()
+    }
+}
+
+/// Volumes that are full, sealed and compacted many times in a short run.
+pub(crate) fn small_volumes() -> DiskOptions {
+    DiskOptions {
+        volumes: Some(VolumeFigures {
+            volume_bytes: 512 * 1024,
+            volume_records: 24,
+            zero_step: 32 * 1024,
+            volume_max: 128 * 1024,
+            punch_from: 16 * 1024,
+            log_bytes: 32 * 1024,
+            ..MediumFigures::of(Medium::Flash).volumes
+        }),
+        volume_rest: Duration::from_millis(500),
+        max_open_volumes: 1,
+        ..options()
+    }
+}
+
+/// What became of the sealed volumes of a disk that is looked at now and then.
+#[derive(Debug, Default)]
+pub(crate) struct SeenVolumes {
+    sealed: BTreeSet<PathBuf>,
+    compacted: BTreeSet<PathBuf>,
+}
+
+impl SeenVolumes {
+    /// A sealed volume goes by compaction and by nothing else.
+    pub(crate) fn look(&mut self, disk: &Path) {
+        let (mut now, mut folders) = (BTreeSet::new(), vec![disk.join("volumes")]);
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|ending| ending == "dir") {
+                    now.insert(path.strip_prefix(disk).unwrap().to_owned());
+                }
+            }
+        }
+        self.compacted.extend(self.sealed.difference(&now).cloned());
+        self.sealed.extend(now);
+    }
+
+    /// That there was something to see.
+    pub(crate) fn check(&self) {
+        let (sealed, compacted) = (self.sealed.len(), self.compacted.len());
+        println!("{sealed} volumes were sealed, {compacted} of them compacted");
+        assert!(sealed > 0 && compacted > 0, "{self:?}");
     }
 }
 

@@ -15,7 +15,7 @@ use shardgate_wire::ids::CommitNumber;
 use shardgate_wire::store::{MAX_APPEND_BYTES, ShardEnd};
 use shardgate_wire::{CallContext, ShardStore, StoreError};
 
-use crate::folder::{Folder, expected, options};
+use crate::folder::{Folder, SeenVolumes, expected, small_volumes};
 
 const CHILD_FOLDER: &str = "SHARDGATE_KILLED_DISK";
 const SMALL_LEN: usize = 3000;
@@ -23,13 +23,18 @@ const LONG_LEN: usize = MAX_APPEND_BYTES + 5000;
 /// Blobs that one run may use.
 const RUN: u64 = 1_000_000;
 
-/// Even blobs are put, odd ones appended; every fifth is deleted again.
+/// One of four is appended, the others are put.
+fn is_long(blob: u64) -> bool {
+    blob % 4 == 1
+}
+
 fn len(blob: u64) -> usize {
-    if blob.is_multiple_of(2) {
-        SMALL_LEN
-    } else {
-        LONG_LEN
-    }
+    if is_long(blob) { LONG_LEN } else { SMALL_LEN }
+}
+
+/// Most are deleted again, so that volumes become waste.
+fn goes(blob: u64) -> bool {
+    !matches!(blob % 8, 0 | 5)
 }
 
 /// Stores one blob after the other until the kill, or a failure.
@@ -42,7 +47,7 @@ async fn caller(
         let blob = next.fetch_add(1, Ordering::SeqCst);
         store(&disk, &ctx, blob).await?;
         say(&format!("stored {blob}"));
-        if blob.is_multiple_of(5) {
+        if goes(blob) {
             say(&format!("deleting {blob}"));
             let key = sample::key(u128::from(blob));
             disk.delete(&ctx, &[key]).await?;
@@ -53,7 +58,7 @@ async fn caller(
 
 async fn store(disk: &LocalDisk, ctx: &CallContext, blob: u64) -> Result<(), StoreError> {
     let blob_id = u128::from(blob);
-    if blob.is_multiple_of(2) {
+    if !is_long(blob) {
         return disk.put(ctx, sample::small(ctx, blob_id, SMALL_LEN)).await;
     }
     let bytes = sample::bytes(blob_id, LONG_LEN);
@@ -81,7 +86,7 @@ async fn child_that_is_killed() {
     };
     let (run, path) = told.split_once(':').unwrap();
     let run: u64 = run.parse().unwrap();
-    let disk = LocalDisk::open(Path::new(path), &expected(), options()).unwrap();
+    let disk = LocalDisk::open(Path::new(path), &expected(), small_volumes()).unwrap();
     let disk = Arc::new(disk);
     let mut ctx = sample::context(run + 1);
     ctx.committed = CommitNumber(run);
@@ -181,22 +186,25 @@ impl Child {
 #[tokio::test]
 async fn acknowledged_shards_outlive_kills() {
     let folder = Folder::new();
-    let mut said = Said::default();
+    let (mut said, mut seen) = (Said::default(), SeenVolumes::default());
     for run in 0..6u64 {
         let mut child = Child::start(run, folder.path());
         // Long enough that something was stored, then at no moment in
         // particular.
         child.wait_for_answers().await;
-        tokio::time::sleep(Duration::from_millis(37 * run)).await;
+        tokio::time::sleep(Duration::from_millis(237 * run)).await;
         said.hear(&child.kill());
+        seen.look(folder.path());
         verify(folder.path(), &said, run).await;
+        seen.look(folder.path());
     }
+    seen.check();
     assert!(said.stored.len() > 50, "{} were stored", said.stored.len());
 }
 
 /// Opens the disk after a kill and compares it with what was said.
 pub(crate) async fn verify(folder: &Path, said: &Said, run: u64) {
-    let disk = LocalDisk::open(folder, &expected(), options()).unwrap();
+    let disk = LocalDisk::open(folder, &expected(), small_volumes()).unwrap();
     let health = disk.health().await.unwrap();
     assert_eq!(health.epoch, sample::context(run + 1).epoch);
     for blob in &said.stored {

@@ -7,7 +7,7 @@ use shardgate_disk_store::LocalDisk;
 use shardgate_disk_store::io::sim::{Sabotage, SimDisk};
 use shardgate_wire::{ShardStore, StoreError};
 
-use crate::folder::{expected, new_disk, options};
+use crate::folder::{SeenVolumes, expected, new_disk, small_volumes};
 use crate::kills::{Child, Said, verify};
 use crate::lossy::Mounted;
 
@@ -32,7 +32,7 @@ async fn outage(disk: &SimDisk, run: u64, seed: u64, said: &mut Said) {
     let mounted = Mounted::new(disk);
     let mut child = Child::start(run, mounted.path());
     child.wait_for_answers().await;
-    tokio::time::sleep(Duration::from_millis(37 * run)).await;
+    tokio::time::sleep(Duration::from_millis(237 * run)).await;
     said.hear(&child.kill());
     drop(mounted);
     disk.power_loss(seed);
@@ -42,12 +42,15 @@ async fn outage(disk: &SimDisk, run: u64, seed: u64, said: &mut Said) {
 async fn acknowledged_shards_outlive_outages() {
     let seed = seed();
     let disk = formatted(seed);
-    let mut said = Said::default();
+    let (mut said, mut seen) = (Said::default(), SeenVolumes::default());
     for run in 0..OUTAGES {
         outage(&disk, run, seed ^ run, &mut said).await;
         let mounted = Mounted::new(&disk);
+        seen.look(mounted.path());
         verify(mounted.path(), &said, run).await;
+        seen.look(mounted.path());
     }
+    seen.check();
     assert!(said.stored() > 50, "{} were stored", said.stored());
 }
 
@@ -66,7 +69,7 @@ async fn without_syncs_an_outage_loses() {
         let mut said = Said::default();
         outage(&disk, run, seed ^ run, &mut said).await;
         let mounted = Mounted::new(&disk);
-        lost = match LocalDisk::open(mounted.path(), &expected(), options()) {
+        lost = match LocalDisk::open(mounted.path(), &expected(), small_volumes()) {
             Ok(opened) => {
                 let opened = Arc::new(opened);
                 let missing = misses(&opened, &said).await;

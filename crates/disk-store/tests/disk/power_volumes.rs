@@ -11,14 +11,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use shardgate_disk_store::{DiskOptions, LocalDisk, VolumeFigures};
+use shardgate_disk_store::LocalDisk;
 use shardgate_wire::checksum::block_crcs;
 use shardgate_wire::conformance::{check_whole, sample};
 use shardgate_wire::ids::{CommitNumber, random_u128};
 use shardgate_wire::store::ShardEnd;
 use shardgate_wire::{BlobNote, CallContext, NoteOrder, NoteState, ShardStore, StoreError};
 
-use crate::folder::{expected, new_disk, options};
+use crate::folder::{SeenVolumes, expected, new_disk, small_volumes};
 use crate::power::Image;
 
 const CHILD_DISK: &str = "SHARDGATE_DISK_WITHOUT_POWER";
@@ -26,26 +26,6 @@ const CHILD_DISK: &str = "SHARDGATE_DISK_WITHOUT_POWER";
 const RUN: u64 = 1_000_000;
 const RUNS: u64 = 4;
 const LENGTHS: [usize; 5] = [100, 3000, 70_000, 30_000, 900];
-
-/// Volumes that are full, sealed and compacted many times in a run.
-fn small_volumes() -> DiskOptions {
-    DiskOptions {
-        volumes: Some(VolumeFigures {
-            volume_bytes: 512 * 1024,
-            volume_records: 24,
-            zero_step: 32 * 1024,
-            volume_max: 128 * 1024,
-            punch_from: 16 * 1024,
-            log_bytes: 32 * 1024,
-            ..volume_figures()
-        }),
-        ..options()
-    }
-}
-
-fn volume_figures() -> VolumeFigures {
-    shardgate_disk_store::MediumFigures::of(shardgate_wire::Medium::Flash).volumes
-}
 
 fn len_of(blob: u64) -> usize {
     LENGTHS[(blob % LENGTHS.len() as u64) as usize]
@@ -222,16 +202,19 @@ async fn volumes_survive_the_loss_of_power_at_any_moment() {
     let mut new = new_disk();
     new.create_folder = true;
     LocalDisk::format(&image.disk(), &new).unwrap();
-    let mut said = Said::default();
+    let (mut said, mut seen) = (Said::default(), SeenVolumes::default());
     for run in 0..RUNS {
         let lines = 200 + (seed >> (8 * run)) % 500;
         run_until(run, &image.disk(), lines, &mut said);
         let after = Image::after_power_loss(&image);
+        seen.look(&after.disk());
         let disk = LocalDisk::open(&after.disk(), &expected(), small_volumes()).unwrap();
         said.check(&disk).await;
         disk.close().await;
+        seen.look(&after.disk());
         image = after;
     }
     let (stored, deleted) = (said.stored.len(), said.deleted.len());
     assert!(stored > 100 && deleted > 50, "{stored} {deleted}");
+    seen.check();
 }
