@@ -267,7 +267,7 @@ mod tests {
             medium: Some(Medium::Flash),
             create_folder: false,
         };
-        opening::format(dir.path(), &new).expect("formatted");
+        opening::format(dir.path(), &new, &DiskOptions::default()).expect("formatted");
         let expected = Expected {
             cluster: sample::CLUSTER,
             disk: None,

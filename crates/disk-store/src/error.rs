@@ -45,6 +45,16 @@ pub enum OpenError {
         /// Where.
         path: PathBuf,
     },
+    /// The file system has no room for a journal beside shards.
+    #[error("the file system of {path} has {} MiB, and a disk takes {} MiB at least", bytes >> 20, least >> 20)]
+    TooSmall {
+        /// Where.
+        path: PathBuf,
+        /// Bytes that it has.
+        bytes: u64,
+        /// Bytes of the smallest disk.
+        least: u64,
+    },
     /// The disk's own records are damaged or of a later version.
     #[error("disk {path} is damaged: {what}")]
     Damaged {

@@ -46,7 +46,20 @@ impl LocalDisk {
     /// # Errors
     /// [`OpenError`]; a folder that is not empty is left untouched.
     pub fn format(path: &Path, new: &NewDisk) -> Result<DiskIdentity, OpenError> {
-        opening::format(path, new)
+        Self::format_for(path, new, &DiskOptions::default())
+    }
+
+    /// The same for a disk that will be opened with such options: who sets
+    /// what is kept answers for its size.
+    ///
+    /// # Errors
+    /// [`OpenError`]; a folder that is not empty is left untouched.
+    pub fn format_for(
+        path: &Path,
+        new: &NewDisk,
+        options: &DiskOptions,
+    ) -> Result<DiskIdentity, OpenError> {
+        opening::format(path, new, options)
     }
 
     /// Who the disk in a folder is, without opening it.

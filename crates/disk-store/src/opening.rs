@@ -41,7 +41,7 @@ use crate::medium::{self, MediumFigures};
 use crate::notes::NoteBook;
 use crate::options::DiskOptions;
 use crate::rules::Rules;
-use crate::space::{Plan, Space};
+use crate::space::{KeptSpace, Plan, Space};
 use crate::twin::{Loaded, Twin};
 use crate::volume::{Engine, Opening};
 use crate::writer::Direct;
@@ -143,6 +143,19 @@ impl At<'_> {
         Ok(true)
     }
 
+    /// Whether the file system is not too small. All of it counts: how many
+    /// folders share it nobody knows here.
+    fn check_size(&self, folder: &OwnedFd, least: u64) -> Result<(), OpenError> {
+        let stat = rustix::fs::fstatvfs(folder).map_err(self.io("check file system"))?;
+        let bytes = stat.f_blocks.saturating_mul(stat.f_frsize);
+        // Some do not say.
+        if bytes == 0 || bytes >= least {
+            return Ok(());
+        }
+        let path = self.0.to_owned();
+        Err(OpenError::TooSmall { path, bytes, least })
+    }
+
     fn entries(&self, folder: &OwnedFd) -> Result<Vec<Vec<u8>>, OpenError> {
         let listed = || -> Result<Vec<Vec<u8>>, Errno> {
             let mut names = Vec::new();
@@ -183,7 +196,11 @@ pub(crate) fn identify(path: &Path) -> Result<DiskIdentity, OpenError> {
 }
 
 /// Makes a disk of an empty folder.
-pub(crate) fn format(path: &Path, new: &NewDisk) -> Result<DiskIdentity, OpenError> {
+pub(crate) fn format(
+    path: &Path,
+    new: &NewDisk,
+    options: &DiskOptions,
+) -> Result<DiskIdentity, OpenError> {
     let at = At(path);
     if new.create_folder {
         create_folder(path).map_err(at.io("make folder"))?;
@@ -199,6 +216,9 @@ pub(crate) fn format(path: &Path, new: &NewDisk) -> Result<DiskIdentity, OpenErr
             },
             Err(error) => error,
         });
+    }
+    if options.kept.is_none() {
+        at.check_size(&folder, KeptSpace::smallest(options.journal_segment_bytes))?;
     }
     let device = rustix::fs::fstat(&folder)
         .map_err(at.io("stat folder"))?

@@ -203,7 +203,7 @@ mod tests {
                 medium: Some(Medium::Flash),
                 create_folder: false,
             };
-            opening::format(dir.path(), &new).expect("formatted");
+            opening::format(dir.path(), &new, &DiskOptions::default()).expect("formatted");
             let core = opening::open(dir.path(), &EXPECTED, options()).expect("it opens");
             let ctx = sample::context(1);
             drop(core.enter(&ctx).expect("raised"));

@@ -34,6 +34,13 @@ impl KeptSpace {
         compaction: 0,
     };
 
+    /// Bytes of the smallest disk that is made: half of it takes two segments
+    /// of the journal, the one that is written and the one that is ready, so
+    /// that a pool that is full can still delete.
+    pub(crate) fn smallest(segment_bytes: u64) -> u64 {
+        4 * segment_bytes
+    }
+
     /// What is kept of a disk of `share` bytes whose journal segments and
     /// volumes are so long. The table is here and in `docs/operations.md`.
     pub(crate) fn of(share: u64, segment_bytes: u64, volume_bytes: u64) -> Self {
@@ -261,6 +268,16 @@ mod tests {
             assert!(least.iter().all(|bytes| *bytes > 0), "{share}: {kept:?}");
         }
         assert_eq!(of(0), KeptSpace::NONE);
+    }
+
+    #[test]
+    fn the_smallest_disk_has_two_segments_and_some_of_all_else() {
+        let smallest = KeptSpace::smallest(SEGMENT);
+        let kept = KeptSpace::of(smallest, SEGMENT, VOLUME);
+        assert_eq!(kept.journal, 2 * SEGMENT);
+        assert!(kept.sum() < smallest * 6 / 10, "{kept:?}");
+        let below = KeptSpace::of(smallest - MIB, SEGMENT, VOLUME);
+        assert!(below.journal < 2 * SEGMENT, "{below:?}");
     }
 
     #[test]

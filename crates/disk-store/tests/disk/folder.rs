@@ -98,7 +98,7 @@ impl Folder {
 
     pub(crate) fn within(parent: &Path) -> Self {
         let dir = tempfile::tempdir_in(parent).unwrap();
-        LocalDisk::format(dir.path(), &new_disk()).unwrap();
+        LocalDisk::format_for(dir.path(), &new_disk(), &options()).unwrap();
         Self { dir }
     }
 

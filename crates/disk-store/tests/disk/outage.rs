@@ -7,7 +7,7 @@ use shardgate_disk_store::LocalDisk;
 use shardgate_disk_store::io::sim::{Sabotage, SimDisk};
 use shardgate_wire::{ShardStore, StoreError};
 
-use crate::folder::{SeenVolumes, expected, new_disk, small_volumes};
+use crate::folder::{SeenVolumes, expected, new_disk, options, small_volumes};
 use crate::kills::{Child, Said, verify};
 use crate::lossy::Mounted;
 
@@ -20,7 +20,7 @@ fn formatted(seed: u64) -> SimDisk {
     // synced could show another shard's footer, it would be called damaged.
     disk.set_old_bytes(false);
     let mounted = Mounted::new(&disk);
-    LocalDisk::format(mounted.path(), &new_disk()).unwrap();
+    LocalDisk::format_for(mounted.path(), &new_disk(), &options()).unwrap();
     drop(mounted);
     // Formatting is to be durable as well.
     disk.power_loss(seed);

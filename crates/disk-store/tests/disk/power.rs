@@ -144,7 +144,7 @@ async fn survives(medium: Medium) {
     let mut new = new_disk();
     new.create_folder = true;
     new.medium = Some(medium);
-    LocalDisk::format(&before.disk(), &new).unwrap();
+    LocalDisk::format_for(&before.disk(), &new, &options()).unwrap();
     let options = options();
     let disk = LocalDisk::open(&before.disk(), &expected(), options.clone()).unwrap();
     let disk = Arc::new(disk);

@@ -18,7 +18,7 @@ use shardgate_wire::ids::{CommitNumber, random_u128};
 use shardgate_wire::store::ShardEnd;
 use shardgate_wire::{BlobNote, CallContext, NoteOrder, NoteState, ShardStore, StoreError};
 
-use crate::folder::{SeenVolumes, expected, new_disk, small_volumes};
+use crate::folder::{SeenVolumes, expected, new_disk, options, small_volumes};
 use crate::power::Image;
 
 const CHILD_DISK: &str = "SHARDGATE_DISK_WITHOUT_POWER";
@@ -201,7 +201,7 @@ async fn volumes_survive_the_loss_of_power_at_any_moment() {
     let mut image = Image::fresh();
     let mut new = new_disk();
     new.create_folder = true;
-    LocalDisk::format(&image.disk(), &new).unwrap();
+    LocalDisk::format_for(&image.disk(), &new, &options()).unwrap();
     let (mut said, mut seen) = (Said::default(), SeenVolumes::default());
     for run in 0..RUNS {
         let lines = 200 + (seed >> (8 * run)) % 500;

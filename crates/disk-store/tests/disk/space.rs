@@ -294,7 +294,7 @@ fn with_disk_id(path: &Path, id: u128, options: DiskOptions) -> LocalDisk {
         create_folder: true,
         ..crate::folder::new_disk()
     };
-    LocalDisk::format(path, &new).unwrap();
+    LocalDisk::format_for(path, &new, &options).unwrap();
     let expected = shardgate_disk_store::Expected {
         disk: Some(new.disk),
         ..expected()
@@ -325,4 +325,27 @@ async fn disks_of_one_file_system_leave_each_other_what_is_kept() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let back = first.health().await.unwrap().room;
     assert!(back.client_bytes > room.client_bytes + both - 2 * MIB);
+}
+
+/// A file system without room for a journal beside shards is not made a disk;
+/// where one is, it opens.
+#[tokio::test]
+async fn a_file_system_that_is_too_small_is_not_made_a_disk() {
+    let new = crate::folder::new_disk();
+    let mount = Mount::tmpfs("255m");
+    let formatted = LocalDisk::format(mount.path(), &new);
+    let refused = formatted.map_err(|error| error.to_string());
+    let says = refused.unwrap_err();
+    assert!(
+        says.contains("has 255 MiB") && says.contains("256 MiB at least"),
+        "{says}"
+    );
+    assert_eq!(std::fs::read_dir(mount.path()).unwrap().count(), 0);
+    // Whoever sets what is kept knows better; and a disk is a disk.
+    LocalDisk::format_for(mount.path(), &new, &options()).unwrap();
+    let options = DiskOptions::default();
+    let disk = LocalDisk::open(mount.path(), &expected(), options).unwrap();
+    disk.close().await;
+    let enough = Mount::tmpfs("256m");
+    LocalDisk::format(enough.path(), &new).unwrap();
 }
