@@ -165,9 +165,9 @@ impl Child {
         std::fs::read_to_string(self.output.path()).unwrap()
     }
 
-    /// Waits until something was stored, and deleted.
+    /// Waits until something was stored, and deleted, and volumes were full.
     pub(crate) async fn wait_for_answers(&mut self) {
-        let enough = |text: &str| text.contains("deleted") && text.matches("stored").count() > 10;
+        let enough = |text: &str| text.contains("deleted") && text.matches("stored").count() > 100;
         while !enough(&self.text()) {
             let over = self.process.try_wait().unwrap().is_some();
             assert!(!over, "{}", self.text());
@@ -194,11 +194,11 @@ async fn acknowledged_shards_outlive_kills() {
         child.wait_for_answers().await;
         tokio::time::sleep(Duration::from_millis(237 * run)).await;
         said.hear(&child.kill());
-        seen.look(folder.path());
+        seen.look_after_run(folder.path());
         verify(folder.path(), &said, run).await;
         seen.look(folder.path());
     }
-    seen.check();
+    seen.check(6);
     assert!(said.stored.len() > 50, "{} were stored", said.stored.len());
 }
 

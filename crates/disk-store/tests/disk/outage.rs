@@ -46,11 +46,11 @@ async fn acknowledged_shards_outlive_outages() {
     for run in 0..OUTAGES {
         outage(&disk, run, seed ^ run, &mut said).await;
         let mounted = Mounted::new(&disk);
-        seen.look(mounted.path());
+        seen.look_after_run(mounted.path());
         verify(mounted.path(), &said, run).await;
         seen.look(mounted.path());
     }
-    seen.check();
+    seen.check(OUTAGES as usize);
     assert!(said.stored() > 50, "{} were stored", said.stored());
 }
 

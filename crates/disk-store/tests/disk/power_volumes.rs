@@ -207,7 +207,7 @@ async fn volumes_survive_the_loss_of_power_at_any_moment() {
         let lines = 200 + (seed >> (8 * run)) % 500;
         run_until(run, &image.disk(), lines, &mut said);
         let after = Image::after_power_loss(&image);
-        seen.look(&after.disk());
+        seen.look_after_run(&after.disk());
         let disk = LocalDisk::open(&after.disk(), &expected(), small_volumes()).unwrap();
         said.check(&disk).await;
         disk.close().await;
@@ -216,5 +216,5 @@ async fn volumes_survive_the_loss_of_power_at_any_moment() {
     }
     let (stored, deleted) = (said.stored.len(), said.deleted.len());
     assert!(stored > 100 && deleted > 50, "{stored} {deleted}");
-    seen.check();
+    seen.check(RUNS as usize);
 }
