@@ -27,7 +27,6 @@ use crate::auth::{Action, Context, Decision, Principal, Resource, authorise};
 use crate::background::Jobs;
 use crate::checkpoint::{CheckpointStatus, Checkpoints};
 use crate::journal::{JournalStatus, Keeper};
-use crate::object::rebuild::Turns;
 use crate::object::{CatalogRoom, NotesStanding, ObjectService, Reclaiming};
 use crate::pool::{Pool, PoolStatus};
 use crate::server::{OperatorAnswer, OperatorRequest, OperatorRoutes};
@@ -41,6 +40,11 @@ pub const LOST: &str = "/admin/disk/lost";
 
 /// Path of `disk check`.
 pub const CHECK: &str = "/admin/disk/check";
+
+/// About what one part of a check reads.
+const CHECK_BYTES: u64 = 64 << 20;
+/// How long a part waits for its turn at most.
+const CHECK_WAIT: Duration = Duration::from_secs(4);
 
 /// Path of `catalog checkpoint`.
 pub const CHECKPOINT: &str = "/admin/catalog/checkpoint";
@@ -104,7 +108,6 @@ pub struct Routes {
     checkpoints: Checkpoints,
     objects: ObjectService,
     reclaiming: Reclaiming,
-    turns: Box<dyn Turns>,
     held: hold::Counted,
     operator: Principal,
 }
@@ -125,8 +128,6 @@ pub struct RouteParts {
     pub objects: ObjectService,
     /// Whether anything may be reclaimed.
     pub reclaiming: Reclaiming,
-    /// How fast disks are checked for the operator.
-    pub turns: Box<dyn Turns>,
 }
 
 #[derive(Deserialize)]
@@ -160,7 +161,6 @@ impl Routes {
             checkpoints,
             objects,
             reclaiming,
-            turns,
         } = parts;
         let operator = Principal::Root {
             access_key: root_access_key.to_owned(),
@@ -173,7 +173,6 @@ impl Routes {
             checkpoints,
             objects,
             reclaiming,
-            turns,
             held: hold::Counted::default(),
             operator,
         })
@@ -291,11 +290,11 @@ impl Routes {
                         status shows it";
             return refused(StatusCode::BAD_REQUEST, what.to_owned());
         };
+        // Not for ever: who asks waits for the answer.
+        let turns = self.jobs.turns();
+        let turn = turns.next(CHECK_BYTES, &|| false);
+        let _late = tokio::time::timeout(CHECK_WAIT, turn).await;
         let checked = self.pool.check_disk(disk, asked.from, asked.repair).await;
-        if let Ok(page) = &checked {
-            // The part that follows waits for its turn; disks put callers first.
-            self.turns.next(page.bytes, &|| false).await;
-        }
         match checked.map(|page| serde_json::to_vec(&page)) {
             Ok(Ok(json)) => answer(StatusCode::OK, "application/json", json),
             Ok(Err(error)) => refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),

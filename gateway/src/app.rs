@@ -244,7 +244,6 @@ async fn run(
                 checkpoints,
                 objects: objects.clone(),
                 reclaiming,
-                turns: paced(settings.limits.background_rate.0),
             },
             root.access_key(),
         ),

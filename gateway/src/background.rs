@@ -52,6 +52,7 @@ pub struct JobParts {
 pub struct Jobs {
     fill: Arc<FillProgress>,
     mend: Arc<MendProgress>,
+    pace: pace::Pace,
     owing: Arc<Owing>,
 }
 
@@ -65,11 +66,12 @@ impl Jobs {
         parts
             .tracker
             .spawn(async move { count.keep(&catalog, &stop).await });
+        let pace = pace::Pace::new(parts.rate);
         let mend = Arc::new(MendProgress::default());
         let mending = damaged::Mend {
             disks: Arc::clone(&parts.disks),
             objects: parts.objects.clone(),
-            turns: Box::new(pace::Pace::new(parts.rate)),
+            turns: Box::new(pace.clone()),
             progress: Arc::clone(&mend),
             stop: parts.stop.clone(),
         };
@@ -78,17 +80,27 @@ impl Jobs {
             catalog: parts.catalog,
             disks: parts.disks,
             objects: parts.objects,
-            turns: Box::new(pace::Pace::new(parts.rate)),
+            turns: Box::new(pace.clone()),
             progress: Arc::clone(&fill),
             stop: parts.stop,
         };
         parts.tracker.spawn(job.run());
-        Self { fill, mend, owing }
+        Self {
+            fill,
+            mend,
+            pace,
+            owing,
+        }
     }
 
     /// How far the filling of owed slots is.
     pub fn fill(&self) -> &FillProgress {
         &self.fill
+    }
+
+    /// The speed limit that all of them share.
+    pub fn turns(&self) -> Box<dyn Turns> {
+        Box::new(self.pace.clone())
     }
 
     /// What was done about damaged and missing shards.

@@ -44,4 +44,5 @@ pub use listing::{
 };
 pub use notes::{NotePlace, WaitingNote, WaitingNotes};
 pub use objects::ObjectRead;
+pub use owed::Reopen;
 pub use publish::{MAX_INLINE_BYTES, Publish, PublishBody, Published, WriteCondition, WrittenBlob};

@@ -15,6 +15,18 @@ use crate::error::{CatalogError, Result};
 use crate::keys::{self, space};
 use crate::model::{BlobRef, BlobState, GroupRow, OwedRow};
 
+/// What becomes of a row that covers the blob already, and of a comparison
+/// that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reopen {
+    /// The comparison is void: it may have passed the blob while its shard was
+    /// there.
+    Always,
+    /// It is left as it is: it says what is so, and were it written anew for
+    /// each read that misses a shard, it would never be closed.
+    Unless,
+}
+
 impl Catalog {
     /// All owed slots. There are at most as many as slots in the pool.
     pub async fn owed(&self) -> Result<Vec<(GroupId, u8, OwedRow)>> {
@@ -26,13 +38,19 @@ impl Catalog {
             .collect())
     }
 
-    /// Opens a slot for a stored blob that has lost its shard there, or is about
-    /// to. A comparison that is under way is void: it may have passed the blob.
-    /// Returns false, and opens nothing, if the blob is not there any more.
+    /// Opens a slot for a stored blob that has lost its shard there, or is
+    /// about to. Returns false, and opens nothing, if the blob is not there
+    /// any more, or the row is left as it is ([`Reopen::Unless`]).
     ///
     /// # Errors
     /// [`CatalogError::GroupMoved`]: the slot may be another disk's by now.
-    pub async fn owe(&self, blob: &BlobRef, slot: u8, generation: Generation) -> Result<bool> {
+    pub async fn owe(
+        &self,
+        blob: &BlobRef,
+        slot: u8,
+        generation: Generation,
+        reopen: Reopen,
+    ) -> Result<bool> {
         let group_key = keys::group(blob.group);
         let blob_key = keys::blob(blob.group, blob.blob);
         let key = keys::owed(blob.group, slot);
@@ -51,13 +69,23 @@ impl Catalog {
                 return Ok(false);
             }
             let (raw, held) = self.stored::<OwedRow>(&key).await?.unzip();
-            let lowest = held.map_or(blob.blob, |held: OwedRow| held.lowest.min(blob.blob));
+            let covers = |held: &OwedRow| held.lowest <= blob.blob;
+            if reopen == Reopen::Unless && held.as_ref().is_some_and(covers) {
+                return Ok(false);
+            }
+            let next = OwedRow {
+                lowest: held
+                    .as_ref()
+                    .map_or(blob.blob, |held| held.lowest.min(blob.blob)),
+                comparing: None,
+            };
             let mut draft = Draft::new();
             draft.expect(group_key.clone(), Some(group_raw));
             draft.expect(blob_key.clone(), Some(blob_raw));
             draft.expect(key.clone(), raw);
-            let comparing = None;
-            draft.put(key.clone(), &OwedRow { lowest, comparing });
+            if held.as_ref() != Some(&next) {
+                draft.put(key.clone(), &next);
+            }
             match self.commit(draft).await {
                 Ok(_) => return Ok(true),
                 Err(CatalogError::Conflict) => {}

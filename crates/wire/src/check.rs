@@ -87,6 +87,53 @@ pub struct CheckPage {
     pub next: Option<CheckCursor>,
 }
 
+/// What a check has read and found so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Volumes that were read.
+    pub volumes: u64,
+    /// Shards that are whole.
+    pub shards: u64,
+    /// Bytes of those shards' records or files.
+    pub bytes: u64,
+    /// What was wrong.
+    pub found: u64,
+    /// Of it, what was repaired.
+    pub repaired: u64,
+}
+
+impl Checked {
+    /// Takes in one part.
+    pub fn add(&mut self, page: &CheckPage) {
+        let repaired = page.findings.iter().filter(|finding| finding.repaired);
+        self.volumes += page.volumes;
+        self.shards += page.shards;
+        self.bytes += page.bytes;
+        self.found += page.findings.len() as u64;
+        self.repaired += repaired.count() as u64;
+    }
+
+    /// Whether nothing is wrong any more.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.found == self.repaired
+    }
+}
+
+impl fmt::Display for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} volumes, {} shards whole, {} bytes; {} found wrong",
+            self.volumes, self.shards, self.bytes, self.found
+        )?;
+        match self.repaired {
+            0 => Ok(()),
+            repaired => write!(f, ", {repaired} of it repaired"),
+        }
+    }
+}
+
 /// Head of [`Call::Damaged`](crate::message::Call::Damaged); the answer is
 /// [`DamagedShard`]s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,6 +175,32 @@ pub fn bounded(mut what: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_found_is_said_and_counted() {
+        let finding = |repaired| Finding {
+            place: "volume 3".into(),
+            shard: None,
+            what: "record is damaged".into(),
+            repaired,
+        };
+        assert_eq!(finding(false).to_string(), "volume 3: record is damaged");
+        let mut checked = Checked::default();
+        let mut page = CheckPage {
+            volumes: 1,
+            shards: 5,
+            bytes: 2048,
+            findings: vec![finding(true)],
+            next: None,
+        };
+        checked.add(&page);
+        assert!(checked.is_well());
+        page.findings = vec![finding(false), finding(true)];
+        checked.add(&page);
+        assert!(!checked.is_well());
+        let words = "2 volumes, 10 shards whole, 4096 bytes; 3 found wrong, 2 of it repaired";
+        assert_eq!(checked.to_string(), words);
+    }
 
     #[test]
     fn a_text_is_cut_at_a_border() {

@@ -38,7 +38,7 @@ pub mod slots;
 pub mod space;
 pub mod store;
 
-pub use check::{CheckCursor, CheckPage, DamagedShard, Finding, ScrubStanding};
+pub use check::{CheckCursor, CheckPage, Checked, DamagedShard, Finding, ScrubStanding};
 pub use disk::{DiskHealth, DiskIdentity, Medium, SlotAssignment};
 pub use ids::{
     AgentId, BlobId, BucketIncarnation, ClusterId, CommitNumber, DiskId, Epoch, Generation,

@@ -24,7 +24,7 @@ use crate::store::{
 };
 
 /// Version of the calls and their heads.
-pub const PROTOCOL: u16 = 1;
+pub const PROTOCOL: u16 = 2;
 
 /// Most shards of one put message.
 pub const MAX_PUT_SHARDS: usize = 256;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use shardgate_catalog::{Catalog, CatalogError};
-use shardgate_wire::{BlobId, GroupId};
+use shardgate_wire::{BlobId, GroupId, StoreError};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -148,6 +148,12 @@ impl Fill {
         let Some(row) = self.catalog.compare_owed(group, slot).await? else {
             return Ok(Outcome::Later);
         };
+        // The disk lists a damaged shard until it is gone. One that goes from
+        // here on reopens the row.
+        let disk = view.row.slots[usize::from(slot)];
+        if self.objects.giving_up().is_under_way(group, disk) {
+            return Ok(Outcome::Later);
+        }
         let mut now = Now {
             group,
             slot,
@@ -180,7 +186,7 @@ impl Fill {
                         let shard = lack.shard;
                         warn!(%group, slot, %blob, shard, %error, "shard was not made anew");
                         self.progress.failed.fetch_add(1, Ordering::Relaxed);
-                        if matches!(error, RebuildError::Target(_)) {
+                        if matches!(&error, RebuildError::Target(of) if !is_of_one(of)) {
                             return Ok(Outcome::Later);
                         }
                     }
@@ -209,6 +215,15 @@ impl Fill {
         self.progress.bytes.fetch_add(bytes, Ordering::Relaxed);
         1
     }
+}
+
+/// Whether a disk that refused one shard may take the next: others need not
+/// wait for it.
+fn is_of_one(refusal: &StoreError) -> bool {
+    matches!(
+        refusal,
+        StoreError::BadCall { .. } | StoreError::Corrupt { .. } | StoreError::Exists
+    )
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! the rate allows and one turn; a turn that finds its disks busy waits on,
 //! but not for ever, so that a pool that is always busy is repaired still.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,11 +18,12 @@ const LOOK: Duration = Duration::from_millis(10);
 /// The most that one turn waits for them.
 const YIELD_MOST: Duration = Duration::from_millis(500);
 
-/// See the module.
+/// See the module. Clones share one limit.
+#[derive(Clone)]
 pub(super) struct Pace {
     bytes_per_second: u64,
     /// When what was let through so far is paid for.
-    free_at: Mutex<Option<Instant>>,
+    free_at: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Pace {
@@ -29,7 +31,7 @@ impl Pace {
     pub(super) fn new(bytes_per_second: u64) -> Self {
         Self {
             bytes_per_second: bytes_per_second.max(1),
-            free_at: Mutex::new(None),
+            free_at: Arc::default(),
         }
     }
 

@@ -20,6 +20,7 @@ use super::catalog_room::CatalogRoom;
 use super::error::ObjectError;
 use super::hedge::HedgeBudget;
 use super::in_flight::InFlight;
+use super::mend::GivingUp;
 use super::metrics::ObjectMetrics;
 use super::notes::Notes;
 use super::open_reads::OpenReads;
@@ -53,6 +54,7 @@ pub(super) struct Core {
     pub wide_readers: AtomicU64,
     pub in_flight: InFlight,
     pub repairs: RepairQueue,
+    pub giving_up: GivingUp,
     pub notes: Notes,
     pub reclaiming: Reclaiming,
     pub codecs: RwLock<HashMap<Layout, Codec>>,

@@ -14,7 +14,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use shardgate_catalog::model::BlobRef;
-use shardgate_erasure::{Codec, Geometry};
+use shardgate_erasure::{Codec, Geometry, Layout};
 use shardgate_wire::StoreError;
 use shardgate_wire::checksum::first_bad_block;
 use tokio::time::{Instant, sleep_until};
@@ -24,7 +24,7 @@ use super::core::Core;
 use super::error::ObjectError;
 use super::plan::{Standing, Standings, Step, decode_order, next_step};
 use super::ports::{CallReport, GroupView, layout_of};
-use super::repairs::{Fault, Repair};
+use super::repairs::Repair;
 
 /// Reads one blob. Shared by the fetches of one request.
 pub(super) struct BlobReader {
@@ -150,6 +150,11 @@ impl BlobReader {
                 Err(error) => read.await.ok_or(error),
             },
         }
+    }
+
+    /// How it is cut.
+    pub fn layout(&self) -> Layout {
+        self.geometry.layout()
     }
 
     /// Bytes of each of its shards.
@@ -312,25 +317,23 @@ impl BlobReader {
         let (blob, group) = (self.blob.blob, self.blob.group);
         warn!(%disk, %group, %blob, shard, %error, "shard read failed");
         let metrics = &self.core.metrics;
-        let fault = match error {
+        match error {
             StoreError::NotFound => {
                 metrics.shards_missing.one();
                 self.note(shard, Standing::Gone);
-                Fault::Missing
+                let blob = self.blob;
+                self.core.repairs.add(Repair { blob, shard });
             }
+            // Its disk keeps it in mind by itself.
             StoreError::Corrupt { .. } => {
                 metrics.shards_corrupt.one();
                 self.note(shard, Standing::Damaged);
-                Fault::Corrupt
             }
             _ => {
                 metrics.shard_reads_failed.one();
                 self.note(shard, Standing::Gone);
-                return;
             }
-        };
-        let blob = self.blob;
-        self.core.repairs.add(Repair { blob, shard, fault });
+        }
     }
 
     fn late(&self, shard: u8) {

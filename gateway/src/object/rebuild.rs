@@ -15,14 +15,14 @@ use shardgate_catalog::model::BlobRef;
 use shardgate_erasure::full_block;
 use shardgate_wire::checksum::block_crcs;
 use shardgate_wire::store::{ListedShard, MAX_BATCH, MAX_PUT_BYTES, ShardEnd, SmallShard};
-use shardgate_wire::{BlobId, Purpose, ShardHeader, ShardKey, StoreError};
+use shardgate_wire::{BlobId, GroupId, Purpose, ShardHeader, ShardKey, StoreError};
 use thiserror::Error;
 
 use super::calls::Target;
 use super::core::Core;
 use super::error::ObjectError;
 use super::fetch::BlobReader;
-use super::ports::{GroupView, layout_of};
+use super::ports::GroupView;
 use super::service::ObjectService;
 
 /// Decides when the next piece of a shard may be read and written.
@@ -104,16 +104,14 @@ impl ObjectService {
         core.check_in_force()?;
         // Registered before the look-up: see `open_reads`.
         let _open = core.open_reads.open(|| core.catalog.committed());
-        let found = core.catalog.blob(blob.group, blob.blob).await;
-        match found.map_err(ObjectError::from)? {
-            Some(state) if state.extent() == Some((blob.layout, blob.len)) => {}
-            _ => return Ok(Rebuilt::NotNeeded),
+        if judged(core, blob.group, blob.blob).await?.as_ref() != Some(blob) {
+            return Ok(Rebuilt::NotNeeded);
         }
         let group = core.disks.group(blob.group).await?;
         let work = Work::new(core, &group, blob, shard, turns)?;
         let made = work.run().await;
         if let Err(RebuildError::Target(StoreError::BadCall { .. })) = &made
-            && !core.is_owned(blob).await?
+            && judged(core, blob.group, blob.blob).await?.is_none()
         {
             // Deleted meanwhile, and its disk was told: it takes no shard.
             return Ok(Rebuilt::NotNeeded);
@@ -127,12 +125,6 @@ impl ObjectService {
 }
 
 impl Core {
-    /// Whether the blob belongs to something still.
-    async fn is_owned(&self, blob: &BlobRef) -> Result<bool, ObjectError> {
-        let found = self.catalog.blob(blob.group, blob.blob).await?;
-        Ok(found.is_some_and(|state| state.extent().is_some()))
-    }
-
     /// The disk of a slot, for what nobody waits for.
     pub(super) fn slot_target(&self, group: &GroupView, slot: u8) -> Result<Target, StoreError> {
         let target = self.target(group, slot).ok_or_else(|| StoreError::Lost {
@@ -145,41 +137,28 @@ impl Core {
     }
 }
 
-/// The header of a shard, after that of any of its peers.
-async fn header(
+/// The blob as the catalog has it now, if it belongs to something still.
+pub(super) async fn judged(
     core: &Core,
-    group: &GroupView,
-    blob: &BlobRef,
-    shard: u8,
-) -> Result<ShardHeader, ObjectError> {
-    let shards = layout_of(blob)?.shards();
-    for peer in (0..shards).filter(|peer| *peer != shard) {
-        let Some(target) = core.target(group, group.slot(blob, peer)) else {
-            continue;
-        };
-        let Ok(stat) = core.calls.stat(&target, group.key(blob, peer)).await else {
-            continue;
-        };
-        let end = stat.end.is_some_and(|end| end.blob_len == blob.len);
-        if !end || stat.header.layout != blob.layout {
-            continue;
-        }
-        let ctx = core.disks.context();
-        return Ok(ShardHeader {
-            cluster: ctx.cluster,
-            lineage: ctx.lineage,
-            epoch: ctx.epoch,
-            key: group.key(blob, shard),
-            slot: group.slot(blob, shard),
-            generation: group.row.generation,
-            layout: blob.layout,
-            blob_len: Some(blob.len),
-            object: stat.header.object,
-        });
-    }
-    Err(ObjectError::Unreadable {
-        why: format!("blob {}: no peer of shard {shard} answers", blob.blob),
-    })
+    group: GroupId,
+    blob: BlobId,
+) -> Result<Option<BlobRef>, ObjectError> {
+    let found = core.catalog.blob(group, blob).await?;
+    let extent = found.and_then(|state| state.extent());
+    Ok(extent.map(|(layout, len)| BlobRef {
+        group,
+        blob,
+        layout,
+        len,
+    }))
+}
+
+/// What the other shards of a blob say.
+pub(super) struct Peers {
+    /// The shard's head, after theirs.
+    pub(super) header: ShardHeader,
+    /// How many of them are there.
+    pub(super) whole: usize,
 }
 
 /// One shard in the making.
@@ -218,11 +197,87 @@ impl<'a> Work<'a> {
         &self.target
     }
 
+    pub(super) fn shard_len(&self) -> u64 {
+        self.reader.shard_len()
+    }
+
+    /// Whether it is made in one piece.
+    pub(super) fn is_short(&self) -> bool {
+        self.shard_len() <= self.block().min(MAX_PUT_BYTES as u64)
+    }
+
+    fn block(&self) -> u64 {
+        full_block(self.reader.layout())
+    }
+
+    /// All others that are there.
+    pub(super) async fn peers(&self) -> Result<Peers, ObjectError> {
+        let (mut header, mut whole) = (None, 0);
+        for peer in 0..self.reader.layout().shards() {
+            if let Some(of_peer) = self.peer(peer).await {
+                whole += 1;
+                header = header.or(Some(of_peer));
+            }
+        }
+        let header = header.ok_or_else(|| self.alone())?;
+        Ok(Peers { header, whole })
+    }
+
+    /// The shard's head, after that of any other.
+    async fn header(&self) -> Result<ShardHeader, ObjectError> {
+        for peer in 0..self.reader.layout().shards() {
+            if let Some(header) = self.peer(peer).await {
+                return Ok(header);
+            }
+        }
+        Err(self.alone())
+    }
+
+    fn alone(&self) -> ObjectError {
+        ObjectError::Unreadable {
+            why: format!(
+                "blob {}: no peer of shard {} answers",
+                self.blob.blob, self.shard
+            ),
+        }
+    }
+
+    /// The shard's head, after that of this other one, if it is there.
+    async fn peer(&self, peer: u8) -> Option<ShardHeader> {
+        let (core, group, blob) = (self.core, self.group, self.blob);
+        if peer == self.shard {
+            return None;
+        }
+        let target = core.target(group, group.slot(blob, peer))?;
+        let stat = core.calls.stat(&target, group.key(blob, peer)).await;
+        let stat = stat.ok()?;
+        let end = stat.end.is_some_and(|end| end.blob_len == blob.len);
+        if !end || stat.header.layout != blob.layout {
+            return None;
+        }
+        let ctx = core.disks.context();
+        Some(ShardHeader {
+            cluster: ctx.cluster,
+            lineage: ctx.lineage,
+            epoch: ctx.epoch,
+            key: group.key(blob, self.shard),
+            slot: group.slot(blob, self.shard),
+            generation: group.row.generation,
+            layout: blob.layout,
+            blob_len: Some(blob.len),
+            object: stat.header.object,
+        })
+    }
+
+    /// A short one, made of others, each block of which was checked.
+    pub(super) async fn whole(&self) -> Result<Bytes, RebuildError> {
+        self.column(0..self.shard_len()).await
+    }
+
     /// Reads and checks all that the shard would be made of, and makes
     /// nothing.
     pub(super) async fn prove(&self) -> Result<(), RebuildError> {
-        header(self.core, self.group, self.blob, self.shard).await?;
-        let (shard_len, block) = (self.reader.shard_len(), full_block(layout_of(self.blob)?));
+        let (shard_len, block) = (self.shard_len(), self.block());
         for start in (0..shard_len).step_by(block as usize) {
             self.column(start..shard_len.min(start + block)).await?;
         }
@@ -230,22 +285,34 @@ impl<'a> Work<'a> {
     }
 
     async fn run(&self) -> Result<u64, RebuildError> {
-        let header = header(self.core, self.group, self.blob, self.shard).await?;
-        let shard_len = self.reader.shard_len();
-        let block = full_block(layout_of(self.blob)?);
-        if shard_len <= block && shard_len <= MAX_PUT_BYTES as u64 {
-            let bytes = self.column(0..shard_len).await?;
+        let header = self.header().await?;
+        let bytes = match self.is_short() {
+            true => Some(self.whole().await?),
+            false => None,
+        };
+        self.write(header, bytes).await
+    }
+
+    /// Writes it: a short one from its bytes, another as it is made. Gives its
+    /// length.
+    pub(super) async fn write(
+        &self,
+        header: ShardHeader,
+        bytes: Option<Bytes>,
+    ) -> Result<u64, RebuildError> {
+        let calls = &self.core.calls;
+        let (shard_len, block) = (self.shard_len(), self.block());
+        if let Some(bytes) = bytes {
             let small = SmallShard {
                 header,
                 blob_len: self.blob.len,
                 crcs: block_crcs(&bytes),
                 bytes,
             };
-            let put = self.core.calls.put(&self.target, small).await;
+            let put = calls.put(&self.target, small).await;
             put.map_err(RebuildError::Target)?;
             return Ok(shard_len);
         }
-        let calls = &self.core.calls;
         let opened = calls.open(&self.target, header, Some(shard_len)).await;
         let handle = opened.map_err(RebuildError::Target)?;
         let written = async {

@@ -1,7 +1,8 @@
-//! Shards that reads found missing or corrupt.
+//! Shards that reads found missing.
 //!
-//! Owns a bounded list in memory, for the repair job to take from. Losing it
-//! loses nothing: scrub and the next read find them again.
+//! Owns a bounded list in memory, for the job in the background to take from.
+//! Losing it loses nothing that was known for long: the next read of the shard
+//! finds it again. What is corrupt is not in it: disks keep that in mind.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -12,24 +13,13 @@ use shardgate_wire::{BlobId, GroupId};
 /// How many are kept; older ones stay, further ones are dropped.
 const MOST: usize = 10_000;
 
-/// What is wrong with a shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// It is not there.
-    Missing,
-    /// It is not what was written.
-    Corrupt,
-}
-
-/// A shard to repair.
+/// A shard that its disk does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Repair {
     /// Its blob.
     pub blob: BlobRef,
     /// Which shard.
     pub shard: u8,
-    /// What is wrong.
-    pub fault: Fault,
 }
 
 type Name = (GroupId, BlobId, u8);
@@ -94,7 +84,6 @@ mod tests {
                 len: 5,
             },
             shard,
-            fault: Fault::Missing,
         };
         assert!(queue.add(repair(1, 0)) && queue.add(repair(1, 1)));
         assert!(!queue.add(repair(1, 0)));

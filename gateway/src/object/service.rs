@@ -19,6 +19,7 @@ use super::catalog_room::CatalogRoom;
 use super::commit::detached;
 use super::core::Core;
 use super::error::ObjectError;
+use super::mend::GivingUp;
 use super::metrics::ObjectMetrics;
 use super::notes::NotesStanding;
 use super::ports::Disks;
@@ -85,6 +86,7 @@ impl ObjectService {
             wide_readers: Default::default(),
             in_flight: Default::default(),
             repairs: Default::default(),
+            giving_up: Default::default(),
             notes: Default::default(),
             reclaiming: parts.reclaiming,
             codecs: Default::default(),
@@ -101,6 +103,11 @@ impl ObjectService {
     /// The metadata: for buckets and lists.
     pub fn catalog(&self) -> &Catalog {
         &self.core.catalog
+    }
+
+    /// Damaged shards that go now.
+    pub fn giving_up(&self) -> &GivingUp {
+        &self.core.giving_up
     }
 
     /// What was counted.

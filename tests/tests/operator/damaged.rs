@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
 use shardgate_tests::places;
 use shardgate_tests::process::free_addr;
@@ -34,6 +35,19 @@ fn rot(place: &Place, folder: &str) -> usize {
     shards.len()
 }
 
+/// Checks the disk until nothing is wrong with it.
+fn wait_well(place: &Place, id: &str) {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let (well, said) = place.command(&["disk", "check", id]);
+        if well {
+            return;
+        }
+        assert!(Instant::now() < until, "{said}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
 #[tokio::test]
 async fn what_a_check_finds_damaged_is_made_anew() {
     let place = Place::new();
@@ -43,7 +57,7 @@ async fn what_a_check_finds_damaged_is_made_anew() {
     let one = place.agent("one", addrs[0], &["one-1", "one-2"]);
     let two = place.agent("two", addrs[1], &["two-1", "two-2"]);
     place.configure(&format!(
-        "disks = ['{}', '{}']\nagents = ['http://{}', 'http://{}']",
+        "disks = ['{}', '{}']\nagents = ['http://{}', 'http://{}']\n[limits]\nscrub_period = '0s'",
         place.text(own[0]),
         place.text(own[1]),
         addrs[0],
@@ -58,22 +72,17 @@ async fn what_a_check_finds_damaged_is_made_anew() {
     for folder in ["own-1", "one-2"] {
         let id = id_of(&place, folder);
         let (well, said) = place.command(&["disk", "check", &id]);
-        assert!(well && said.contains(" 0 found wrong"), "{said}");
+        assert!(well && said.contains("; 0 found wrong"), "{said}");
         let shards = rot(&place, folder);
         assert!(shards >= 4, "{folder} has {shards} shards");
         let (well, said) = place.command(&["disk", "check", &id]);
-        assert!(
-            !well && said.contains(&format!("{shards} found wrong")),
-            "{said}"
-        );
-    }
-    // Nobody has read them.
-    place.wait_status("damaged shards are made anew", |status| {
-        !status.contains("damaged") && status.contains("; 0 slots owed")
-    });
-    for folder in ["own-1", "one-2"] {
-        let (well, said) = place.command(&["disk", "check", &id_of(&place, folder)]);
-        assert!(well, "{said}");
+        let found = format!("; {shards} found wrong");
+        assert!(!well && said.contains(&found), "{said}");
+        // Nobody has read them.
+        wait_well(&place, &id);
+        place.wait_status("nothing is owed", |status| {
+            status.contains("; 0 slots owed")
+        });
     }
     // Each is needed now.
     two.kill();
@@ -84,4 +93,38 @@ async fn what_a_check_finds_damaged_is_made_anew() {
     assert!(!well && said.contains("no such disk"), "{said}");
     gateway.stop();
     one.stop();
+}
+
+/// The scrub of its own accord: nobody reads, nobody checks.
+#[tokio::test]
+async fn what_rots_unread_is_found_and_made_anew() {
+    let place = Place::new();
+    let gateway = place.demo(&["--disks", "6"]);
+    make_bucket(&place).await;
+    write(&place, 0).await;
+    gateway.stop();
+    let shards = rot(&place, "disk-3");
+    assert!(shards >= 2, "{shards}");
+    // The first pass has ended, and the next would begin in a month.
+    fs::remove_file(place.path("disk-3/scrub")).expect("its scrub has a record");
+    let gateway = place.demo(&["--disks", "6"]);
+    let logged = Instant::now() + Duration::from_secs(90);
+    while gateway
+        .output()
+        .matches("damaged shard is made anew")
+        .count()
+        < shards
+    {
+        assert!(Instant::now() < logged, "{}", gateway.output());
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    place.wait_status("nothing is owed", |status| {
+        status.contains("; 0 slots owed")
+    });
+    wait_well(&place, &id_of(&place, "disk-3"));
+    for disk in ["disk-1", "disk-2"] {
+        fs::rename(place.path(disk), place.path(&format!("{disk}.away"))).expect("take it away");
+    }
+    read(&place, 0).await;
+    gateway.stop();
 }

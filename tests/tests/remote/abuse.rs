@@ -52,7 +52,7 @@ async fn attack_072_what_is_not_a_call_is_refused() {
     let (store, _) = memory(1).await;
     let agent = TestAgent::start_with(vec![store], quick(), Some(secret())).await;
     let mac = format!("x-shardgate-mac: {}.{}\r\n", "0".repeat(80), "0".repeat(64));
-    let protocol = "x-shardgate-protocol: 1\r\n";
+    let protocol = "x-shardgate-protocol: 2\r\n";
     let known = format!("{protocol}{mac}");
     let many: String = (0..200).map(|n| format!("x-{n}: y\r\n")).collect();
     let cases: [(&str, Vec<u8>, &[&str]); 14] = [
@@ -69,7 +69,7 @@ async fn attack_072_what_is_not_a_call_is_refused() {
         ("two lengths", call(&format!("{known}content-length: 5\r\ncontent-length: 6\r\n"), "123456"), &["400"]),
         ("many headers", call(&many, ""), &["400", "431"]),
         ("long header", call(&format!("x: {}\r\n", "y".repeat(100_000)), ""), &["400", "431", ""]),
-        ("escape", b"POST /v1/disks/../../etc/passwd/health HTTP/1.1\r\nhost: a\r\nx-shardgate-protocol: 1\r\nx-shardgate-mac: 0\r\n\r\n".to_vec(), &["401", "404"]),
+        ("escape", b"POST /v1/disks/../../etc/passwd/health HTTP/1.1\r\nhost: a\r\nx-shardgate-protocol: 2\r\nx-shardgate-mac: 0\r\n\r\n".to_vec(), &["401", "404"]),
     ];
     for (what, text, statuses) in cases {
         let answer = say(agent.address, &text).await;

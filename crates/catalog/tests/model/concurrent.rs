@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shardgate_catalog::{
-    Catalog, CatalogError, CompletePart, DeleteCondition, MIN_PART_BYTES, PublishBody,
+    Catalog, CatalogError, CompletePart, DeleteCondition, MIN_PART_BYTES, PublishBody, Reopen,
     WriteCondition,
 };
 use shardgate_wire::{BlobId, CommitNumber, Generation, VersionUid};
@@ -151,7 +151,9 @@ async fn a_stored_blob_that_lost_its_shard_is_owed(opened: Opened) {
     }
     let blob = |n: u128| build::blob(100 + n, 100);
     let generation = Generation(1);
-    assert_eq!(catalog.owe(&blob(2), 1, generation).await, Ok(true));
+    let owe =
+        async |blob, slot, generation, reopen| catalog.owe(&blob, slot, generation, reopen).await;
+    assert_eq!(owe(blob(2), 1, generation, Reopen::Always).await, Ok(true));
     let owed = async || {
         let rows = catalog.owed().await.unwrap();
         rows.iter()
@@ -161,21 +163,31 @@ async fn a_stored_blob_that_lost_its_shard_is_owed(opened: Opened) {
     assert_eq!(owed().await, [(1, 102)]);
     // Lists that are compared already may have passed it.
     let compared = catalog.compare_owed(build::GROUP, 1).await.unwrap();
-    assert_eq!(catalog.owe(&blob(3), 1, generation).await, Ok(true));
+    assert_eq!(owe(blob(3), 1, generation, Reopen::Unless).await, Ok(false));
+    assert_eq!(owe(blob(3), 1, generation, Reopen::Always).await, Ok(true));
     let closed = catalog
         .close_owed(build::GROUP, 1, &compared.unwrap(), generation)
         .await;
     assert_eq!(closed, Err(CatalogError::Conflict));
     assert_eq!(owed().await, [(1, 102)]);
-    assert_eq!(catalog.owe(&blob(1), 1, generation).await, Ok(true));
+    // One that is left as it is lets a comparison come to its end.
+    let compared = catalog.compare_owed(build::GROUP, 1).await.unwrap();
+    assert_eq!(owe(blob(3), 1, generation, Reopen::Unless).await, Ok(false));
+    let closed = catalog
+        .close_owed(build::GROUP, 1, &compared.unwrap(), generation)
+        .await;
+    assert_eq!(closed, Ok(()));
+    assert_eq!(owe(blob(3), 1, generation, Reopen::Unless).await, Ok(true));
+    assert_eq!(owed().await, [(1, 103)]);
+    assert_eq!(owe(blob(1), 1, generation, Reopen::Unless).await, Ok(true));
     assert_eq!(owed().await, [(1, 101)]);
 
     // What is not there, or is another blob by length, owes nothing.
     let longer = build::blob(101, 200);
     for gone in [blob(9), longer] {
-        assert_eq!(catalog.owe(&gone, 2, generation).await, Ok(false));
+        assert_eq!(owe(gone, 2, generation, Reopen::Always).await, Ok(false));
     }
-    let moved = catalog.owe(&blob(1), 2, Generation(2)).await;
+    let moved = owe(blob(1), 2, Generation(2), Reopen::Always).await;
     assert!(
         matches!(moved, Err(CatalogError::GroupMoved { .. })),
         "{moved:?}"

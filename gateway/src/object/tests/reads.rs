@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use shardgate_wire::StoreError;
 use shardgate_wire::memory_store::Call;
+use shardgate_wire::{ShardStore, StoreError};
 
 use super::fixture::*;
-use crate::object::repairs::Fault;
 use crate::object::*;
 
 const KIB: usize = 1024;
@@ -228,9 +227,11 @@ async fn a_flipped_byte_is_repaired_and_never_served() {
         store.flip(&blob, 1, offset).await;
         assert!(store.get("key").await.unwrap() == expected, "{offset}");
     }
-    let repair = store.service.repairs().take().unwrap();
-    assert_eq!((repair.shard, repair.fault), (1, Fault::Corrupt));
+    // Its disk keeps it in mind.
     assert!(store.service.repairs().is_empty());
+    let (disk, key) = store.shard(&blob, 1).await;
+    let damaged = store.pool.store_of(disk).damaged().await.unwrap();
+    assert_eq!(damaged.iter().map(|it| it.key).collect::<Vec<_>>(), [key]);
     assert!(store.service.metrics().shards_corrupt.get() >= 3);
 }
 
