@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use shardgate_disk_store::{DiskOptions, LocalDisk, VolumeFigures};
 use shardgate_wire::conformance::sample;
@@ -219,4 +220,33 @@ async fn a_delete_is_answered_whatever_becomes_of_its_space() {
     std::fs::create_dir(&volume).unwrap();
     assert_eq!(disk.delete(&ctx, &[sample::key(1)]).await, Ok(()));
     assert_eq!(disk.stat(sample::key(1)).await, Err(StoreError::NotFound));
+}
+
+/// A stop seals volumes only as long as it may; what it leaves is there.
+#[tokio::test]
+async fn a_stop_without_time_leaves_volumes_open() {
+    for (seal_within, sealed) in [(Duration::ZERO, false), (Duration::from_secs(60), true)] {
+        let folder = Folder::new();
+        let timed = DiskOptions {
+            seal_within,
+            ..options()
+        };
+        let disk = LocalDisk::open(folder.path(), &expected(), timed).unwrap();
+        let ctx = sample::context(1);
+        disk.assign(&ctx, &[sample::slot()]).await.unwrap();
+        assert_eq!(disk.put(&ctx, sample::small(&ctx, 1, 100)).await, Ok(()));
+        disk.close().await;
+        let volumes = folder
+            .path()
+            .join("volumes")
+            .join(sample::GROUP.to_string());
+        let found = std::fs::read_dir(volumes).unwrap();
+        let is_directory = |path: &Path| path.extension().is_some_and(|ending| ending == "dir");
+        let directories = found.filter(|entry| is_directory(&entry.as_ref().unwrap().path()));
+        assert_eq!(directories.count(), usize::from(sealed), "{seal_within:?}");
+        let disk = folder.open();
+        let read = disk.read(sample::key(1), 0, 100).await.unwrap();
+        assert_eq!(read.bytes, sample::bytes(1, 100));
+        assert_eq!(disk.put(&ctx, sample::small(&ctx, 2, 100)).await, Ok(()));
+    }
 }
