@@ -13,7 +13,8 @@ use super::Op;
 use super::commit::Ending;
 use super::damage_tests::open;
 use super::engine::Engine;
-use super::format::{Body, NewRecord, meta_len, zero_sectors};
+use super::format::{Body, FIRST_RECORD, NewRecord, decode_head, meta_len, zero_sectors};
+use super::locate::Look;
 use super::making::Extent;
 use super::place::{LOG, What, volume_file};
 use crate::io::OpenHow;
@@ -75,16 +76,17 @@ fn has(engine: &Engine, blob: u128, len: usize) -> Result<bool, StoreError> {
     Ok(read.is_some_and(|read| read.bytes == sample::bytes(blob, len)))
 }
 
+fn extents_from(engine: &Engine) -> u64 {
+    let state = engine.state.read();
+    state.groups[&sample::GROUP].volumes[&1].extents_from
+}
+
 #[test]
 fn what_was_answered_is_there_when_the_power_goes() {
     for seed in 0..40 {
         let disk = SimDisk::new(seed);
         let engine = open(&disk);
         (0..3).for_each(|blob| stream(&engine, blob, LEN));
-        let extents_from = |engine: &Engine| {
-            let state = engine.state.read();
-            state.groups[&sample::GROUP].volumes[&1].extents_from
-        };
         let from = extents_from(&engine);
         drop(engine);
         disk.power_loss(seed);
@@ -235,6 +237,59 @@ fn a_record_without_a_link_is_nothing() {
     while engine.upkeep().unwrap() {}
     assert_eq!(has(&engine, 2, LEN), Ok(false));
     assert_eq!(engine.check(false).unwrap().findings, []);
+}
+
+/// Whether keys that were never there are absent, the shard of the link is
+/// read, and all that was stored is there, after a byte of its link is damaged
+/// and the disk opened anew.
+fn with_damaged_link(byte: u64) -> (Result<bool, StoreError>, Result<bool, StoreError>) {
+    let disk = SimDisk::new(1);
+    let engine = open(&disk);
+    put(&engine, 1, 100).unwrap();
+    stream(&engine, 2, LEN);
+    put(&engine, 3, 100).unwrap();
+    let located = engine.locate(sample::key(2)).unwrap().unwrap();
+    let bytes = disk.bytes(&volume()).unwrap();
+    let of = |at: u64| {
+        let head = decode_head(&located.heading, at, &bytes[at as usize..]);
+        head.and_then(|head| head.linked())
+    };
+    let mut places = (FIRST_RECORD..1 << 15).step_by(64);
+    let is_its = |at: &u64| of(*at).is_some_and(|linked| linked.at == located.entry.offset());
+    let link = places.find(is_its).unwrap();
+    let from = extents_from(&engine);
+    drop(engine);
+    disk.restart();
+    disk.flip_bit(&volume(), link + byte, 0);
+    let engine = open(&disk);
+    let is_known = !engine.may_hide(sample::GROUP);
+    assert!(!is_known || extents_from(&engine) == from, "byte {byte}");
+    // Sealed, with its directory, and what was taken ahead given back.
+    while engine.upkeep().unwrap() {}
+    for blob in [1, 3] {
+        assert_eq!(has(&engine, blob, 100), Ok(true), "byte {byte}");
+    }
+    let absent = engine.locate_or_tell(sample::key(9), Look::Sure);
+    let check = engine.check(false).unwrap();
+    assert!(!check.findings.is_empty(), "byte {byte}");
+    (absent.map(|found| found.is_some()), has(&engine, 2, LEN))
+}
+
+/// A link of which a byte is damaged says all the same which record it is of;
+/// but for its place, and all keys may have been there.
+#[test]
+fn a_damaged_link_hides_no_other_keys() {
+    for byte in 0..72 {
+        let (absent, read) = with_damaged_link(byte);
+        // The length of the record, and where its bytes begin.
+        if (24..28).contains(&byte) || (32..40).contains(&byte) {
+            let corrupt = |answer: &Result<_, _>| matches!(answer, Err(StoreError::Corrupt { .. }));
+            assert!(corrupt(&absent), "byte {byte}: {absent:?}");
+            assert!(corrupt(&read), "byte {byte}: {read:?}");
+        } else {
+            assert_eq!((absent, read), (Ok(false), Ok(true)), "byte {byte}");
+        }
+    }
 }
 
 /// A link is of one record: another that is whole in its place is damage.

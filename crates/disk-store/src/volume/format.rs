@@ -19,7 +19,7 @@ pub(crate) use heading::{
     FIRST_RECORD, HEADING_COPY, Heading, MAX_SEQUENCE, MAX_VOLUME_BYTES, decode_heading,
     encode_heading,
 };
-pub(crate) use link::{LINK_SPAN, Linked, is_linked, record_in_extent};
+pub(crate) use link::{LINK_SPAN, Linked, is_linked, record_in_extent, remains_of_link};
 pub(crate) use log::{
     BATCH_MAGIC, Claims, LogEntry, MAX_BATCH_BYTES, MAX_NOTE_BYTES, batch_claims, batches,
     decode_batch, encode_batch,

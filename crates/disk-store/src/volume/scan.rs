@@ -17,8 +17,9 @@ use shardgate_wire::checksum::first_bad_block;
 use shardgate_wire::ids::GroupId;
 
 use super::format::{
-    Entry, FIRST_RECORD, HEAD_BYTES, Head, Heading, Kind, Linked, RECORD_ALIGN, SECTOR,
-    decode_head, decode_meta, explains, header_at, is_linked, refuse_later, zero_sectors,
+    Entry, FIRST_RECORD, HEAD_BYTES, Head, Heading, Kind, LINK_SPAN, Linked, RECORD_ALIGN, SECTOR,
+    decode_head, decode_meta, explains, header_at, is_linked, refuse_later, remains_of_link,
+    zero_sectors,
 };
 use super::source::{BadSectors, Source, later};
 use super::volume_state::at_of;
@@ -119,13 +120,15 @@ pub(crate) fn scan(file: &dyn DiskFile, heading: &Heading, bad: BadSectors) -> i
             }
             Seen::Nothing => match scan.search(at)? {
                 Some(next) => {
-                    stretches.extend(scan.stretch(at, next)?);
+                    let stretch = scan.stretch(at, next)?;
+                    stretches.extend(stretch.inspect(|stretch| found.keep_extent(stretch)));
                     at = next;
                 }
                 None => {
                     if let Some(last) = scan.last(at)? {
                         found.tail = last.to;
                         found.closed = false;
+                        found.keep_extent(&last);
                         stretches.push(last);
                     }
                     break;
@@ -160,6 +163,15 @@ impl Scanned {
     fn take_extent(&mut self, link: &Head) {
         if let Some(Linked { at, .. }) = link.linked() {
             self.extents_from = self.extents_from.min(at / PAGE * PAGE);
+        }
+    }
+
+    /// The same by a link that is damaged.
+    fn keep_extent(&mut self, stretch: &Stretch) {
+        let known = stretch.known.filter(|entry| entry.offset() >= stretch.to);
+        if let Some(entry) = known {
+            let at = entry.offset() / PAGE * PAGE;
+            self.extents_from = self.extents_from.min(at);
         }
     }
 
@@ -329,11 +341,45 @@ impl Scan<'_> {
         Ok(zero && !self.source.is_unread(from, to))
     }
 
+    /// The entry of the one link that a stretch was, if enough is left of it.
+    ///
+    /// Of a link that was lost with its sector nothing tells which it was, nor
+    /// that it was one: short shards may have been there as well, whose keys
+    /// are nowhere else. Nor do the extents tell, though every link is of one:
+    /// those of shards that were given up look like one whose link is gone. So
+    /// any key may have been in such a stretch, and none is absent.
+    fn damaged_link(&mut self, from: u64, to: u64) -> io::Result<Option<Entry>> {
+        let head_end = from + HEAD_BYTES as u64;
+        let span = head_end..=(from + LINK_SPAN).next_multiple_of(SECTOR);
+        if !span.contains(&to) || !self.is_zero(head_end, to)? {
+            return Ok(None);
+        }
+        let bytes = self.source.bytes(from, HEAD_BYTES as u64)?;
+        let Some(remains) = remains_of_link(self.heading, from, bytes) else {
+            return Ok(None);
+        };
+        let record = self
+            .extents
+            .bytes(remains.at, u64::from(remains.meta_len))?;
+        let link = remains.link(self.heading, record);
+        Ok(link.map(|link| link.entry(from)))
+    }
+
     /// A stretch without a whole head.
     fn headless(&mut self, behind: u64, to: u64) -> io::Result<Stretch> {
         let may_be_torn = self.lacks_head(behind)?;
         // A sector with what was answered is not written again.
         let from = self.next_record(behind)?;
+        if let Some(entry) = self.damaged_link(from, to)? {
+            return Ok(Stretch {
+                behind,
+                from,
+                to,
+                known: Some(entry),
+                unknown: false,
+                may_be_torn,
+            });
+        }
         let bytes = self.source.bytes(from, MOST_RECORD.min(to - from))?;
         let key = header_at(bytes).filter(|key| key.group == self.heading.group);
         // More than one record may be gone.

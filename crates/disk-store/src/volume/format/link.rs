@@ -10,8 +10,10 @@ use shardgate_wire::store::ShardEnd;
 
 use super::SECTOR;
 use super::directory::Entry;
+use super::heading::Heading;
 use super::record::{
-    HEAD_BYTES, Head, Kind, MAX_META_BYTES, NewRecord, RECORD_ALIGN, SUM_BYTES, u32_at,
+    HEAD_BYTES, Head, Kind, MAX_META_BYTES, NewRecord, RECORD_ALIGN, SUM_BYTES, decode_head,
+    decode_meta, u32_at, u64_at,
 };
 use crate::format::PAGE;
 
@@ -90,6 +92,69 @@ impl NewRecord {
         };
         let meta = head.encode(salt, offset);
         Self { head, meta }
+    }
+}
+
+/// The key, the length and the checksum of the record that a link is of.
+type Marks = ((u128, u8), u64, u32);
+
+/// Where a damaged link says that its record is, which may be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Remains {
+    pub(crate) at: u64,
+    pub(crate) meta_len: u32,
+    data_at: u64,
+    marks: Marks,
+}
+
+/// What the first bytes of a stretch at `offset` are if they were a link whose
+/// own checksum does not match any more.
+pub(crate) fn remains_of_link(heading: &Heading, offset: u64, bytes: &[u8]) -> Option<Remains> {
+    let bytes = bytes.get(..HEAD_BYTES)?;
+    let (meta_len, data_at) = (u32_at(bytes, 24), u64_at(bytes, 32));
+    let is_sane = meta_len <= MAX_META_BYTES
+        && data_at <= heading.size
+        && data_at.is_multiple_of(PAGE as u64);
+    let at = record_in_extent(data_at, meta_len).filter(|_| is_sane)?;
+    let blob = u128::from_be_bytes(bytes[48..64].try_into().expect("sixteen bytes"));
+    let marks = ((blob, bytes[64]), u64_at(bytes, 16), u32_at(bytes, 28));
+    (at >= offset + LINK_SPAN).then_some(Remains {
+        at,
+        meta_len,
+        data_at,
+        marks,
+    })
+}
+
+impl Remains {
+    /// The link as it was, by the record that it names, of which `bytes` are
+    /// the first `meta_len`. Where that is whole, in its place, and of its
+    /// key, its length and its checksum the link says two, none but a link of
+    /// it was there: what is damaged is one of the three, or nothing of them.
+    pub(crate) fn link(&self, heading: &Heading, bytes: &[u8]) -> Option<Head> {
+        let head = decode_head(heading, self.at, bytes)?;
+        let is_there =
+            (head.kind, head.meta_len, head.data_at) == (Kind::Extent, self.meta_len, self.data_at);
+        let meta = bytes.get(..self.meta_len as usize).filter(|_| is_there)?;
+        decode_meta(heading.salt, self.at, &head, meta).ok()?;
+        let sum = u32_at(meta, meta.len() - SUM_BYTES);
+        let (key, len, own) = self.marks;
+        let same = [
+            key == (head.blob.0, head.index),
+            len == head.end.shard_len,
+            own == sum,
+        ];
+        let end = ShardEnd {
+            blob_len: u64::from(self.meta_len) << 32 | u64::from(sum),
+            ..head.end
+        };
+        let link = Head {
+            kind: Kind::Link,
+            meta_len: HEAD_BYTES as u32,
+            end,
+            ..head
+        };
+        (same.into_iter().filter(|same| *same).count() >= 2).then_some(link)
     }
 }
 
