@@ -352,9 +352,10 @@ pub trait ShardStore: Send + Sync + 'static {
     /// Checks the part of the disk behind `from` (all of it: until a page has
     /// no `next`) against itself: every shard is read, and every directory
     /// compared with the records it stands for. With `repair`, directories
-    /// that do not say what the records do are written anew, and nothing else
-    /// is changed. A call reads for a few seconds at most; how long to wait
-    /// between two is the caller's affair.
+    /// that do not say what the records do are written anew, what is left of a
+    /// damaged log is accepted, and nothing else is changed; without it `ctx`
+    /// is not looked at. A call reads for a few seconds at most; how long to
+    /// wait between two is the caller's affair.
     async fn check(
         &self,
         ctx: &CallContext,
