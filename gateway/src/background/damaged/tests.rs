@@ -197,6 +197,22 @@ async fn nothing_goes_of_what_is_deleted_or_held_or_has_no_room() {
     assert!(is_whole(&store, disk, key).await);
 }
 
+/// Its slot has moved, or the disk speaks of a shard that is not its own.
+#[tokio::test(start_paused = true)]
+async fn a_disk_is_believed_of_its_own_slots_alone() {
+    let store = fixture("4+2", &SIX).await;
+    let objects = stored(&store).await;
+    let (disk, key) = damage(&store, &objects[1].0, 0).await;
+    let turns = Pace::new(u64::MAX);
+    let beyond = ShardKey { index: 6, ..key };
+    for (of, key) in [((disk + 1) % 6, key), (disk, beyond)] {
+        let of = store.pool.store_of(of).disk();
+        let made = store.service.make_damaged_anew(of, key, &turns).await;
+        assert!(matches!(made, Ok(Mended::NotNeeded)), "{made:?}");
+    }
+    assert_eq!((damaged(&store, disk).await, owed(&store).await), (1, 0));
+}
+
 /// A deletion that was not answered may be done at any later time: until it is
 /// known to be, the slot is not taken for whole.
 #[tokio::test(start_paused = true)]
