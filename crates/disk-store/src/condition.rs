@@ -105,9 +105,11 @@ impl Condition {
         if full && doing == Doing::Writing {
             return StoreError::NoSpace;
         }
-        // Too many open files in this process: the disk is not at fault.
+        // Too many open files in this process, or too little memory to read:
+        // the disk is not at fault.
         let many = matches!(errno, Errno::MFILE | Errno::NFILE);
-        if many && doing != Doing::Syncing {
+        let little = errno == Errno::NOMEM && doing == Doing::Reading;
+        if many && doing != Doing::Syncing || little {
             return StoreError::Busy;
         }
         self.errors.fetch_add(1, Ordering::Relaxed);

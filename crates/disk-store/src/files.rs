@@ -2,12 +2,15 @@
 //!
 //! Owns nothing; every function is told the file.
 
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, StatVfsMountFlags};
+use rustix::fs::{Advice, AtFlags, FallocateFlags, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
+
+use crate::format::PAGE;
 
 /// Opens a folder for the calls that are relative to it.
 pub(crate) fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {
@@ -105,6 +108,16 @@ pub(crate) fn preallocate(file: &OwnedFd, from: u64, len: u64) -> Result<(), Err
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) | Ok(()) => return Ok(()),
             Err(errno) => return Err(errno),
         }
+    }
+}
+
+/// Lets the kernel forget the pages of some bytes that are clean.
+pub(crate) fn drop_from_cache(file: &OwnedFd, offset: u64, len: usize) {
+    // Of a page that is not all in the range nothing is forgotten.
+    let from = offset / PAGE as u64 * PAGE as u64;
+    let end = (offset + len as u64).next_multiple_of(PAGE as u64);
+    if let Some(len) = NonZeroU64::new(end - from) {
+        let _ = rustix::fs::fadvise(file, from, Some(len), Advice::DontNeed);
     }
 }
 

@@ -190,6 +190,14 @@ impl Lanes {
         waiting + queue.puts.len() + queue.running
     }
 
+    /// The same of callers who wait for their answer, and not in the
+    /// background.
+    pub(crate) fn callers(&self) -> usize {
+        let queue = self.queue.lock();
+        let waiting = queue.reads.len() + queue.foreground.len() + queue.puts.len();
+        waiting + queue.running - queue.background_running
+    }
+
     /// Takes no calls any more; threads end when what waits is done.
     pub(crate) fn close(&self) {
         self.queue.lock().closing = true;

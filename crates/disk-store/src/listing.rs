@@ -27,7 +27,15 @@ const KEPT_NAMES: usize = 16 * 1024;
 /// A scan is used for later pages that long.
 const KEPT_FOR: Duration = Duration::from_secs(30);
 
-type FileId = (BlobId, u8);
+pub(crate) type FileId = (BlobId, u8);
+
+/// The greatest name before one.
+fn before((blob, index): FileId) -> Option<FileId> {
+    match index.checked_sub(1) {
+        Some(index) => Some((blob, index)),
+        None => Some((BlobId(blob.0.checked_sub(1)?), u8::MAX)),
+    }
+}
 
 /// What is wanted of a file; nothing, and it is not listed.
 type Look<'a, T> = dyn FnMut(ShardKey) -> Result<Option<T>, StoreError> + 'a;
@@ -135,7 +143,8 @@ impl Core {
         self.condition.refused(Doing::Reading, "list folder", errno)
     }
 
-    fn groups_from(&self, from: Option<FolderName>) -> Result<Vec<GroupId>, StoreError> {
+    /// Groups that have folders of shards, in order.
+    pub(crate) fn groups_from(&self, from: Option<FolderName>) -> Result<Vec<GroupId>, StoreError> {
         let mut groups = Vec::new();
         self.scan(&self.folders.shards, &mut |name| {
             groups.extend(names::parse_group(name))
@@ -187,7 +196,7 @@ impl Core {
         let kept = self.cursor.lock().take();
         let mut cursor = match kept.filter(|kept| kept.serves(folder, after)) {
             Some(kept) => kept,
-            None => self.scan_files(folder, after)?,
+            None => self.scan_files(folder, after, KEPT_NAMES)?,
         };
         loop {
             for (blob, index) in cursor.behind(after) {
@@ -205,12 +214,37 @@ impl Core {
             if cursor.complete {
                 return Ok(());
             }
-            cursor = self.scan_files(folder, after)?;
+            cursor = self.scan_files(folder, after, KEPT_NAMES)?;
         }
     }
 
-    /// The smallest names of a folder behind `after`.
-    fn scan_files(&self, folder: FolderName, after: Option<FileId>) -> Result<Cursor, StoreError> {
+    /// The first `most` names of a group's folders from `from` on, of one
+    /// folder; none if the group has no others.
+    pub(crate) fn files_from(
+        &self,
+        group: GroupId,
+        from: FileId,
+        most: usize,
+    ) -> Result<Vec<FileId>, StoreError> {
+        let (blob, index) = from;
+        let first = FolderName::of(&ShardKey { group, blob, index });
+        for folder in self.folders_from(group, Some(first))? {
+            let after = before(from).filter(|_| folder == first);
+            let names = self.scan_files(folder, after, most)?.names;
+            if !names.is_empty() {
+                return Ok(names);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// The first `most` names of a folder behind `after`.
+    fn scan_files(
+        &self,
+        folder: FolderName,
+        after: Option<FileId>,
+        most: usize,
+    ) -> Result<Cursor, StoreError> {
         let mut smallest = BinaryHeap::new();
         let mut complete = true;
         let since = Instant::now();
@@ -228,7 +262,7 @@ impl Core {
                 return;
             }
             smallest.push(id);
-            if smallest.len() > KEPT_NAMES {
+            if smallest.len() > most {
                 smallest.pop();
                 complete = false;
             }

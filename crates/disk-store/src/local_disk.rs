@@ -17,8 +17,8 @@ use shardgate_wire::store::{
     ListedShard, ShardBytes, ShardEnd, ShardHandle, ShardStat, SmallShard,
 };
 use shardgate_wire::{
-    CallContext, CheckCursor, CheckPage, DamagedShard, DiskHealth, DiskIdentity, Purpose,
-    ScrubStanding, ShardHeader, ShardKey, ShardStore, SlotAssignment, StoreError, bounds,
+    CallContext, CheckCursor, CheckPage, DamagedShard, DiskHealth, DiskIdentity, Purpose, ScrubStanding,
+    ShardHeader, ShardKey, ShardStore, SlotAssignment, StoreError, bounds,
 };
 use tokio::sync::oneshot;
 
@@ -28,7 +28,10 @@ use crate::error::OpenError;
 use crate::lanes::{Lane, PutCall};
 use crate::opening::{self, Expected, NewDisk};
 use crate::options::DiskOptions;
-use crate::volume::{Step, Window, WindowCursor};
+use crate::stream::ShardStream;
+use crate::streaming::Held;
+use crate::window::{Window, WindowCursor};
+use crate::volume::Step;
 
 /// A disk whose folder this process holds.
 ///
@@ -174,17 +177,23 @@ impl LocalDisk {
         self.core.volumes.groups_from(None)
     }
 
-    /// Records of a group's volumes in the order in which they lie on the
-    /// disk, about `bytes` of them, verified; what is damaged is said to be.
+    /// Pieces of a group's shards in the order in which they lie on the disk,
+    /// about `bytes` of them, verified; what is damaged is said to be. Reads
+    /// what a stream keeps anew each time: see [`Self::stream`].
     ///
     /// # Errors
-    /// The disk is lost, or a directory cannot be read.
+    /// The disk is lost or busy, or a directory or folder cannot be read.
     pub async fn window(&self, from: WindowCursor, bytes: u64) -> Result<Window, StoreError> {
-        self.read_call(Lane::Background, move |core, _| {
-            core.condition.check_present()?;
-            core.volumes.window(from, bytes)
+        self.read_call(Lane::Background, move |core, buffer| {
+            core.window(from, bytes, &mut Held::default(), buffer)
         })
         .await
+    }
+
+    /// Everything of a group from a place on ([`WindowCursor::start`]), in the
+    /// order in which it lies, at most so fast.
+    pub fn stream(&self, from: WindowCursor, bytes_per_second: u64) -> ShardStream {
+        ShardStream::new(&self.core, from, bytes_per_second)
     }
 
     /// Runs a call on one of the disk's threads.

@@ -31,6 +31,12 @@ impl FolderName {
         }
     }
 
+    /// The first blob of the next folder of its group, if there can be one.
+    pub(crate) fn first_behind(blob: BlobId) -> Option<BlobId> {
+        let next = (blob.0 >> PREFIX_SHIFT) + 1;
+        (next < 1 << (128 - PREFIX_SHIFT)).then_some(BlobId(next << PREFIX_SHIFT))
+    }
+
     pub(crate) fn group_name(self) -> String {
         self.group.to_string()
     }

@@ -122,7 +122,7 @@ impl Core {
         }
     }
 
-    fn unreadable(&self, errno: Errno) -> StoreError {
+    pub(crate) fn unreadable(&self, errno: Errno) -> StoreError {
         self.condition.refused(Doing::Reading, "read shard", errno)
     }
 
@@ -139,6 +139,19 @@ impl Core {
         self.examine_locked(key, buffer)
     }
 
+    /// The same, by what the device has: what clients use stays in the page
+    /// cache, and nothing else comes into it.
+    pub(crate) fn examine_on_device(
+        &self,
+        key: ShardKey,
+        buffer: &mut AlignedBuffer,
+    ) -> Result<Found, StoreError> {
+        match self.look_with(key, Some(&mut *buffer))? {
+            Seen::Sure(found) => Ok(found),
+            Seen::Unsettled => self.examine(key, buffer),
+        }
+    }
+
     /// The same for a caller that holds the key's lock.
     pub(crate) fn examine_locked(
         &self,
@@ -152,6 +165,15 @@ impl Core {
     }
 
     fn look(&self, key: ShardKey) -> Result<Seen, StoreError> {
+        self.look_with(key, None)
+    }
+
+    /// Looks by the device's bytes if there is a buffer for them.
+    fn look_with(
+        &self,
+        key: ShardKey,
+        mut device: Option<&mut AlignedBuffer>,
+    ) -> Result<Seen, StoreError> {
         let sure = |found| Ok(Seen::Sure(found));
         let file = match files::open_file_at(&self.folders.shards, &names::file_path(&key)) {
             Ok(file) => file,
@@ -165,12 +187,16 @@ impl Core {
         }
         let file_len = u64::try_from(stat.st_size).unwrap_or(0);
         let marked = is_marked(stat.st_mode);
-        let small = file_len <= SMALL_FILE_BYTES;
+        let small = file_len <= SMALL_FILE_BYTES && device.is_none();
         let read_len = if small { file_len } else { TAIL_BYTES };
-        let read = |len: u64| {
+        let mut read = |len: u64| {
             let len = len.min(file_len);
-            files::read_at(&file, file_len - len, usize::try_from(len).unwrap_or(0))
-                .map_err(|errno| self.unreadable(errno))
+            let (at, len) = (file_len - len, usize::try_from(len).unwrap_or(0));
+            match &mut device {
+                Some(buffer) => read_past_cache(&file, at, len, buffer),
+                None => files::read_at(&file, at, len),
+            }
+            .map_err(|errno| self.unreadable(errno))
         };
         let mut tail = read(read_len)?;
         let footer = match Footer::claimed_len(&tail) {
@@ -308,18 +334,27 @@ impl Core {
         if len > bytes.len() {
             bytes = read(len)?;
         }
-        let (header, crc) = match decode_header(&bytes) {
-            Ok(decoded) => decoded,
-            Err(error @ FormatError::Version { .. }) => {
-                return Err(later_version("header", &error));
-            }
-            Err(error) => return Err(corrupt(format!("header: {error}"))),
-        };
-        if header.key != key || footer.is_some_and(|footer| footer.header_crc != crc) {
-            return Err(corrupt("header of another shard"));
-        }
-        Ok(header)
+        header_of(key, footer, &bytes)
     }
+}
+
+/// The shard's head of the first bytes of its file, verified.
+pub(crate) fn header_of(
+    key: ShardKey,
+    footer: Option<&Footer>,
+    bytes: &[u8],
+) -> Result<ShardHeader, StoreError> {
+    let (header, crc) = match decode_header(bytes) {
+        Ok(decoded) => decoded,
+        Err(error @ FormatError::Version { .. }) => {
+            return Err(later_version("header", &error));
+        }
+        Err(error) => return Err(corrupt(format!("header: {error}"))),
+    };
+    if header.key != key || footer.is_some_and(|footer| footer.header_crc != crc) {
+        return Err(corrupt("header of another shard"));
+    }
+    Ok(header)
 }
 
 /// Lets the kernel forget a file's pages that are clean.
@@ -328,9 +363,10 @@ fn drop_from_page_cache(file: &OwnedFd) {
     let _ = rustix::fs::fadvise(file, 0, all, Advice::DontNeed);
 }
 
-/// Reads `len` bytes at `offset` from the device itself where the file system
-/// can; its pages were dropped where it cannot.
-fn read_past_cache(
+/// Reads `len` bytes at `offset`, fewer at the file's end, from the device
+/// itself where the file system can; their pages are dropped where it cannot.
+/// Nobody else may use the descriptor meanwhile.
+pub(crate) fn read_past_cache(
     file: &OwnedFd,
     offset: u64,
     len: usize,
@@ -357,7 +393,10 @@ fn read_past_cache(
         files::set_direct(file, false)?;
     }
     if done < skip + len {
-        return files::read_at(file, offset, len);
+        files::drop_from_cache(file, offset, len);
+        let read = files::read_at(file, offset, len);
+        files::drop_from_cache(file, offset, len);
+        return read;
     }
     Ok(pages[skip..skip + len].to_vec())
 }

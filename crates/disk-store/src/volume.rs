@@ -64,6 +64,8 @@ mod torn_tests;
 mod unread_tests;
 #[cfg(test)]
 mod upkeep_tests;
+#[cfg(test)]
+mod window_tests;
 
 pub(crate) use closing::{OpenLimits, Rests, Step};
 pub(crate) use commit::{Op, OwnedOp};
@@ -75,4 +77,6 @@ pub(crate) use hints::{Hints, hints_bytes};
 pub(crate) use making::OwnExtent;
 pub(crate) use opening::Opening;
 pub(crate) use source::{is_bad_medium, later};
-pub use windows::{Window, WindowCursor, WindowRecord, WindowShard};
+pub(crate) use windows::HeldRecords;
+#[cfg(test)]
+pub(crate) use windows::WindowCursor;

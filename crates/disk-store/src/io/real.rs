@@ -306,8 +306,10 @@ impl DiskFile for RealFile {
     fn read_past_cache(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let Some(file) = self.direct() else {
             // Clean pages are dropped, and those of a failed sync are clean.
-            let _ = rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed);
-            return self.read_at(buf, offset);
+            crate::files::drop_from_cache(&self.file, offset, buf.len());
+            let read = self.read_at(buf, offset);
+            crate::files::drop_from_cache(&self.file, offset, buf.len());
+            return read;
         };
         let skip = usize::try_from(offset % PAGE as u64).expect("less than a page");
         let mut aligned = AlignedBuffer::default();

@@ -9,7 +9,7 @@ use shardgate_wire::store::{ShardBytes, ShardStat, SmallShard};
 use shardgate_wire::{ShardKey, StoreError, bounds};
 
 use super::engine::{Engine, corrupt};
-use super::format::{HEAD_BYTES, Head, Meta, decode_head, decode_meta};
+use super::format::{HEAD_BYTES, Head, Heading, Meta, decode_head, decode_meta};
 use super::locate::{Located, Look};
 use super::source::is_bad_medium;
 use crate::io::DiskFile;
@@ -113,7 +113,7 @@ impl Engine {
                 Unread::Io(error) if error.kind() == io::ErrorKind::NotFound => {
                     corrupt("the shard's volume is gone")
                 }
-                Unread::Io(error) => self.unread_record(&located, &error),
+                Unread::Io(error) => self.unread_record(&located.heading, &error),
             });
         }
     }
@@ -121,19 +121,24 @@ impl Engine {
     /// Whether a record that was found is no more: what is read at its place
     /// then says nothing.
     pub(super) fn is_gone(&self, located: &Located) -> bool {
+        self.is_gone_at(&located.heading, located.entry.at)
+    }
+
+    /// The same by place.
+    pub(super) fn is_gone_at(&self, heading: &Heading, at: u32) -> bool {
         let state = self.state.read();
-        let of = state.groups.get(&located.heading.group);
-        let volume = of.and_then(|of| of.volumes.get(&located.heading.sequence));
-        volume.is_none_or(|volume| volume.is_dead(located.entry.at))
+        let of = state.groups.get(&heading.group);
+        let volume = of.and_then(|of| of.volumes.get(&heading.sequence));
+        volume.is_none_or(|volume| volume.is_dead(at))
     }
 
     /// A disk may give it the next time; not what it did not give when it was
     /// opened either.
-    fn unread_record(&self, located: &Located, error: &io::Error) -> StoreError {
+    pub(super) fn unread_record(&self, heading: &Heading, error: &io::Error) -> StoreError {
         let why = self.unread(error);
         let state = self.state.read();
-        let of = state.groups.get(&located.heading.group);
-        let volume = of.and_then(|of| of.volumes.get(&located.heading.sequence));
+        let of = state.groups.get(&heading.group);
+        let volume = of.and_then(|of| of.volumes.get(&heading.sequence));
         if is_bad_medium(error) && volume.is_some_and(|volume| volume.unread) {
             return corrupt(format!("record: {error}"));
         }
@@ -153,20 +158,12 @@ impl Engine {
         let offset = entry.offset();
         let span = entry.span as usize;
         let mut bytes = read_at(&*file, offset, first.min(span))?;
-        let damaged = |what: &str| Unread::Store(corrupt(format!("record: {what}")));
-        let head = decode_head(heading, offset, &bytes).ok_or(damaged("no head"))?;
-        if !head.kind.is_shard() || (head.blob, head.index) != (key.blob, key.index) {
-            return Err(damaged("another shard"));
-        }
+        let head = head_of(heading, offset, key, &bytes).map_err(Unread::Store)?;
         if bytes.len() < head.meta_len as usize {
             bytes = read_at(&*file, offset, head.meta_len as usize)?;
         }
         debug_assert!(head.meta_len as usize >= HEAD_BYTES);
-        let meta = decode_meta(heading.salt, offset, &head, &bytes)
-            .map_err(|error| damaged(&error.to_string()))?;
-        if meta.header.key != key {
-            return Err(damaged("another shard"));
-        }
+        let meta = meta_of(heading, offset, key, &head, &bytes).map_err(Unread::Store)?;
         Ok(Opened {
             file,
             head,
@@ -211,6 +208,37 @@ impl Engine {
         let crcs = crcs.to_vec();
         Ok(ShardBytes { bytes, crcs })
     }
+}
+
+/// The head of the key's record, of its first bytes.
+pub(super) fn head_of(
+    heading: &Heading,
+    offset: u64,
+    key: ShardKey,
+    bytes: &[u8],
+) -> Result<Head, StoreError> {
+    let head = decode_head(heading, offset, bytes).ok_or_else(|| corrupt("record: no head"))?;
+    if !head.kind.is_shard() || (head.blob, head.index) != (key.blob, key.index) {
+        return Err(corrupt("record: another shard"));
+    }
+    Ok(head)
+}
+
+/// Header and checksums of the key's record, of at least as many of its bytes
+/// as its head says.
+pub(super) fn meta_of(
+    heading: &Heading,
+    offset: u64,
+    key: ShardKey,
+    head: &Head,
+    bytes: &[u8],
+) -> Result<Meta, StoreError> {
+    let meta = decode_meta(heading.salt, offset, head, bytes);
+    let meta = meta.map_err(|error| corrupt(format!("record: {error}")))?;
+    if meta.header.key != key {
+        return Err(corrupt("record: another shard"));
+    }
+    Ok(meta)
 }
 
 /// Bytes that are read at once, from a record's start, for a range of a shard

@@ -18,6 +18,7 @@ mod power;
 mod power_volumes;
 mod second;
 mod space;
+mod streams;
 mod versions;
 mod volume_damage;
 mod volume_faults;
