@@ -25,6 +25,7 @@ use crate::medium::MediumFigures;
 use crate::notes::NoteBook;
 use crate::options::DiskOptions;
 use crate::rules::{Gate, Rules};
+use crate::scrub::Scrub;
 use crate::space::Space;
 use crate::volume::Engine;
 use crate::writer::Direct;
@@ -42,6 +43,7 @@ pub(crate) struct Core {
     pub(crate) figures: MediumFigures,
     pub(crate) condition: Arc<Condition>,
     pub(crate) damaged: Damaged,
+    pub(crate) scrub: Scrub,
     pub(crate) volumes: Arc<Engine>,
     pub(crate) notes: NoteBook,
     pub(crate) rules: Rules,

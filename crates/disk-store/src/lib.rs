@@ -16,6 +16,7 @@
 mod aligned;
 mod appending;
 mod cache;
+mod clock;
 mod condition;
 mod core;
 mod damaged;
@@ -49,6 +50,7 @@ mod putting;
 mod reading;
 mod removing;
 mod rules;
+mod scrub;
 mod settling;
 mod shard_file;
 mod space;
@@ -60,6 +62,7 @@ mod volume;
 mod window;
 mod writer;
 
+pub use clock::Clock;
 pub use directories::DirectoryMemory;
 pub use error::OpenError;
 pub use local_disk::LocalDisk;

@@ -17,7 +17,7 @@ use shardgate_wire::store::{
     ListedShard, ShardBytes, ShardEnd, ShardHandle, ShardStat, SmallShard,
 };
 use shardgate_wire::{
-    CallContext, CheckCursor, CheckPage, DamagedShard, DiskHealth, DiskIdentity, Purpose, ScrubStanding,
+    CallContext, CheckCursor, CheckPage, DamagedShard, DiskHealth, DiskIdentity, Purpose,
     ShardHeader, ShardKey, ShardStore, SlotAssignment, StoreError, bounds,
 };
 use tokio::sync::oneshot;
@@ -82,6 +82,7 @@ impl LocalDisk {
     /// [`OpenError`]; then nothing was changed.
     pub fn open(path: &Path, expected: &Expected, options: DiskOptions) -> Result<Self, OpenError> {
         let core = opening::open(path, expected, options)?;
+        core.read_scrub();
         let disk = Self {
             threads: Mutex::new(Vec::new()),
             core,
@@ -116,6 +117,9 @@ impl LocalDisk {
         let core = Arc::clone(&self.core);
         let builder = std::thread::Builder::new().name(format!("tidy-{short}"));
         threads.push(builder.spawn(move || core.tidy())?);
+        let core = Arc::clone(&self.core);
+        let builder = std::thread::Builder::new().name(format!("scrub-{short}"));
+        threads.push(builder.spawn(move || core.scrub())?);
         Ok(())
     }
 
@@ -445,7 +449,7 @@ impl ShardStore for LocalDisk {
             p99_us,
             errors: core.condition.errors(),
             damaged: u32::try_from(core.damaged.len()).unwrap_or(u32::MAX),
-            scrub: ScrubStanding::default(),
+            scrub: core.scrub.standing(),
             fenced: core.condition.fenced(),
         })
     }

@@ -41,6 +41,7 @@ use crate::medium::{self, MediumFigures};
 use crate::notes::NoteBook;
 use crate::options::DiskOptions;
 use crate::rules::Rules;
+use crate::scrub::Scrub;
 use crate::space::{KeptSpace, Plan, Space};
 use crate::twin::{Loaded, Twin};
 use crate::volume::{Engine, Opening};
@@ -332,6 +333,7 @@ pub(crate) fn open(
         figures,
         condition,
         damaged: Damaged::default(),
+        scrub: Scrub::new(&options),
         rules: Rules::new(root, root_twin, slots, slots_twin),
         folders: Folders::new(shards),
         keys: KeyLocks::default(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use shardgate_wire::Medium;
 
+use crate::clock::Clock;
 use crate::directories::DirectoryMemory;
 use crate::progress::OpenProgress;
 use crate::space::{KeptSpace, SharedDevices};
@@ -66,6 +67,17 @@ pub struct DiskOptions {
     /// Bytes of a journal segment's file; one more lies ready as a spare, from
     /// the first segment on. More than the largest append takes.
     pub journal_segment_bytes: u64,
+    /// From the begin of one pass of the scrub to that of the next; `None` or
+    /// nothing for none.
+    pub scrub_period: Option<Duration>,
+    /// Bytes that the scrub reads in a second at least, while nobody waits.
+    pub scrub_min_bytes_per_second: u64,
+    /// And at most, which is the stronger.
+    pub scrub_max_bytes_per_second: u64,
+    /// The scrub reads nothing for so long after the disk was opened.
+    pub scrub_after_open: Duration,
+    /// Tells when passes of the scrub begin and end.
+    pub clock: Clock,
 }
 
 impl Default for DiskOptions {
@@ -92,6 +104,11 @@ impl Default for DiskOptions {
             check_every: Duration::from_secs(1),
             save_told_every: Duration::from_secs(10),
             journal_segment_bytes: 64 * 1024 * 1024,
+            scrub_period: Some(Duration::from_secs(30 * 24 * 3600)),
+            scrub_min_bytes_per_second: 2 * 1024 * 1024,
+            scrub_max_bytes_per_second: 32 * 1024 * 1024,
+            scrub_after_open: Duration::from_secs(60),
+            clock: Clock::system(),
         }
     }
 }

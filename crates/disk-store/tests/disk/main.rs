@@ -16,6 +16,7 @@ mod model;
 mod outage;
 mod power;
 mod power_volumes;
+mod scrub;
 mod second;
 mod space;
 mod streams;
