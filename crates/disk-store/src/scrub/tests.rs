@@ -380,12 +380,14 @@ fn a_record_that_is_noise_or_of_later_keeps_no_disk_closed() {
         change(&mut bytes);
         std::fs::write(folder.record(), bytes).unwrap();
     };
-    let damages: [&dyn Fn(&mut Vec<u8>); 3] =
-        [&|bytes| bytes.clear(), &|bytes| bytes[40] ^= 1, &|bytes| {
-            bytes.truncate(50)
-        }];
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [Damage; 3] = [
+        |bytes| bytes.clear(),
+        |bytes| bytes[40] ^= 1,
+        |bytes| bytes.truncate(50),
+    ];
     for damage in damages {
-        change(damage);
+        change(&damage);
         let core = folder.open();
         assert_eq!(core.scrub.standing(), ScrubStanding::default());
         pass(&core);
