@@ -364,6 +364,7 @@ fn disk_options(settings: &Settings) -> DiskOptions {
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     DiskOptions {
         directories: Arc::new(DirectoryMemory::new(bytes)),
+        scrub_period: Some(settings.limits.scrub_period.0),
         ..DiskOptions::default()
     }
 }

@@ -69,6 +69,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     }
     let options = DiskOptions {
         directories: Arc::new(DirectoryMemory::new(config.limits.directory_bytes)),
+        scrub_period: Some(config.limits.scrub_period),
         ..DiskOptions::default()
     };
     let folders = Folders::new(&config.disks, config.cluster, Arc::clone(&lanes), options);

@@ -1,39 +1,80 @@
 //! The shards of a disk that are known to be damaged.
 //!
 //! Owns a bounded list, in memory; the record of the scrub keeps it over
-//! restarts. Invariant: a shard is in it from when its damage is found until
-//! it is deleted: it is never written over, so it does not become whole by
-//! itself. Does not decide what becomes of them: that is for who knows the
+//! restarts. Invariants: a shard is in it from when its damage is found until
+//! it is deleted, or read again and found whole or gone: what was taken for
+//! damage of a shard may have been that of a directory, which is made anew, or
+//! a read beside a delete; others are told only of shards that were read again
+//! since. Does not decide what becomes of them: that is for who knows the
 //! other shards of their blobs.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use shardgate_wire::check::{MAX_DAMAGED, bounded};
-use shardgate_wire::{DamagedShard, ShardKey};
+use shardgate_wire::store::MAX_READ_BYTES;
+use shardgate_wire::{DamagedShard, ShardKey, StoreError};
+
+use crate::aligned::AlignedBuffer;
+use crate::core::Core;
+
+/// How long it counts that a shard was read again.
+const COUNTS_FOR: Duration = Duration::from_secs(300);
+/// Bytes of a shard that are read again: damage of a directory shows at once,
+/// and of what lies behind them the file itself was read before.
+const READ_AGAIN: u64 = 32 << 20;
+/// How long shards are read again in one call.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// What an error says of the shard; none if it is not the shard's fault.
+pub(crate) fn damage_of(error: &StoreError) -> Option<String> {
+    match error {
+        StoreError::Corrupt { what } => Some(what.clone()),
+        StoreError::Io { what, why } => Some(format!("{what}: {why}")),
+        _ => None,
+    }
+}
+
+#[derive(Debug)]
+struct Known {
+    what: String,
+    /// When it was read again.
+    again: Option<Instant>,
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Damaged {
-    known: Mutex<BTreeMap<ShardKey, String>>,
+    known: Mutex<BTreeMap<ShardKey, Known>>,
     /// Counts what came and went.
     changes: AtomicU64,
 }
 
 impl Damaged {
-    /// Takes a shard in; true if it was not known. Beyond
-    /// [`MAX_DAMAGED`] what is found is dropped: it is found again.
+    /// Takes a shard in; true if it was not known. Beyond [`MAX_DAMAGED`] it
+    /// takes the place of another, which is found again: those that nobody
+    /// can mend must not keep all others out.
     pub(crate) fn found(&self, key: ShardKey, what: &str) -> bool {
         let mut known = self.known.lock();
-        if known.len() >= MAX_DAMAGED || known.contains_key(&key) {
+        if known.contains_key(&key) {
             return false;
         }
-        known.insert(key, bounded(what.to_owned()));
+        if known.len() >= MAX_DAMAGED {
+            let behind = (Bound::Excluded(key), Bound::Unbounded);
+            let next = known.range(behind).next().or(known.iter().next());
+            if let Some(other) = next.map(|(other, _)| *other) {
+                known.remove(&other);
+            }
+        }
+        let (what, again) = (bounded(what.to_owned()), None);
+        known.insert(key, Known { what, again });
         self.changes.fetch_add(1, Ordering::Relaxed);
         true
     }
 
-    /// Shards that were deleted.
+    /// Shards that were deleted, or are whole.
     pub(crate) fn forget(&self, keys: &[ShardKey]) {
         let mut known = self.known.lock();
         if known.is_empty() {
@@ -56,12 +97,107 @@ impl Damaged {
     }
 
     pub(crate) fn all(&self) -> Vec<DamagedShard> {
+        self.those(|_| true)
+    }
+
+    /// Those that were read again lately.
+    fn sure(&self, now: Instant) -> Vec<DamagedShard> {
+        self.those(|known| !known.is_due(now))
+    }
+
+    fn those(&self, which: impl Fn(&Known) -> bool) -> Vec<DamagedShard> {
         let known = self.known.lock();
-        let shard = |(key, what): (&ShardKey, &String)| DamagedShard {
+        let chosen = known.iter().filter(|(_, known)| which(known));
+        let shard = |(key, known): (&ShardKey, &Known)| DamagedShard {
             key: *key,
-            what: what.clone(),
+            what: known.what.clone(),
         };
-        known.iter().map(shard).collect()
+        chosen.map(shard).collect()
+    }
+
+    /// Those to be read again, those that never were first.
+    fn due(&self, now: Instant) -> Vec<ShardKey> {
+        let known = self.known.lock();
+        let due = known.iter().filter(|(_, known)| known.is_due(now));
+        let mut due: Vec<_> = due.map(|(key, known)| (known.again, *key)).collect();
+        due.sort();
+        due.into_iter().map(|(_, key)| key).collect()
+    }
+
+    fn still(&self, key: ShardKey, now: Instant) {
+        if let Some(known) = self.known.lock().get_mut(&key) {
+            known.again = Some(now);
+        }
+    }
+}
+
+impl Known {
+    fn is_due(&self, now: Instant) -> bool {
+        let since = self.again.map(|again| now.saturating_duration_since(again));
+        since.is_none_or(|since| since >= COUNTS_FOR)
+    }
+}
+
+impl Core {
+    /// Takes note of a damaged shard, and counts it among the disk's errors.
+    pub(crate) fn found_damaged(&self, key: ShardKey, what: &str) {
+        if self.damaged.found(key, what) {
+            self.condition.count_error();
+            let (group, blob, index) = (key.group, key.blob, key.index);
+            tracing::warn!(disk = %self.identity.disk, %group, %blob, index, what, "shard is damaged");
+        }
+    }
+
+    /// The shards that are damaged, each read again before it is told. What
+    /// there is no time for is told by a later call.
+    pub(crate) fn tell_damaged(
+        &self,
+        buffer: &mut AlignedBuffer,
+    ) -> Result<Vec<DamagedShard>, StoreError> {
+        self.condition.check_present()?;
+        let begun = Instant::now();
+        for key in self.damaged.due(begun) {
+            if self.lanes.is_closing() || begun.elapsed() >= AT_ONCE {
+                break;
+            }
+            match self.read_again(key, buffer) {
+                Ok(()) => {
+                    let (group, blob, index) = (key.group, key.blob, key.index);
+                    tracing::info!(disk = %self.identity.disk, %group, %blob, index, "shard is not damaged any more");
+                    self.damaged.forget(&[key]);
+                }
+                // Gone, or not for this program to judge.
+                Err(StoreError::NotFound | StoreError::LaterVersion { .. }) => {
+                    self.damaged.forget(&[key]);
+                }
+                Err(error) if damage_of(&error).is_some() => {
+                    self.damaged.still(key, Instant::now());
+                }
+                // Not the shard's fault: not now.
+                Err(_) => {}
+            }
+        }
+        Ok(self.damaged.sure(Instant::now()))
+    }
+
+    fn read_again(&self, key: ShardKey, buffer: &mut AlignedBuffer) -> Result<(), StoreError> {
+        // What is kept of an open file says nothing of its name and its ends.
+        self.cache.remove(key);
+        let stat = self.stat_shard(key, buffer)?;
+        let len = stat.end.map_or(0, |end| end.shard_len);
+        let (mut offset, most) = (0, len.min(READ_AGAIN));
+        while offset < most {
+            let step = (len - offset).min(MAX_READ_BYTES as u64);
+            let step = u32::try_from(step).expect("reads are bounded");
+            self.read_verified(key, offset, step, buffer)?;
+            offset += u64::from(step);
+        }
+        if most < len {
+            // Long, and read as far as it is worth: it stays.
+            let what = "was damaged behind what was read again".to_owned();
+            return Err(StoreError::Corrupt { what });
+        }
+        Ok(())
     }
 }
 
@@ -71,28 +207,48 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn what_is_found_is_known_until_it_is_deleted_and_bounded() {
-        let key = |blob| ShardKey {
+    fn key(blob: u128) -> ShardKey {
+        ShardKey {
             group: GroupId(1),
             blob: BlobId(blob),
             index: 0,
-        };
+        }
+    }
+
+    fn keys(shards: &[DamagedShard]) -> Vec<ShardKey> {
+        shards.iter().map(|shard| shard.key).collect()
+    }
+
+    #[test]
+    fn what_is_found_is_known_until_it_is_deleted_and_bounded() {
         let damaged = Damaged::default();
         assert!(damaged.found(key(2), "block 1") && damaged.found(key(1), &"x".repeat(1000)));
         assert!(!damaged.found(key(2), "block 3"));
         let all = damaged.all();
-        assert_eq!(
-            all.iter().map(|it| it.key).collect::<Vec<_>>(),
-            [key(1), key(2)]
-        );
+        assert_eq!(keys(&all), [key(1), key(2)]);
         assert_eq!((all[0].what.len(), &*all[1].what), (200, "block 1"));
         assert_eq!(damaged.changes(), 2);
         damaged.forget(&[key(2), key(9)]);
         assert_eq!((damaged.len(), damaged.changes()), (1, 3));
         for blob in 10..2000 {
-            damaged.found(key(blob), "block 0");
+            assert!(damaged.found(key(blob), "block 0"));
+            assert!(damaged.all().iter().any(|shard| shard.key == key(blob)));
         }
         assert_eq!(damaged.len(), MAX_DAMAGED);
+    }
+
+    #[test]
+    fn a_shard_is_told_while_it_counts_that_it_was_read_again() {
+        let (damaged, now) = (Damaged::default(), Instant::now());
+        damaged.found(key(1), "block 1");
+        damaged.found(key(2), "block 2");
+        assert_eq!(damaged.due(now), [key(1), key(2)]);
+        assert_eq!(damaged.sure(now), []);
+        damaged.still(key(1), now);
+        assert_eq!(keys(&damaged.sure(now)), [key(1)]);
+        assert_eq!(damaged.due(now), [key(2)]);
+        let later = now + COUNTS_FOR;
+        assert_eq!(damaged.sure(later), []);
+        assert_eq!(damaged.due(later), [key(2), key(1)], "the new one first");
     }
 }

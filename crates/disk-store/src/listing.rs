@@ -301,7 +301,7 @@ impl Core {
                 Ok(Found::Absent) => return Ok(None),
                 Ok(Found::Unfinished(_)) => false,
                 Ok(Found::Finished { .. } | Found::Damaged(_)) => true,
-                Err(StoreError::Io { .. }) => true,
+                Err(StoreError::Io { .. } | StoreError::LaterVersion { .. }) => true,
                 Err(error) => return Err(error),
             };
         let disk_bytes = blocks * 512;

@@ -30,8 +30,8 @@ use crate::opening::{self, Expected, NewDisk};
 use crate::options::DiskOptions;
 use crate::stream::ShardStream;
 use crate::streaming::Held;
-use crate::window::{Window, WindowCursor};
 use crate::volume::Step;
+use crate::window::{Window, WindowCursor};
 
 /// A disk whose folder this process holds.
 ///
@@ -411,8 +411,8 @@ impl ShardStore for LocalDisk {
     }
 
     async fn damaged(&self) -> Result<Vec<DamagedShard>, StoreError> {
-        self.core.condition.check_present()?;
-        Ok(self.core.damaged.all())
+        self.read_call(Lane::Background, |core, buffer| core.tell_damaged(buffer))
+            .await
     }
 
     async fn check(

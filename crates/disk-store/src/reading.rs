@@ -12,6 +12,7 @@ use crate::aligned::AlignedBuffer;
 use crate::cache::Whole;
 use crate::condition::Doing;
 use crate::core::Core;
+use crate::damaged::damage_of;
 use crate::files;
 use crate::shard_file::Found;
 
@@ -43,13 +44,14 @@ impl Core {
         self.condition.check_present()?;
         bounds::check_read(offset, len)?;
         let read = self.read_verified(key, offset, len, buffer);
-        if let Err(StoreError::Corrupt { what }) = &read {
-            self.found_damaged(key, what);
+        if let Some(what) = read.as_ref().err().and_then(damage_of) {
+            self.found_damaged(key, &what);
         }
         read
     }
 
-    fn read_verified(
+    /// Without taking note of damage.
+    pub(crate) fn read_verified(
         &self,
         key: ShardKey,
         offset: u64,

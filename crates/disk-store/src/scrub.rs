@@ -23,6 +23,7 @@ use shardgate_wire::{ScrubStanding, ShardKey, StoreError};
 
 use crate::aligned::AlignedBuffer;
 use crate::core::Core;
+use crate::damaged::damage_of;
 use crate::options::DiskOptions;
 use crate::pace::{GivenWay, Pace};
 use crate::streaming::Held;
@@ -75,15 +76,6 @@ impl Scrub {
     #[cfg(test)]
     fn read_bytes(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
-    }
-}
-
-/// What is wrong with a shard; none if it is not the shard's fault.
-fn wrong(error: &StoreError) -> Option<String> {
-    match error {
-        StoreError::Corrupt { what } => Some(what.clone()),
-        StoreError::Io { what, why } => Some(format!("{what}: {why}")),
-        _ => None,
     }
 }
 
@@ -244,7 +236,7 @@ impl Core {
 
     fn note_damage(&self, window: &Window, buffer: &mut AlignedBuffer) {
         for record in &window.records {
-            let wrong = record.shard.as_ref().err().and_then(wrong);
+            let wrong = record.shard.as_ref().err().and_then(damage_of);
             let Some(what) = wrong else { continue };
             self.found_damaged(record.key, &what);
             // One that was deleted just now is known to nobody.

@@ -100,7 +100,11 @@ impl Core {
             Ok(Settle::Read(read)) => settling.part = Some(Part { key, read, stat }),
             Ok(Settle::Sure(_)) => {}
             // Of this file alone: it is said to whoever reads it.
-            Err(StoreError::Io { .. } | StoreError::Corrupt { .. }) => {}
+            Err(
+                StoreError::Io { .. }
+                | StoreError::LaterVersion { .. }
+                | StoreError::Corrupt { .. },
+            ) => {}
             Err(error) => return Err(error),
         }
         Ok(())
@@ -133,7 +137,7 @@ impl Core {
                 drop::<Found>(self.end_settling(part.read, whole));
                 return Ok(bytes);
             }
-            Err(StoreError::Io { .. }) => {}
+            Err(StoreError::Io { .. } | StoreError::LaterVersion { .. }) => {}
             Err(error) => return Err(error),
         }
         Ok(0)

@@ -72,10 +72,8 @@ fn corrupt(what: impl Into<String>) -> StoreError {
 
 /// A whole file that this code does not know: neither absent nor damaged.
 fn later_version(what: &str, error: &FormatError) -> StoreError {
-    StoreError::Io {
-        what: format!("read {what}"),
-        why: error.to_string(),
-    }
+    let what = format!("{what}: {error}");
+    StoreError::LaterVersion { what }
 }
 
 /// What is found of a file that has no mark.

@@ -205,14 +205,6 @@ impl Core {
         Ok(check)
     }
 
-    /// Takes note of a damaged shard, and counts it among the disk's errors.
-    pub(crate) fn found_damaged(&self, key: ShardKey, what: &str) {
-        if self.damaged.found(key, what) {
-            self.condition.count_error();
-            tracing::warn!(disk = %self.identity.disk, group = %key.group, blob = %key.blob, index = key.index, what, "shard is damaged");
-        }
-    }
-
     fn check_file(&self, key: ShardKey, buffer: &mut AlignedBuffer) -> Result<(), StoreError> {
         let stat = self.stat_shard(key, buffer)?;
         let len = stat.end.map_or(0, |end| end.shard_len);

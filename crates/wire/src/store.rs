@@ -198,6 +198,13 @@ pub enum StoreError {
         /// What the system said.
         why: String,
     },
+    /// A later version of the program wrote the shard: it is neither absent
+    /// nor damaged, and not to be written over.
+    #[error("shard of a later version: {what}")]
+    LaterVersion {
+        /// What is of one.
+        what: String,
+    },
 }
 
 impl StoreError {
@@ -345,7 +352,8 @@ pub trait ShardStore: Send + Sync + 'static {
     async fn slots(&self, after: Option<GroupId>) -> Result<Vec<SlotAssignment>, StoreError>;
 
     /// Shards that it knows to be damaged, in order: its scrub, a check or a
-    /// read found them, and they were not deleted since. At most
+    /// read found them, they were not deleted since, and the disk has read them
+    /// again lately. At most
     /// [`MAX_DAMAGED`](crate::check::MAX_DAMAGED).
     async fn damaged(&self) -> Result<Vec<DamagedShard>, StoreError>;
 

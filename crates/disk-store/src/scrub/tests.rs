@@ -44,7 +44,7 @@ impl Folder {
             medium: Some(Medium::Flash),
             create_folder: false,
         };
-        opening::format(dir.path(), &new).unwrap();
+        opening::format(dir.path(), &new, &DiskOptions::default()).unwrap();
         let now_ms = Arc::new(AtomicU64::new(1_700_000_000_000));
         Self { dir, now_ms }
     }

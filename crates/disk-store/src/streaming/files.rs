@@ -320,7 +320,11 @@ fn given<T>(
 ) -> Result<Option<T>, StoreError> {
     match read {
         Ok(read) => Ok(Some(read)),
-        Err(error @ (StoreError::Corrupt { .. } | StoreError::Io { .. })) => {
+        Err(
+            error @ (StoreError::Corrupt { .. }
+            | StoreError::Io { .. }
+            | StoreError::LaterVersion { .. }),
+        ) => {
             if !file.is_some_and(is_unlinked) {
                 let shard = Err(error);
                 window.records.push(WindowRecord { key, shard });

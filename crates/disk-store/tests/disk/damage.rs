@@ -263,3 +263,37 @@ async fn what_is_no_file_under_a_shards_name_is_corrupt() {
     assert_eq!(listed.len(), 3);
     assert!(listed.iter().all(|entry| entry.finished));
 }
+
+/// What was taken for damage of a shard may have been beside it: it is read
+/// again before others are told, who would give it up.
+#[tokio::test]
+async fn what_is_whole_again_is_told_to_nobody() {
+    let folder = Folder::new();
+    let disk = folder.open();
+    let ctx = sample::context(1);
+    disk.assign(&ctx, &[sample::slot()]).await.unwrap();
+    for blob in 1..=3 {
+        disk.put(&ctx, sample::small(&ctx, blob, 5000))
+            .await
+            .unwrap();
+    }
+    let known = async || {
+        let damaged = disk.damaged().await.unwrap();
+        damaged.iter().map(|it| it.key).collect::<Vec<_>>()
+    };
+    for blob in 1..=3 {
+        folder.flip(sample::key(blob), 100);
+        let read = disk.read(sample::key(blob), 0, 5000).await;
+        assert!(matches!(read, Err(StoreError::Corrupt { .. })), "{read:?}");
+    }
+    assert_eq!(disk.health().await.unwrap().damaged, 3);
+    // Of one the bytes are what they were, another was deleted.
+    folder.flip(sample::key(1), 100);
+    disk.delete(&ctx, &[sample::key(2)]).await.unwrap();
+    assert_eq!(known().await, [sample::key(3)]);
+    assert_eq!(disk.health().await.unwrap().damaged, 1);
+    disk.read(sample::key(1), 0, 5000)
+        .await
+        .expect("it is whole");
+    disk.close().await;
+}

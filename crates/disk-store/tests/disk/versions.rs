@@ -93,7 +93,7 @@ fn raise_footer(bytes: &mut [u8]) {
 }
 
 fn says_later<T: std::fmt::Debug>(answer: Result<T, StoreError>, what: &str) {
-    let says = matches!(&answer, Err(StoreError::Io { why, .. }) if why.contains("later version"));
+    let says = matches!(&answer, Err(StoreError::LaterVersion { .. }));
     assert!(says, "{what}: {answer:?}");
 }
 
