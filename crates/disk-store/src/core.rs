@@ -56,7 +56,7 @@ pub(crate) struct Core {
     pub(crate) direct: Direct,
     pub(crate) latency: Latency,
     pub(crate) lanes: Lanes,
-    /// Held by whoever changes what volumes there are, or looks at all.
+    /// Held by whoever changes what volumes there are.
     pub(crate) tidying: Mutex<()>,
     /// Whether no file of a shard waits to be settled: each has the mark that
     /// it is finished, or is unfinished.

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{Advice, AtFlags, FallocateFlags, Mode, OFlags, StatVfsMountFlags};
+use rustix::fs::{Advice, AtFlags, Dir, FallocateFlags, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 
 use crate::format::PAGE;
@@ -45,6 +45,15 @@ pub(crate) fn exists_at(folder: &OwnedFd, path: &str) -> Result<bool, Errno> {
         Err(Errno::NOENT) => Ok(false),
         Err(errno) => Err(errno),
     }
+}
+
+/// Shows every name in a folder, `.` and `..` too.
+pub(crate) fn each_name(folder: &OwnedFd, see: &mut dyn FnMut(&[u8])) -> Result<(), Errno> {
+    let mut entries = Dir::read_from(folder)?;
+    while let Some(entry) = entries.read() {
+        see(entry?.file_name().to_bytes());
+    }
+    Ok(())
 }
 
 /// Whether an error says that the medium is bad, and not the call.

@@ -13,7 +13,9 @@ mod folder;
 mod spare;
 mod store;
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -26,10 +28,13 @@ use tokio::sync::oneshot;
 
 use crate::core::Core;
 use crate::local_disk::LocalDisk;
+pub(crate) use folder::FOLDER;
 use store::Store;
 
 /// Calls that wait at most: one writer has one append in flight.
 const QUEUE: usize = 16;
+/// How long a check waits for the journal's thread, which may be in a sync.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 type Run = Box<dyn FnOnce(&Core, &mut Store) + Send>;
 
@@ -64,6 +69,43 @@ impl JournalQueue {
             Err(TrySendError::Full(_)) => Err(StoreError::Busy),
             Err(TrySendError::Disconnected(_)) => Err(closed()),
         }
+    }
+}
+
+/// What only the journal's thread knows of its files.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// Where those end that were begun in this run, and may grow: everything
+    /// before was synced.
+    pub(crate) ends: BTreeMap<u64, u64>,
+    /// A file that is no segment yet.
+    pub(crate) spare: Option<u64>,
+}
+
+/// The name of the file of a number.
+pub(crate) fn name_of(number: u64) -> String {
+    folder::name(JournalFile(number))
+}
+
+/// The number that a name is of.
+pub(crate) fn number_of(name: &[u8]) -> Option<u64> {
+    folder::number(name).map(|file| file.0)
+}
+
+impl JournalQueue {
+    /// Asks the journal's thread for what it knows.
+    ///
+    /// # Errors
+    /// `Busy` if it does not answer soon: its disk is late.
+    pub(crate) fn known(&self) -> Result<Known, StoreError> {
+        let (answer, answered) = sync_channel(1);
+        self.submit(Box::new(move |_, store| {
+            // Who asked may have gone.
+            let _ = answer.send(store.known());
+        }))?;
+        answered
+            .recv_timeout(ANSWERS_WITHIN)
+            .map_err(|_| StoreError::Busy)
     }
 }
 

@@ -16,6 +16,7 @@
 mod aligned;
 mod appending;
 mod cache;
+mod checking;
 mod clock;
 mod condition;
 mod core;

@@ -9,7 +9,7 @@ use std::collections::BinaryHeap;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Dir};
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
 use shardgate_wire::ids::{BlobId, GroupId};
 use shardgate_wire::store::ListedShard;
@@ -154,7 +154,7 @@ impl Core {
         Ok(groups)
     }
 
-    fn folders_from(
+    pub(crate) fn folders_from(
         &self,
         group: GroupId,
         from: Option<FolderName>,
@@ -175,12 +175,7 @@ impl Core {
     }
 
     fn scan(&self, folder: &OwnedFd, see: &mut dyn FnMut(&[u8])) -> Result<(), StoreError> {
-        let mut entries = Dir::read_from(folder).map_err(|errno| self.unlisted(errno))?;
-        while let Some(entry) = entries.read() {
-            let entry = entry.map_err(|errno| self.unlisted(errno))?;
-            see(entry.file_name().to_bytes());
-        }
-        Ok(())
+        files::each_name(folder, see).map_err(|errno| self.unlisted(errno))
     }
 
     /// Adds the shards of a folder behind `after` until the page is full.
@@ -216,6 +211,21 @@ impl Core {
             }
             cursor = self.scan_files(folder, after, KEPT_NAMES)?;
         }
+    }
+
+    /// The first files of a folder behind `after`, none of them looked at, and
+    /// whether they are all.
+    pub(crate) fn keys_in(
+        &self,
+        folder: FolderName,
+        after: Option<ShardKey>,
+    ) -> Result<(Vec<ShardKey>, bool), StoreError> {
+        let scanned =
+            self.scan_files(folder, after.map(|key| (key.blob, key.index)), KEPT_NAMES)?;
+        let group = folder.group;
+        let keys = scanned.names.into_iter();
+        let keys = keys.map(|(blob, index)| ShardKey { group, blob, index });
+        Ok((keys.collect(), scanned.complete))
     }
 
     /// The first `most` names of a group's folders from `from` on, of one

@@ -423,9 +423,8 @@ impl ShardStore for LocalDisk {
     ) -> Result<CheckPage, StoreError> {
         check_cursor(from.as_ref())?;
         let ctx = *ctx;
-        self.read_call(Lane::Background, move |core, buffer| {
-            let _gate = repair.then(|| core.enter(&ctx)).transpose()?;
-            core.check(repair, buffer)
+        self.read_call(Lane::Background, move |core, _| {
+            core.check_part(from.as_ref(), repair.then_some(&ctx))
         })
         .await
     }

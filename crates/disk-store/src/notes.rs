@@ -8,6 +8,7 @@
 //! of deleted blobs are few, are asked for at every write, and lie in the log
 //! of the volumes.
 
+mod checking;
 mod cleaning;
 mod format;
 #[cfg(test)]
@@ -31,7 +32,7 @@ use crate::volume::{is_bad_medium, later};
 use format::{MAX_BATCH_BYTES, Place, SECTOR, Stored};
 
 /// The folder of notes.
-const NOTES: &str = "notes";
+pub(crate) const NOTES: &str = "notes";
 const ENDING: &str = ".notes";
 /// An empty file whose number is how many bytes the last cleaning left.
 const CLEANED: &str = ".cleaned";
@@ -45,6 +46,8 @@ pub(crate) struct NoteBook {
     disk: DiskId,
     condition: Arc<Condition>,
     file_bytes: u64,
+    /// Files from this number on are of this run.
+    own_from: u64,
     state: Mutex<State>,
 }
 
@@ -82,6 +85,13 @@ fn parse_file(name: &str, ending: &str) -> Option<u64> {
     let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     let fits = digits.len() == 16 && digits.bytes().all(hex);
     u64::from_str_radix(digits, 16).ok().filter(|_| fits)
+}
+
+/// Whether a name in the folder is that of one of its files.
+pub(crate) fn is_name(name: &str) -> bool {
+    [ENDING, CLEANED]
+        .iter()
+        .any(|ending| parse_file(name, ending).is_some())
 }
 
 impl NoteBook {
@@ -129,6 +139,7 @@ impl NoteBook {
             disk,
             condition,
             file_bytes: FILE_BYTES,
+            own_from: state.next,
             state: Mutex::new(state),
         };
         book.refuse_later()?;

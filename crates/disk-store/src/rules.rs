@@ -353,6 +353,21 @@ impl Rules {
         self.save(condition, |root| root.checkpoint = checkpoint.to_vec())
     }
 
+    /// The root record as it was last written, which nobody writes meanwhile.
+    pub(crate) fn with_root<T>(&self, look: impl FnOnce(&Root) -> T) -> T {
+        look(&self.root.lock())
+    }
+
+    /// The same with the slots record.
+    pub(crate) fn with_slots<T>(&self, look: impl FnOnce(&Slots) -> T) -> T {
+        let gate = self.gate.read();
+        look(&Slots {
+            disk: self.identity.disk,
+            sequence: gate.slots_sequence,
+            table: gate.slots.clone(),
+        })
+    }
+
     /// Writes both records anew, so that what was read at the start is what
     /// the disk holds: after a failed fsync the page cache shows more.
     pub(crate) fn rewrite(&self, condition: &Condition) -> Result<(), StoreError> {

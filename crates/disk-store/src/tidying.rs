@@ -1,16 +1,13 @@
 //! The thread that looks after a disk's volumes: closes those that rest,
-//! seals them and those that are full, gives space back, compacts; and the check of a whole disk.
+//! seals them and those that are full, gives space back, compacts.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
-use shardgate_wire::check::{MAX_FINDINGS, bounded};
-use shardgate_wire::store::{MAX_BATCH, MAX_READ_BYTES};
-use shardgate_wire::{CheckPage, Finding, ShardKey, StoreError};
+use shardgate_wire::StoreError;
 
-use crate::aligned::AlignedBuffer;
 use crate::core::Core;
 use crate::settling::Settling;
 use crate::space::Taker;
@@ -150,71 +147,5 @@ impl Core {
             }
             std::thread::sleep(left.min(LOOK_EVERY));
         }
-    }
-
-    /// Reads everything; repairs directories of volumes if asked to.
-    pub(crate) fn check(
-        &self,
-        repair: bool,
-        buffer: &mut AlignedBuffer,
-    ) -> Result<CheckPage, StoreError> {
-        self.condition.check_present()?;
-        let mut check = CheckPage::default();
-        self.volumes.check_log(&mut check, repair)?;
-        let mut volume = None;
-        loop {
-            // One that is sealed or compacted meanwhile would be passed over,
-            // or get a directory after it is gone.
-            let alone = self.tidying.lock();
-            volume = self.volumes.check_next(&mut check, volume, repair)?;
-            // Upkeep comes between: what fills up meanwhile is sealed.
-            MutexGuard::unlock_fair(alone);
-            if volume.is_none() {
-                break;
-            }
-        }
-        let mut after = None;
-        loop {
-            let page = self.list_files(after, MAX_BATCH, buffer)?;
-            for entry in page.iter().filter(|entry| entry.finished) {
-                match self.check_file(entry.key, buffer) {
-                    Ok(()) => {
-                        check.shards += 1;
-                        check.bytes += entry.disk_bytes;
-                    }
-                    Err(StoreError::NotFound) => {} // deleted meanwhile
-                    Err(error) => check.findings.push(Finding {
-                        place: format!("shards/{}", crate::names::file_path(&entry.key)),
-                        shard: Some(entry.key),
-                        what: bounded(error.to_string()),
-                        repaired: false,
-                    }),
-                }
-            }
-            if page.len() < MAX_BATCH {
-                break;
-            }
-            after = page.last().map(|entry| entry.key);
-        }
-        for finding in &check.findings {
-            if let Some(key) = finding.shard {
-                self.found_damaged(key, &finding.what);
-            }
-        }
-        check.findings.truncate(MAX_FINDINGS);
-        Ok(check)
-    }
-
-    fn check_file(&self, key: ShardKey, buffer: &mut AlignedBuffer) -> Result<(), StoreError> {
-        let stat = self.stat_shard(key, buffer)?;
-        let len = stat.end.map_or(0, |end| end.shard_len);
-        let mut offset = 0;
-        while offset < len {
-            let step = (len - offset).min(MAX_READ_BYTES as u64);
-            let step = u32::try_from(step).expect("reads are bounded");
-            self.read_shard(key, offset, step, buffer)?;
-            offset += u64::from(step);
-        }
-        Ok(())
     }
 }

@@ -73,10 +73,12 @@ pub(crate) use compact::Choice;
 pub use engine::VolumeFigures;
 pub(crate) use engine::{Engine, Note};
 pub(crate) use format::{DIRECTORY_PAGE, Entry};
+pub(crate) use fsck::{LogPlace, Mending, Place as VolumePlace};
 pub(crate) use hints::{Hints, hints_bytes};
 pub(crate) use making::OwnExtent;
 pub(crate) use opening::Opening;
-pub(crate) use source::{is_bad_medium, later};
+pub(crate) use place::{LOG, VOLUMES, parse_log_file};
+pub(crate) use source::{BadSectors, GiveWay, Source, is_bad_medium, later};
 pub(crate) use windows::HeldRecords;
 #[cfg(test)]
 pub(crate) use windows::WindowCursor;

@@ -10,14 +10,15 @@ use crate::aligned::AlignedBuffer;
 use crate::files;
 use crate::format::PAGE;
 
-const FOLDER: &str = "journal";
+/// The folder of segments.
+pub(crate) const FOLDER: &str = "journal";
 
 /// The name of a file: 16 hex digits.
 pub(super) fn name(file: JournalFile) -> String {
     format!("{:016x}", file.0)
 }
 
-fn number(name: &[u8]) -> Option<JournalFile> {
+pub(super) fn number(name: &[u8]) -> Option<JournalFile> {
     let text = std::str::from_utf8(name).ok()?;
     let lower_hex = |b: &u8| b.is_ascii_digit() || (b'a'..=b'f').contains(b);
     if text.len() != 16 || !name.iter().all(lower_hex) {

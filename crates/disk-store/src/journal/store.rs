@@ -13,8 +13,8 @@ use shardgate_wire::journal::{
 };
 use shardgate_wire::{CallContext, Epoch, StoreError};
 
-use super::folder;
 use super::spare::Spare;
+use super::{Known, folder};
 use crate::aligned::AlignedBuffer;
 use crate::condition::Doing;
 use crate::core::Core;
@@ -181,6 +181,15 @@ impl Store {
         // Where they cannot be asked, as much is kept as if they were not
         // there.
         core.space.hold_journal(held.unwrap_or(0) + made);
+    }
+
+    /// For who checks the files.
+    pub(super) fn known(&self) -> Known {
+        let ends = self.open.iter().map(|(file, open)| (file.0, open.end));
+        Known {
+            ends: ends.collect(),
+            spare: self.spare.number().map(|file| file.0),
+        }
     }
 
     /// Before the first call: files of earlier runs take of what is kept.

@@ -2,85 +2,114 @@
 //! directory compared with the records it stands for.
 //!
 //! Says what is wrong and repairs directories, nothing else: what a record
-//! holds can only come back from the other disks of its group.
+//! holds can only come back from the other disks of its group. Others go on
+//! meanwhile: what a volume should hold is looked up before it is read, what
+//! was deleted since is taken off behind it, and if the volume went, or got
+//! another directory, what was read of it says nothing.
 
-use std::collections::BTreeSet;
+mod judging;
+mod log;
+#[cfg(test)]
+mod tests;
 
-use shardgate_wire::check::bounded;
+use std::io;
+use std::sync::Arc;
+
 use shardgate_wire::ids::GroupId;
-use shardgate_wire::{CheckPage, Finding, ShardKey, StoreError};
+use shardgate_wire::{ShardKey, StoreError};
 
 use super::engine::Engine;
-use super::format::{DirectoryHead, Entry};
-use super::place::{What, volume_file};
-use super::scan::{Scanned, name, scan};
-use super::source::BadSectors;
-use super::volume_state::Stage;
-use super::windows::WindowCursor;
-use crate::io::OpenHow;
-
-fn find(check: &mut CheckPage, place: String, shard: Option<ShardKey>, what: impl Into<String>) {
-    check.findings.push(Finding {
-        place,
-        shard,
-        what: bounded(what.into()),
-        repaired: false,
-    });
-}
+use super::format::{
+    DIRECTORY_PAGE, DirectoryHead, Entry, FIRST_RECORD, Heading, decode_directory_head, decode_page,
+};
+use super::logbook::read_heading;
+use super::place::{What, group_folder, parse_volume_file, volume_file};
+use super::scan::{Scanned, name, scan_to};
+use super::source::{BadSectors, GiveWay, Source, is_bad_medium};
+use super::volume_state::Index;
+use crate::checking::Report;
+use crate::io::{DiskFile, OpenHow};
+use judging::{Directory, judge_directory, judge_records};
+pub(crate) use log::LogPlace;
 
 /// A volume, by group and number.
 pub(crate) type Place = (GroupId, u64);
 
-/// A sealed volume that is checked.
-struct Sealed {
-    group: GroupId,
-    sequence: u64,
+/// What a volume should hold.
+pub(crate) struct Held {
+    heading: Heading,
+    /// Where its records end: what is behind may be written just now.
+    tail: u64,
+    records: Records,
+    /// Stretches that were damaged before, and whose keys nobody knows.
+    unknown: u32,
+}
+
+/// Where the records of a volume are known from.
+enum Records {
+    /// Its directory; the records are to end with a seal.
+    Directory(DirectoryHead),
+    /// Memory: it is open, or not sealed yet, or gets another directory.
+    Map(Vec<Entry>),
+}
+
+/// What was read of a volume.
+struct Read {
+    scanned: Scanned,
+    headings: Vec<String>,
+    directory: Option<Directory>,
+}
+
+/// A directory that does not say what the records do, and these.
+pub(crate) struct Mending {
     head: DirectoryHead,
-    dead: BTreeSet<u32>,
+    scanned: Scanned,
 }
 
 impl Engine {
-    /// Reads all volumes, and the log. With `repair`, directories that do not
-    /// say what the records do are written anew. Nothing may be sealed or
-    /// compacted meanwhile.
+    /// Reads all volumes, and the log, as the disk does, part by part.
     #[cfg(test)]
-    pub(crate) fn check(&self, repair: bool) -> Result<CheckPage, StoreError> {
-        let mut check = CheckPage::default();
-        self.check_log(&mut check, repair)?;
+    pub(crate) fn check(&self, repair: bool) -> Result<shardgate_wire::CheckPage, StoreError> {
+        let mut report = Report::default();
+        if self.report_lost_log(&mut report) && repair {
+            self.accept_lost_log()?;
+            report.repaired();
+        }
+        self.check_log(&mut report, None, &super::source::Unhurried)?;
         let mut after = None;
-        while let Some(place) = self.check_next(&mut check, after, repair)? {
+        while let Some(place) = self.check_next(&mut report, after, repair)? {
             after = Some(place);
         }
-        Ok(check)
+        Ok(report.into_page(None))
     }
 
     /// Reads the volume behind `after`, and gives its place; `None` if there
-    /// is none. Nothing may be sealed or compacted meanwhile. In between it
-    /// may: what others were made into comes behind all of its group.
+    /// is none.
+    #[cfg(test)]
     pub(crate) fn check_next(
         &self,
-        check: &mut CheckPage,
+        report: &mut Report,
         after: Option<Place>,
         repair: bool,
     ) -> Result<Option<Place>, StoreError> {
-        let Some((group, sequence, stage)) = self.volume_behind(after) else {
+        let Some(place) = self.volume_behind(after) else {
             return Ok(None);
         };
-        check.volumes += 1;
-        match (stage, self.sealed(group, sequence)) {
-            (Stage::Sealed, Some(sealed)) => self.check_sealed(check, &sealed, repair)?,
-            (Stage::Sealed, None) => find(
-                check,
-                name(group, sequence),
-                None,
-                "volume has no heading: its records cannot be read",
-            ),
-            _ => self.check_open(check, group, sequence)?,
+        let mut of_volume = Report::default();
+        self.check_group_folder(&mut of_volume, place.0)?;
+        let way = &super::source::Unhurried;
+        let mending = self.check_volume(&mut of_volume, place, way)?;
+        if let Some(mending) = mending.filter(|_| repair) {
+            self.repair_directory(&mending)?;
+            of_volume.repaired();
         }
-        Ok(Some((group, sequence)))
+        report.add(of_volume);
+        Ok(Some(place))
     }
 
-    fn volume_behind(&self, after: Option<Place>) -> Option<(GroupId, u64, Stage)> {
+    /// What others are compacted into has a higher number than all that there
+    /// were, so that it comes behind them.
+    pub(crate) fn volume_behind(&self, after: Option<Place>) -> Option<Place> {
         use std::ops::Bound::{Excluded, Unbounded};
         let (from, behind) = after.unwrap_or((GroupId(0), 0));
         let state = self.state.read();
@@ -89,187 +118,262 @@ impl Engine {
                 Some(_) if *group == from => Excluded(behind),
                 _ => Unbounded,
             };
-            let (sequence, volume) = of.volumes.range((first, Unbounded)).next()?;
-            Some((*group, *sequence, volume.stage))
+            let (sequence, _) = of.volumes.range((first, Unbounded)).next()?;
+            Some((*group, *sequence))
         })
     }
 
-    /// What was lost of the log stays lost. With `repair`, what is left is
-    /// taken for all there is from here on.
-    pub(crate) fn check_log(&self, check: &mut CheckPage, repair: bool) -> Result<(), StoreError> {
-        if !self.state.read().incomplete {
-            return Ok(());
+    /// Reads a volume, and gives the directory that is to be written anew.
+    pub(crate) fn check_volume(
+        &self,
+        report: &mut Report,
+        place: Place,
+        way: &dyn GiveWay,
+    ) -> Result<Option<Mending>, StoreError> {
+        let Some(held) = self.held(place) else {
+            return Ok(None);
+        };
+        let named = name(place.0, place.1);
+        if held.heading.size == 0 {
+            // Opening found no more of it than its name.
+            report.volume();
+            let what = "volume has no heading: its records cannot be read";
+            report.find(&named, None, what);
+            return Ok(None);
         }
-        let what = "part of it was lost: deletes and notes may be missing";
-        find(check, "log".into(), None, what);
-        if repair {
-            let mut writer = self.writing();
-            self.condition.check_writable()?;
-            self.state.write().incomplete = false;
-            let renewed = self.renew_log(&mut writer);
-            self.state.write().incomplete = renewed.is_err();
-            renewed?;
-            if let Some(finding) = check.findings.last_mut() {
-                finding.repaired = true;
+        let read = self.read_held(&held, way);
+        let Some(dead) = self.dead_of(place, &held) else {
+            return Ok(None); // compacted: its records are in a later one
+        };
+        report.volume();
+        let read = match read {
+            Ok(read) => read,
+            Err(error) => {
+                let what = format!("volume: {}", self.unchecked(&error)?);
+                report.find(&named, None, &*what);
+                // Nothing is known of what a later version wrote.
+                if error.kind() == io::ErrorKind::NotFound || is_bad_medium(&error) {
+                    self.report_all_lost(report, &held, &dead, way);
+                }
+                return Ok(None);
+            }
+        };
+        let live = |entry: &Entry| dead.at.binary_search(&entry.at).is_err();
+        let mut differs = false;
+        if let Some(directory) = read.directory.as_ref().filter(|_| dead.same_index) {
+            let wrong = judge_directory(directory, &read.scanned, &live);
+            differs = wrong.is_some();
+            if let Some(what) = wrong {
+                report.find(&format!("directory of {named}"), None, what);
             }
         }
-        Ok(())
+        for what in read.headings {
+            report.find(&named, None, what);
+        }
+        let said = match (&held.records, &read.directory) {
+            (Records::Map(entries), _) => &entries[..],
+            (_, Some(directory)) if dead.same_index => &directory.entries[..],
+            _ => &[],
+        };
+        let lost = judge_records(report, &held, &read.scanned, said, &live);
+        let Records::Directory(head) = held.records else {
+            return Ok(None);
+        };
+        // What a directory tells of records that nobody finds is worth more
+        // than one of those that are left.
+        let scanned = read.scanned;
+        Ok((differs && !lost).then_some(Mending { head, scanned }))
     }
 
-    fn sealed(&self, group: GroupId, sequence: u64) -> Option<Sealed> {
+    fn held(&self, (group, sequence): Place) -> Option<Held> {
         let state = self.state.read();
         let volume = state.groups.get(&group)?.volumes.get(&sequence)?;
-        let super::volume_state::Index::Directory(head) = &volume.index else {
-            return None;
+        let records = match &volume.index {
+            Index::Directory(head) => Records::Directory(head.clone()),
+            Index::Map(map) => Records::Map(map.values().copied().collect()),
         };
-        Some(Sealed {
-            group,
-            sequence,
-            head: head.clone(),
-            dead: volume.dead.iter().copied().collect(),
+        Some(Held {
+            heading: volume.heading,
+            tail: volume.tail,
+            records,
+            unknown: volume.unknown,
         })
     }
 
-    fn check_sealed(
-        &self,
-        check: &mut CheckPage,
-        sealed: &Sealed,
-        repair: bool,
-    ) -> Result<(), StoreError> {
-        let place = name(sealed.group, sealed.sequence);
-        let path = volume_file(sealed.group, sealed.sequence, What::Volume);
-        let file = match self.io.open(&path, OpenHow::Read) {
-            Ok(file) => file,
-            Err(_) if self.sealed(sealed.group, sealed.sequence).is_none() => return Ok(()),
-            Err(error) => {
-                find(check, place, None, format!("volume: {error}"));
-                return Ok(());
-            }
+    /// What went since a volume was looked up; `None` if it went itself.
+    fn dead_of(&self, (group, sequence): Place, held: &Held) -> Option<Dead> {
+        let state = self.state.read();
+        let volume = state.groups.get(&group)?.volumes.get(&sequence)?;
+        let same_index = match (&volume.index, &held.records) {
+            (Index::Directory(now), Records::Directory(then)) => now == then,
+            _ => false,
         };
-        let scanned = match scan(&*file, &sealed.head.heading, BadSectors::PassOver) {
-            Ok(scanned) => scanned,
-            Err(error) => {
-                find(check, place, None, format!("volume: {error}"));
-                return Ok(());
-            }
+        Some(Dead {
+            at: volume.dead.clone(),
+            same_index,
+        })
+    }
+
+    fn read_held(&self, held: &Held, way: &dyn GiveWay) -> io::Result<Read> {
+        let (group, sequence) = (held.heading.group, held.heading.sequence);
+        let path = volume_file(group, sequence, What::Volume);
+        let file = self.io.open(&path, OpenHow::Read)?;
+        let mut source = source_of(&file, way)?;
+        let mut headings = Vec::new();
+        let own = |heading: &Heading| *heading == held.heading;
+        log::check_headings(&mut source, &own, &mut headings)?;
+        let end = match held.records {
+            Records::Directory(_) => held.heading.size,
+            Records::Map(_) => held.tail,
         };
-        if self.sealed(sealed.group, sealed.sequence).is_none() {
-            return Ok(()); // it was compacted meanwhile
-        }
-        let lost = report_records(check, &place, sealed, &scanned);
-        let differs = self.directory_differs(sealed, &scanned);
-        if let Some(what) = differs {
-            find(check, format!("directory of {place}"), None, what);
-            if repair && !lost {
-                let _no_batch = self.writing();
-                self.make_anew(&sealed.head, &scanned)?;
-                if let Some(finding) = check.findings.last_mut() {
-                    finding.repaired = true;
+        let scanned = scan_to(source, &held.heading, end.max(FIRST_RECORD))?;
+        let directory = match &held.records {
+            Records::Directory(head) => Some(self.read_directory(head, way)),
+            Records::Map(_) => None,
+        };
+        Ok(Read {
+            scanned,
+            headings,
+            directory,
+        })
+    }
+
+    /// A volume's own directory, from the device: not a copy on a faster disk,
+    /// and not what is kept of it in memory.
+    fn read_directory(&self, head: &DirectoryHead, way: &dyn GiveWay) -> Directory {
+        let mut directory = Directory::default();
+        let (group, sequence) = (head.heading.group, head.heading.sequence);
+        let mut read = || -> io::Result<()> {
+            let path = volume_file(group, sequence, What::Directory);
+            let file = self.io.open(&path, OpenHow::Read)?;
+            let mut source = source_of(&file, way)?;
+            match decode_directory_head(source.bytes(0, head.pages_at)?) {
+                Ok(found) if found == *head => {}
+                Ok(_) => directory.is_wrong("its head is another"),
+                Err(error) => directory.is_wrong(format!("its head: {error}")),
+            }
+            for page in 0..head.fence.len() {
+                let at = head.pages_at + (page * DIRECTORY_PAGE) as u64;
+                let bytes = source.bytes(at, DIRECTORY_PAGE as u64)?;
+                match decode_page(head.heading.salt, at, bytes) {
+                    Ok(entries) => directory.entries.extend(entries),
+                    Err(error) => directory.is_wrong(error.to_string()),
                 }
+            }
+            if source.unread_bytes() > 0 {
+                let what = format!("{} bytes cannot be read", source.unread_bytes());
+                directory.is_wrong(what);
+            }
+            Ok(())
+        };
+        match read() {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                directory.is_wrong("the file is gone");
+            }
+            Err(error) => directory.is_wrong(format!("it cannot be read: {error}")),
+        }
+        directory
+    }
+
+    /// Every shard of a volume that cannot be read at all.
+    fn report_all_lost(&self, report: &mut Report, held: &Held, dead: &Dead, way: &dyn GiveWay) {
+        let entries = match &held.records {
+            Records::Map(entries) => entries.clone(),
+            Records::Directory(head) => self.read_directory(head, way).entries,
+        };
+        let named = name(held.heading.group, held.heading.sequence);
+        for entry in entries {
+            if dead.at.binary_search(&entry.at).is_err() {
+                let key = key_of(held, &entry);
+                report.find(&named, Some(key), "its volume cannot be read");
+            }
+        }
+    }
+
+    /// Names in a group's folder that are none of a volume's, and volumes that
+    /// are another disk's.
+    pub(crate) fn check_group_folder(
+        &self,
+        report: &mut Report,
+        group: GroupId,
+    ) -> Result<(), StoreError> {
+        let folder = group_folder(group);
+        let entries = match self.io.read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) => {
+                let what = format!("the folder: {}", self.unchecked(&error)?);
+                report.find(&folder.to_string_lossy(), None, what);
+                return Ok(());
+            }
+        };
+        for entry in entries {
+            let named = entry.name.to_str().and_then(parse_volume_file);
+            let is_strange = match named {
+                None => true,
+                // What cannot be read now is met where it is used.
+                Some((sequence, What::Volume)) => !self.is_own((group, sequence)).unwrap_or(true),
+                // Such as are being written, or wait for a start.
+                Some(_) => false,
+            };
+            if is_strange {
+                let place = folder.join(&entry.name);
+                report.find(&place.to_string_lossy(), None, "no file of this disk");
             }
         }
         Ok(())
     }
 
-    /// What the directory says that the records do not, or the reverse.
-    fn directory_differs(&self, sealed: &Sealed, scanned: &Scanned) -> Option<String> {
-        self.files.forget_pages(sealed.sequence);
-        let read = || -> Result<Vec<Entry>, StoreError> {
-            let path = volume_file(sealed.group, sealed.sequence, What::Directory);
-            self.io
-                .open(&path, OpenHow::Read)
-                .map_err(|error| self.unread(&error))?;
-            let entries = self.entries_of(sealed.group, sealed.sequence)?;
-            Ok(entries.into_iter().map(|(_, entry)| entry).collect())
+    /// Whether a volume is this disk's, or went since it was listed. One that
+    /// was made, and refused before it was used, is in no list either.
+    fn is_own(&self, (group, sequence): Place) -> io::Result<bool> {
+        if self.held((group, sequence)).is_some() {
+            return Ok(true);
+        }
+        let path = volume_file(group, sequence, What::Volume);
+        let file = match self.io.open(&path, OpenHow::Read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            file => file?,
         };
-        let entries = match read() {
-            Ok(entries) => entries,
-            Err(error) => return Some(error.to_string()),
-        };
-        // How much of it there was, a record that is damaged may not tell.
-        let damaged: BTreeSet<_> = scanned.damaged.iter().map(|entry| entry.at).collect();
-        let place = |entry: &Entry| match damaged.contains(&entry.at) {
-            true => (entry.key(), entry.at, None),
-            false => (entry.key(), entry.at, Some((entry.span, entry.besides))),
-        };
-        let said: BTreeSet<_> = entries.iter().map(place).collect();
-        let live = scanned
-            .entries
-            .iter()
-            .filter(|entry| !sealed.dead.contains(&entry.at));
-        let found: BTreeSet<_> = live.map(place).collect();
-        let missing = found.difference(&said).count();
-        let more = said.difference(&found).count();
-        (missing + more > 0).then(|| {
-            format!("{missing} records are not in it, {more} of its entries have no record")
-        })
+        let mut source = Source::new(&*file, BadSectors::PassOver)?;
+        let heading = read_heading(&mut source)?;
+        Ok(heading.is_some_and(|heading| heading.is_of(&self.identity, group, sequence)))
     }
 
-    /// The records of a volume that is not sealed.
-    fn check_open(
-        &self,
-        check: &mut CheckPage,
-        group: GroupId,
-        sequence: u64,
-    ) -> Result<(), StoreError> {
-        const WINDOW: u64 = 4 << 20;
-        let start = WindowCursor::of_volume(group, sequence);
-        let mut next = Some(start);
-        while let Some(from) = next.filter(|next| next.volume() == Some(sequence)) {
-            let window = self.window(from, WINDOW)?;
-            if window.unknown && from == start {
-                let what = "a stretch is damaged, and nobody knows which shards were there";
-                find(check, name(group, sequence), None, what);
-            }
-            for record in window.records {
-                match record.shard {
-                    Ok(shard) => {
-                        // A long one comes in pieces.
-                        check.shards += u64::from(shard.offset == 0);
-                        check.bytes += shard.bytes.len() as u64;
-                    }
-                    Err(error) => {
-                        let place = name(group, sequence);
-                        find(check, place, Some(record.key), error.to_string());
-                    }
-                }
-            }
-            next = window.next;
+    /// Writes a directory anew from the records. Nothing may be compacted
+    /// meanwhile.
+    pub(crate) fn repair_directory(&self, mending: &Mending) -> Result<(), StoreError> {
+        let _no_batch = self.writing();
+        let heading = &mending.head.heading;
+        let is_same = {
+            let state = self.state.read();
+            let of = state.groups.get(&heading.group);
+            let volume = of.and_then(|of| of.volumes.get(&heading.sequence));
+            matches!(volume.map(|volume| &volume.index), Some(Index::Directory(head)) if *head == mending.head)
+        };
+        // Else it was made anew, or went, since it was read.
+        if is_same {
+            self.make_anew(&mending.head, &mending.scanned)?;
         }
         Ok(())
     }
 }
 
-/// Reports damaged records; true if one of the directory's was not found.
-fn report_records(check: &mut CheckPage, place: &str, sealed: &Sealed, scanned: &Scanned) -> bool {
-    let damaged: BTreeSet<u32> = scanned.damaged.iter().map(|entry| entry.at).collect();
-    for entry in &scanned.entries {
-        if sealed.dead.contains(&entry.at) {
-            continue;
-        }
-        if damaged.contains(&entry.at) {
-            let key = ShardKey {
-                group: sealed.group,
-                blob: entry.blob,
-                index: entry.index,
-            };
-            find(check, place.to_owned(), Some(key), "record is damaged");
-        } else {
-            check.shards += 1;
-            check.bytes += entry.bytes();
-        }
+/// What is no more, and whether the directory is that of before.
+struct Dead {
+    /// Places of deleted records, sorted.
+    at: Vec<u32>,
+    same_index: bool,
+}
+
+fn source_of<'a>(file: &'a Arc<dyn DiskFile>, way: &'a dyn GiveWay) -> io::Result<Source<'a>> {
+    Ok(Source::new(&**file, BadSectors::PassOver)?.giving_way(way))
+}
+
+fn key_of(held: &Held, entry: &Entry) -> ShardKey {
+    ShardKey {
+        group: held.heading.group,
+        blob: entry.blob,
+        index: entry.index,
     }
-    if scanned.unread_bytes > 0 {
-        let what = format!("{} bytes cannot be read", scanned.unread_bytes);
-        find(check, place.to_owned(), None, what);
-    }
-    for (from, to) in &scanned.unknown {
-        let what = format!("bytes {from} to {to} are no records");
-        find(check, place.to_owned(), None, what);
-    }
-    if !scanned.sealed {
-        let what = format!("volume has no seal, records end at {}", scanned.tail);
-        find(check, place.to_owned(), None, what);
-    }
-    !scanned.unknown.is_empty() || !scanned.sealed || scanned.unread_bytes > 0
 }

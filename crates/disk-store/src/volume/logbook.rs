@@ -42,6 +42,17 @@ pub(crate) struct Logbook {
     pub(crate) broken: bool,
 }
 
+/// What a segment that is written has on the disk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    pub(crate) sequence: u64,
+    pub(crate) salt: u64,
+    /// Everything before it was synced.
+    pub(crate) durable_to: u64,
+    /// Length of the file at least.
+    pub(crate) len: u64,
+}
+
 impl Logbook {
     /// Makes a segment that holds `entries`, durably.
     pub(crate) fn begin(
@@ -153,6 +164,16 @@ impl Logbook {
         synced.map_err(|error| (Doing::Syncing, error))?;
         self.zeroed_to += len;
         Ok(())
+    }
+
+    /// How far it is.
+    pub(crate) fn standing(&self) -> Standing {
+        Standing {
+            sequence: self.sequence,
+            salt: self.salt,
+            durable_to: self.durable_to,
+            len: self.zeroed_to,
+        }
     }
 
     /// Everything written is durable now.

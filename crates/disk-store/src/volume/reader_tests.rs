@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use shardgate_wire::StoreError;
 use shardgate_wire::conformance::sample;
-use shardgate_wire::{CheckPage, StoreError};
 
 use super::damage_tests::figures;
 use super::engine::{Engine, VolumeFigures};
@@ -18,6 +18,7 @@ use super::place::{VOLUMES, What, group_folder, volume_file};
 use super::scan::scan;
 use super::source::{BadSectors, Source};
 use super::{Choice, Op};
+use crate::checking::Report;
 use crate::condition::Condition;
 use crate::directories::DirectoryMemory;
 use crate::io::OpenHow;
@@ -258,8 +259,8 @@ fn a_check_passes_over_nothing_that_is_compacted_in_between() {
         seal(&engine);
     }
     put(&engine, 30, 100);
-    let (mut check, mut after, mut seen) = (CheckPage::default(), None, Vec::new());
-    while let Some(place) = engine.check_next(&mut check, after, false).unwrap() {
+    let (mut report, mut after, mut seen) = (Report::default(), None, Vec::new());
+    while let Some(place) = engine.check_next(&mut report, after, false).unwrap() {
         seen.push(place.1);
         after = Some(place);
         if place.1 == 1 {
@@ -273,6 +274,7 @@ fn a_check_passes_over_nothing_that_is_compacted_in_between() {
             assert_eq!(engine.compact(&choice, &mut |_| true), Ok(true));
         }
     }
+    let check = report.into_page(None);
     assert_eq!(seen, [1, 4, 5]);
     assert_eq!(check.findings, []);
     assert_eq!(check.shards, 10 + 1 + 30, "the first ten twice");

@@ -81,6 +81,8 @@ struct Stretch {
 
 struct Scan<'a> {
     heading: &'a Heading,
+    /// Nothing is looked for from here on.
+    end: u64,
     source: Source<'a>,
     /// Records and extents are read in turns.
     extents: Source<'a>,
@@ -88,9 +90,14 @@ struct Scan<'a> {
 
 /// Finds all records of a volume.
 pub(crate) fn scan(file: &dyn DiskFile, heading: &Heading, bad: BadSectors) -> io::Result<Scanned> {
-    let source = Source::new(file, bad)?;
+    scan_to(Source::new(file, bad)?, heading, heading.size)
+}
+
+/// Finds the records before `end`, of a volume that may grow behind it.
+pub(crate) fn scan_to(source: Source<'_>, heading: &Heading, end: u64) -> io::Result<Scanned> {
     let mut scan = Scan {
         heading,
+        end,
         extents: source.again(),
         source,
     };
@@ -101,7 +108,7 @@ pub(crate) fn scan(file: &dyn DiskFile, heading: &Heading, bad: BadSectors) -> i
     };
     let mut stretches = Vec::new();
     let mut at = FIRST_RECORD;
-    while !found.sealed && at < heading.size {
+    while !found.sealed && at < end {
         match scan.look(at)? {
             Seen::Whole(head) => {
                 found.take(at, &head);
@@ -269,7 +276,7 @@ impl Scan<'_> {
     /// disk from opening.
     fn search(&mut self, at: u64) -> io::Result<Option<u64>> {
         let mut from = at;
-        while from < self.heading.size {
+        while from < self.end {
             let window = self.source.bytes(from, WINDOW_BYTES)?;
             if window.len() < HEAD_BYTES {
                 return Ok(None);
@@ -277,6 +284,9 @@ impl Scan<'_> {
             let mut skip = 0;
             while skip + HEAD_BYTES <= window.len() {
                 let place = from + skip as u64;
+                if place >= self.end {
+                    return Ok(None);
+                }
                 if place > at && head_in_sequence(self.heading, place, &window[skip..]).is_some() {
                     return Ok(Some(place));
                 }
@@ -319,7 +329,7 @@ impl Scan<'_> {
     /// volume's end is written over.
     fn last(&mut self, at: u64) -> io::Result<Option<Stretch>> {
         let from = self.next_record(at)?;
-        if from >= self.heading.size.min(self.source.len) {
+        if from >= self.end.min(self.source.len) {
             return Ok(None);
         }
         let mut to = (from + 1).next_multiple_of(SECTOR);
@@ -329,7 +339,7 @@ impl Scan<'_> {
             let is_before_end = !from.is_multiple_of(SECTOR);
             return is_before_end.then(|| self.headless(at, to)).transpose();
         }
-        while to < self.heading.size && !self.is_zero(to, to + SECTOR)? {
+        while to < self.end && !self.is_zero(to, to + SECTOR)? {
             to += SECTOR;
         }
         self.headless(at, to).map(Some)

@@ -47,12 +47,34 @@ pub(crate) fn later(what: &str, error: &FormatError) -> io::Error {
     io::Error::other(format!("{what}: {error}"))
 }
 
+/// Told of what is about to be read, for those who read much beside others.
+pub(crate) trait GiveWay {
+    /// Before each piece.
+    fn before(&self, bytes: u64);
+    /// Whether enough was read, for one who can go on later.
+    fn is_spent(&self) -> bool;
+}
+
+/// Gives way to nobody.
+#[cfg(test)]
+pub(crate) struct Unhurried;
+
+#[cfg(test)]
+impl GiveWay for Unhurried {
+    fn before(&self, _: u64) {}
+
+    fn is_spent(&self) -> bool {
+        false
+    }
+}
+
 /// A file, read in windows.
 pub(crate) struct Source<'a> {
     pub(crate) file: &'a dyn DiskFile,
     /// Length of the file.
     pub(crate) len: u64,
     bad: BadSectors,
+    way: Option<&'a dyn GiveWay>,
     /// Ranges that the device did not give, by place.
     unread: Vec<(u64, u64)>,
     from: u64,
@@ -69,10 +91,17 @@ impl<'a> Source<'a> {
             len: file.len()?,
             file,
             bad,
+            way: None,
             unread: Vec::new(),
             from: 0,
             window: Vec::new(),
         })
+    }
+
+    /// The same, with way given before each read.
+    pub(crate) fn giving_way(mut self, way: &'a dyn GiveWay) -> Self {
+        self.way = Some(way);
+        self
     }
 
     /// Another window on the same file.
@@ -81,6 +110,7 @@ impl<'a> Source<'a> {
             file: self.file,
             len: self.len,
             bad: self.bad,
+            way: self.way,
             unread: Vec::new(),
             from: 0,
             window: Vec::new(),
@@ -108,6 +138,9 @@ impl<'a> Source<'a> {
     }
 
     fn fill(&mut self) -> io::Result<usize> {
+        if let Some(way) = self.way {
+            way.before(self.window.len() as u64);
+        }
         match self.file.read_past_cache(&mut self.window, self.from) {
             Err(error) if self.bad == BadSectors::PassOver && is_bad_medium(&error) => {}
             read => return read,

@@ -110,6 +110,7 @@ impl Front {
 impl Engine {
     /// The records of the cursor's group from its place on, about `bytes` of
     /// them, of one volume; no next place behind the last volume.
+    #[cfg(test)]
     pub(crate) fn window(&self, from: WindowCursor, bytes: u64) -> Result<Window, StoreError> {
         self.window_with(from, bytes, &mut HeldRecords::default())
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use shardgate_disk_store::{DiskOptions, LocalDisk};
 use shardgate_wire::checksum::{CHECK_BLOCK, block_crcs};
-use shardgate_wire::conformance::sample;
+use shardgate_wire::conformance::{check_whole, sample};
 use shardgate_wire::ids::{Generation, GroupId};
 use shardgate_wire::memory_store::MemoryStore;
 use shardgate_wire::store::{ListedShard, MAX_APPEND_BYTES, ShardEnd, ShardHandle};
@@ -337,6 +337,13 @@ impl Pair {
             .await
             .map(|health| (health.epoch, health.told));
         assert_same(on_disk, in_model, "restart");
+        let checked = check_whole(&*self.disk, &self.ctx, false).await;
+        assert_eq!(checked.findings, [], "restart");
+        let listed = self.model.list(None, 1000).await.unwrap();
+        let finished = listed.iter().filter(|entry| entry.finished).count();
+        // What compaction moves meanwhile is counted there as well.
+        let counted = usize::try_from(checked.shards).unwrap();
+        assert!(counted >= finished, "restart: {counted} of {finished}");
     }
 }
 

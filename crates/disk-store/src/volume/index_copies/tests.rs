@@ -313,3 +313,23 @@ fn a_copy_of_another_length_is_replaced() {
         disks.slow.restart();
     }
 }
+
+#[test]
+fn a_check_reads_the_directory_itself_and_all_else_about_once() {
+    let disks = Disks::new();
+    let engine = disks.open();
+    seal(&engine, 1..300);
+    copy_all(&engine);
+    let before = disks.slow.counters().read_bytes;
+    assert_eq!(engine.check(false).unwrap().findings, []);
+    let read = disks.slow.counters().read_bytes - before;
+    let stored = 300 * LEN as u64;
+    assert!((stored..stored + (3 << 20)).contains(&read), "{read} bytes");
+    let directory = volume_file(sample::GROUP, 1, What::Directory);
+    disks.slow.flip_bit(&directory, 4096 + 100, 3);
+    // The copy serves.
+    assert!(has(&engine, 2));
+    let found = engine.check(false).unwrap().findings;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].place.starts_with("directory of "), "{found:?}");
+}

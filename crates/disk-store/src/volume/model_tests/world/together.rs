@@ -4,14 +4,16 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use shardgate_wire::ShardKey;
 use shardgate_wire::store::SmallShard;
+use shardgate_wire::{Finding, ShardKey};
 
 use super::super::turns::{Task, take_turns};
 use super::checks::{listed, stored, windowed};
 use super::{Wanted, World, ops};
+use crate::checking::Report;
 use crate::volume::commit::{Answer, OwnedOp};
 use crate::volume::engine::Engine;
+use crate::volume::source::Unhurried;
 use crate::volume::{OpenLimits, Rests};
 
 /// Batches of one caller, and what it was answered.
@@ -23,6 +25,30 @@ struct Seen {
     shards: Vec<(ShardKey, Option<SmallShard>)>,
     lists: Vec<BTreeSet<ShardKey>>,
     windows: Vec<BTreeSet<ShardKey>>,
+}
+
+/// What a check found while others wrote, and the shards that it saw whole.
+#[derive(Default)]
+struct Checked {
+    findings: Vec<Finding>,
+    whole: BTreeSet<ShardKey>,
+}
+
+impl Checked {
+    fn check(&mut self, engine: &Engine) {
+        let (mut report, mut after) = (Report::default(), None);
+        while let Some(place) = engine
+            .check_next(&mut report, after, false)
+            .expect("a check does not fail")
+        {
+            after = Some(place);
+        }
+        engine
+            .check_log(&mut report, None, &Unhurried)
+            .expect("nor that of the log");
+        self.whole.extend(report.seen.iter().copied());
+        self.findings = report.into_page(None).findings;
+    }
 }
 
 impl Seen {
@@ -51,7 +77,7 @@ impl Seen {
 
 impl World {
     /// Two callers of other shards each, one that ends an extent, upkeep and
-    /// compaction, and a reader of what nobody changes.
+    /// compaction, a reader of what nobody changes, and a check.
     pub(super) fn together(&mut self) {
         let mut free: BTreeSet<ShardKey> = (0..20).map(|_| self.key()).collect();
         let writing = self.some_writing();
@@ -69,6 +95,7 @@ impl World {
         let stops = self.random.below(8) == 0;
         let seed = self.random.next();
         let (mut seen, mut ended) = (Seen::default(), None);
+        let mut checked = Checked::default();
         let engine = &*self.engine;
         let mut tasks: Vec<Task<'_>> = Vec::new();
         for batches in &mut callers {
@@ -89,6 +116,8 @@ impl World {
         let seen_there = &mut seen;
         let quiet = &quiet;
         tasks.push(Box::new(move || seen_there.look(engine, quiet, disk_fails)));
+        let checked_there = &mut checked;
+        tasks.push(Box::new(move || checked_there.check(engine)));
         take_turns(seed, tasks);
         self.say(|| format!("together, seed {seed}, faults {disk_fails}"));
         self.answered(callers);
@@ -96,6 +125,11 @@ impl World {
             self.finished(writing, answer);
         }
         self.saw(seen, &changed);
+        // A disk that fails does not give what is there.
+        if !disk_fails {
+            assert_eq!(checked.findings, [], "check, while others wrote");
+            self.check_keys(&checked.whole, &changed, "check, while others wrote");
+        }
     }
 
     /// Batches of one caller, of keys that nobody else changes.
