@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use shardgate_agent::config::Config;
 use shardgate_agent::flags::Flags;
-use shardgate_agent::fsck::fsck;
+use shardgate_agent::fsck::{Says, fsck};
 use shardgate_agent::run::run;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -67,9 +67,12 @@ fn check_disk(folder: &Path, repair: bool) -> ExitCode {
         .enable_all()
         .build();
     let checked = match runtime {
-        Ok(runtime) => runtime
-            .block_on(fsck(folder, repair, &mut std::io::stdout()))
-            .map_err(|error| error.to_string()),
+        Ok(runtime) => {
+            let (mut out, mut progress) = (std::io::stdout(), std::io::stderr());
+            let says = Says::to(&mut out, &mut progress);
+            let checked = runtime.block_on(fsck(folder, repair, says));
+            checked.map_err(|error| error.to_string())
+        }
         Err(error) => Err(format!("start threads: {error}")),
     };
     match checked {
