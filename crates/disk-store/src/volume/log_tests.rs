@@ -11,7 +11,7 @@ use shardgate_wire::ids::{BlobId, CommitNumber};
 
 use super::Op;
 use super::damage_tests::{figures, read};
-use super::engine::{Engine, Note};
+use super::engine::{Engine, Note, VolumeFigures};
 use super::opening::Opening;
 use super::place::{LOG, What, volume_file};
 use super::volume_state::Stage;
@@ -297,4 +297,43 @@ fn a_volume_that_was_written_after_it_was_closed_needs_its_own_end() {
     let engine = open(&disk);
     assert_eq!(read(&engine, 1), Ok(true));
     assert!(read(&engine, 2).is_err(), "nobody knows that it is absent");
+}
+
+/// A long log of many batches is read about once.
+#[test]
+fn opening_reads_the_log_about_once() {
+    let disk = SimDisk::new(1);
+    let open_with = || {
+        Engine::open(Opening {
+            io: disk.io(),
+            index: None,
+            identity: sample::identity(),
+            condition: Arc::new(Condition::good(sample::identity().disk)),
+            figures: VolumeFigures {
+                log_bytes: 64 << 20,
+                ..figures()
+            },
+            progress: Arc::default(),
+            directories: Arc::default(),
+            random: Box::new(|| 0x5a17),
+        })
+        .unwrap()
+    };
+    let engine = open_with();
+    let note = Note {
+        commit: CommitNumber(1),
+        deleted: false,
+        payload: vec![7; 50_000],
+    };
+    for blob in 0..160 {
+        let op = Op::Note(sample::GROUP, BlobId(blob), &note);
+        assert_eq!(engine.commit(&[op]), [Ok(())]);
+    }
+    drop(engine);
+    disk.restart();
+    let before = disk.counters().read_bytes;
+    let engine = open_with();
+    assert_eq!(engine.notes_len(), 160);
+    let read = disk.counters().read_bytes - before;
+    assert!(read < 3 * 160 * 50_000, "{read} bytes");
 }

@@ -307,8 +307,14 @@ fn read_segment(
         let most = MAX_BATCH_BYTES as u64 + SECTOR;
         let head = source.bytes(at, SECTOR)?;
         let starts = head.starts_with(BATCH_MAGIC);
+        // No more than it takes: what is read ahead of one batch would be read
+        // again ahead of the next.
+        let takes = match batch_claims(heading.salt, at, head) {
+            Claims::Bytes(len) => len.min(most),
+            Claims::Something | Claims::Nothing => most,
+        };
         let decoded = if starts {
-            decode_batch(heading.salt, at, source.bytes(at, most)?)
+            decode_batch(heading.salt, at, source.bytes(at, takes)?)
         } else {
             Ok(None)
         };
