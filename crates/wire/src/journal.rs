@@ -1,7 +1,8 @@
 //! The calls by which a disk keeps journal segments (PROTOCOL.md 1 and 2).
 //!
-//! A disk parses nothing of a segment: it keeps files of bytes under numbers
-//! of its own. Invariant: a call is refused unless its epoch is in force, a
+//! A disk parses nothing of a segment, but for the checksums of its batches
+//! where it is checked: it keeps files of bytes under numbers of its own.
+//! Invariant: a call is refused unless its epoch is in force, a
 //! higher one is made durable first; what was answered by [`JournalDisk::begin`]
 //! or [`JournalDisk::append`] is durable; an append is written only at the
 //! file's exact end and only after the one before was made durable.
