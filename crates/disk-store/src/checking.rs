@@ -22,7 +22,7 @@ mod way;
 
 use std::time::Duration;
 
-use shardgate_wire::{CallContext, CheckCursor, CheckPage, ShardKey, StoreError};
+use shardgate_wire::{CallContext, CheckCursor, CheckPage, StoreError};
 
 use crate::core::Core;
 use crate::volume::{GiveWay, Mending, VolumePlace};
@@ -176,14 +176,6 @@ impl Core {
                 tracing::warn!(disk = %self.identity.disk, %error, "a directory was not repaired");
                 Ok(Repair::Refused)
             }
-        }
-    }
-
-    /// Takes note of a damaged shard, and counts it among the disk's errors.
-    pub(crate) fn found_damaged(&self, key: ShardKey, what: &str) {
-        if self.damaged.found(key, what) {
-            self.condition.count_error();
-            tracing::warn!(disk = %self.identity.disk, group = %key.group, blob = %key.blob, index = key.index, what, "shard is damaged");
         }
     }
 }
