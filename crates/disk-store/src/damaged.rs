@@ -15,17 +15,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use shardgate_wire::check::{MAX_DAMAGED, bounded};
-use shardgate_wire::store::MAX_READ_BYTES;
 use shardgate_wire::{DamagedShard, ShardKey, StoreError};
 
-use crate::aligned::AlignedBuffer;
 use crate::core::Core;
 
 /// How long it counts that a shard was read again.
 const COUNTS_FOR: Duration = Duration::from_secs(300);
-/// Bytes of a shard that are read again: damage of a directory shows at once,
-/// and of what lies behind them the file itself was read before.
-const READ_AGAIN: u64 = 32 << 20;
 /// How long shards are read again in one call.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
@@ -43,6 +38,8 @@ struct Known {
     what: String,
     /// When it was read again.
     again: Option<Instant>,
+    /// How much of it was whole so far, while it is.
+    whole_to: u64,
 }
 
 #[derive(Debug, Default)]
@@ -68,8 +65,13 @@ impl Damaged {
                 known.remove(&other);
             }
         }
-        let (what, again) = (bounded(what.to_owned()), None);
-        known.insert(key, Known { what, again });
+        let what = bounded(what.to_owned());
+        let new = Known {
+            what,
+            again: None,
+            whole_to: 0,
+        };
+        known.insert(key, new);
         self.changes.fetch_add(1, Ordering::Relaxed);
         true
     }
@@ -127,6 +129,19 @@ impl Damaged {
     fn still(&self, key: ShardKey, now: Instant) {
         if let Some(known) = self.known.lock().get_mut(&key) {
             known.again = Some(now);
+            known.whole_to = 0;
+        }
+    }
+
+    /// Where a shard is read on.
+    fn begins(&self, key: ShardKey) -> u64 {
+        let known = self.known.lock();
+        known.get(&key).map_or(0, |known| known.whole_to)
+    }
+
+    fn goes_on(&self, key: ShardKey, whole_to: u64) {
+        if let Some(known) = self.known.lock().get_mut(&key) {
+            known.whole_to = whole_to;
         }
     }
 }
@@ -150,29 +165,21 @@ impl Core {
 
     /// The shards that are damaged, each read again before it is told. What
     /// there is no time for is told by a later call.
-    pub(crate) fn tell_damaged(
-        &self,
-        buffer: &mut AlignedBuffer,
-    ) -> Result<Vec<DamagedShard>, StoreError> {
+    pub(crate) fn tell_damaged(&self) -> Result<Vec<DamagedShard>, StoreError> {
         self.condition.check_present()?;
         let begun = Instant::now();
         for key in self.damaged.due(begun) {
             if self.lanes.is_closing() || begun.elapsed() >= AT_ONCE {
                 break;
             }
-            match self.read_again(key, buffer) {
-                Ok(()) => {
+            match self.read_again(key) {
+                Ok(Again::NotDamaged) => {
                     let (group, blob, index) = (key.group, key.blob, key.index);
                     tracing::info!(disk = %self.identity.disk, %group, %blob, index, "shard is not damaged any more");
                     self.damaged.forget(&[key]);
                 }
-                // Gone, or not for this program to judge.
-                Err(StoreError::NotFound | StoreError::LaterVersion { .. }) => {
-                    self.damaged.forget(&[key]);
-                }
-                Err(error) if damage_of(&error).is_some() => {
-                    self.damaged.still(key, Instant::now());
-                }
+                Ok(Again::Damaged) => self.damaged.still(key, Instant::now()),
+                Ok(Again::WholeTo(offset)) => self.damaged.goes_on(key, offset),
                 // Not the shard's fault: not now.
                 Err(_) => {}
             }
@@ -180,25 +187,27 @@ impl Core {
         Ok(self.damaged.sure(Instant::now()))
     }
 
-    fn read_again(&self, key: ShardKey, buffer: &mut AlignedBuffer) -> Result<(), StoreError> {
-        // What is kept of an open file says nothing of its name and its ends.
-        self.cache.remove(key);
-        let stat = self.stat_shard(key, buffer)?;
-        let len = stat.end.map_or(0, |end| end.shard_len);
-        let (mut offset, most) = (0, len.min(READ_AGAIN));
-        while offset < most {
-            let step = (len - offset).min(MAX_READ_BYTES as u64);
-            let step = u32::try_from(step).expect("reads are bounded");
-            self.read_verified(key, offset, step, buffer)?;
-            offset += u64::from(step);
+    /// Reads a shard again as the device has it: in the page cache alone it may
+    /// be whole, or damaged. Of a long file a part, and another with the next
+    /// call.
+    fn read_again(&self, key: ShardKey) -> Result<Again, StoreError> {
+        match self.volumes.verify_on_device(key) {
+            Ok(None) => self.check_file_again(key, self.damaged.begins(key)),
+            Ok(Some(())) | Err(StoreError::LaterVersion { .. }) => Ok(Again::NotDamaged),
+            Err(error) if damage_of(&error).is_some() => Ok(Again::Damaged),
+            Err(error) => Err(error),
         }
-        if most < len {
-            // Long, and read as far as it is worth: it stays.
-            let what = "was damaged behind what was read again".to_owned();
-            return Err(StoreError::Corrupt { what });
-        }
-        Ok(())
     }
+}
+
+/// What a shard is that was read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// It is whole, gone, or not for this program to judge.
+    NotDamaged,
+    Damaged,
+    /// It was read up to there, and is whole so far.
+    WholeTo(u64),
 }
 
 #[cfg(test)]

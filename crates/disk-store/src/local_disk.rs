@@ -411,7 +411,7 @@ impl ShardStore for LocalDisk {
     }
 
     async fn damaged(&self) -> Result<Vec<DamagedShard>, StoreError> {
-        self.read_call(Lane::Background, |core, buffer| core.tell_damaged(buffer))
+        self.read_call(Lane::Background, |core, _| core.tell_damaged())
             .await
     }
 

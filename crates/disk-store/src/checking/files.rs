@@ -16,6 +16,7 @@ use super::Report;
 use super::cursor::{FilePlace, Place};
 use super::way::Way;
 use crate::core::Core;
+use crate::damaged::Again;
 use crate::format::{
     Footer, FormatError, HEADER_PREFIX_BYTES, PAGE, decode_header, header_record_len,
 };
@@ -163,6 +164,20 @@ impl Core {
             Seen::Damaged(_) | Seen::Later(_) | Seen::Gone => {}
         }
         Ok(None)
+    }
+
+    /// Reads the file of one shard again, from `offset` of it on and about as
+    /// much as a part of a check does.
+    pub(crate) fn check_file_again(&self, key: ShardKey, offset: u64) -> Result<Again, StoreError> {
+        let (way, mut report) = (Way::new(self), Report::default());
+        let next = self.check_file(key, offset, &way, &mut report)?;
+        let damaged = report.damaged().iter().any(|(of, _)| *of == key);
+        Ok(match next {
+            _ if damaged => Again::Damaged,
+            Some(FilePlace::Within(_, offset)) => Again::WholeTo(offset),
+            // Gone, or of a later version, too.
+            _ => Again::NotDamaged,
+        })
     }
 
     fn named(&self, key: ShardKey) -> Result<Option<Named>, StoreError> {

@@ -12,6 +12,7 @@ use super::engine::{Engine, corrupt};
 use super::format::{HEAD_BYTES, Head, Heading, Meta, decode_head, decode_meta};
 use super::locate::{Located, Look};
 use super::source::is_bad_medium;
+use crate::format::FormatError;
 use crate::io::DiskFile;
 
 /// Bytes that head, header and checksums mostly take.
@@ -57,6 +58,31 @@ impl Engine {
                 header: opened.meta.header,
                 end: Some(opened.head.end),
             })
+        })
+    }
+
+    /// Reads all of a shard as the device has it, and gives nothing of it;
+    /// `None` if it is in no volume.
+    pub(crate) fn verify_on_device(&self, key: ShardKey) -> Result<Option<()>, StoreError> {
+        self.with_record(key, &|engine, located| {
+            let (heading, entry) = (&located.heading, &located.entry);
+            let file = engine.file_of(located)?;
+            let mut bytes = vec![0; entry.span as usize];
+            let read = file.read_past_cache(&mut bytes, entry.offset())?;
+            bytes.truncate(read);
+            let verified = || {
+                let head = head_of(heading, entry.offset(), key, &bytes)?;
+                let meta = meta_of(heading, entry.offset(), key, &head, &bytes)?;
+                let at = usize::try_from(head.data_at - entry.offset()).unwrap_or(usize::MAX);
+                let len = usize::try_from(head.end.shard_len).unwrap_or(usize::MAX);
+                let data = bytes.get(at..).and_then(|data| data.get(..len));
+                let data = data.ok_or_else(|| corrupt("volume is shorter than its shard"))?;
+                match first_bad_block(data, &meta.crcs) {
+                    Some(block) => Err(corrupt(format!("block {block}"))),
+                    None => Ok(()),
+                }
+            };
+            verified().map_err(Unread::Store)
         })
     }
 
@@ -234,7 +260,12 @@ pub(super) fn meta_of(
     bytes: &[u8],
 ) -> Result<Meta, StoreError> {
     let meta = decode_meta(heading.salt, offset, head, bytes);
-    let meta = meta.map_err(|error| corrupt(format!("record: {error}")))?;
+    let meta = meta.map_err(|error| match error {
+        FormatError::Version { .. } => StoreError::LaterVersion {
+            what: format!("record: {error}"),
+        },
+        error => corrupt(format!("record: {error}")),
+    })?;
     if meta.header.key != key {
         return Err(corrupt("record: another shard"));
     }
