@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use shardgate_disk_store::{DiskOptions, Expected, LocalDisk, OpenError};
-use shardgate_wire::{DiskId, ShardStore, StoreError};
+use shardgate_wire::{Checked, DiskId, ShardStore, StoreError};
 use thiserror::Error;
 
 /// How often it is said how far a check is.
@@ -33,21 +33,6 @@ pub enum FsckError {
     /// What was found could not be said.
     #[error("write report: {0}")]
     Report(#[from] std::io::Error),
-}
-
-/// What a check found in all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Checked {
-    /// Volumes that were read.
-    pub volumes: u64,
-    /// Shards that are whole.
-    pub shards: u64,
-    /// Bytes of those shards' records or files.
-    pub bytes: u64,
-    /// What was wrong.
-    pub found: u64,
-    /// Of it, what was repaired.
-    pub repaired: u64,
 }
 
 /// Where a check says what it has to say.
@@ -105,12 +90,8 @@ async fn check(disk: &LocalDisk, repair: bool, says: Says<'_>) -> Result<Checked
     let (mut from, mut said) = (None, Instant::now());
     loop {
         let page = disk.check(&ctx, from, repair).await?;
-        all.volumes += page.volumes;
-        all.shards += page.shards;
-        all.bytes += page.bytes;
+        all.add(&page);
         for finding in &page.findings {
-            all.found += 1;
-            all.repaired += u64::from(finding.repaired);
             writeln!(says.report, "{finding}")?;
         }
         from = page.next;
@@ -120,18 +101,10 @@ async fn check(disk: &LocalDisk, repair: bool, says: Says<'_>) -> Result<Checked
         if said.elapsed() >= says.every {
             said = Instant::now();
             // A terminal that went does not end the check.
-            let _ = writeln!(
-                says.progress,
-                "{} volumes, {} bytes so far; {} found wrong",
-                all.volumes, all.bytes, all.found
-            );
+            let _ = writeln!(says.progress, "so far: {all}");
         }
     }
-    writeln!(
-        says.report,
-        "{} volumes, {} shards whole, {} bytes; {} found wrong",
-        all.volumes, all.shards, all.bytes, all.found
-    )?;
+    writeln!(says.report, "{all}")?;
     Ok(all)
 }
 
@@ -199,7 +172,7 @@ mod tests {
         let found = fsck(dir.path(), false, says).await.unwrap();
         let progress = String::from_utf8(progress).unwrap();
         assert!(
-            progress.contains("1 volumes, ") && progress.contains(" bytes so far"),
+            progress.contains("so far: 1 volumes, 20 shards whole"),
             "{progress}"
         );
         assert_eq!((found.found, found.repaired), (1, 0), "{found:?}");

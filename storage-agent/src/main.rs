@@ -76,7 +76,7 @@ fn check_disk(folder: &Path, repair: bool) -> ExitCode {
         Err(error) => Err(format!("start threads: {error}")),
     };
     match checked {
-        Ok(checked) if checked.found == checked.repaired => ExitCode::SUCCESS,
+        Ok(checked) if checked.is_well() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("shardgate-agent: {error}");

@@ -11,6 +11,9 @@ use super::state::Pool;
 /// How long one part may take: a disk reads for a few seconds at most.
 const PART_TIME: Duration = Duration::from_secs(25);
 
+/// Until a busy disk is asked again.
+const BUSY_PAUSE: Duration = Duration::from_millis(500);
+
 /// Why a part of a disk was not checked.
 #[derive(Debug, Error)]
 pub enum CheckError {
@@ -41,7 +44,16 @@ impl Pool {
         let member = members.iter().find(|member| member.id() == disk);
         let store = member.ok_or(CheckError::NoSuchDisk)?.store();
         let store = store.ok_or(CheckError::NotThere)?;
-        let page = timeout(PART_TIME, store.check(&self.context(), from, repair)).await;
+        let part = async {
+            loop {
+                match store.check(&self.context(), from.clone(), repair).await {
+                    // It has more to do than it takes: a check is in no hurry.
+                    Err(StoreError::Busy) => tokio::time::sleep(BUSY_PAUSE).await,
+                    page => return page,
+                }
+            }
+        };
+        let page = timeout(PART_TIME, part).await;
         Ok(page.unwrap_or(Err(StoreError::TimedOut(PART_TIME)))?)
     }
 }
