@@ -23,7 +23,7 @@ use crate::shard_file::{self, Found, ReadBack, Settle};
 /// Bytes that are read in one turn, and one block more.
 const TURN_BYTES: u64 = if cfg!(test) { 1 << 20 } else { 16 << 20 };
 /// What a turn takes on a disk that reads less in that time.
-const TURN_TIME: Duration = Duration::from_millis(100);
+pub(crate) const TURN_TIME: Duration = Duration::from_millis(100);
 /// Names that are listed at once.
 const NAMES: usize = 256;
 
@@ -39,6 +39,21 @@ pub(crate) struct Settling {
     /// A file that is read back in turns.
     part: Option<Part>,
     buffer: AlignedBuffer,
+    /// Where a test has a call refused: after so many more.
+    #[cfg(test)]
+    refused_after: Option<u32>,
+}
+
+#[cfg(test)]
+impl Settling {
+    fn may_be_refused(&mut self) -> Result<(), StoreError> {
+        let left = self.refused_after.take();
+        self.refused_after = left.and_then(|left| left.checked_sub(1));
+        match left {
+            Some(0) => Err(StoreError::Busy),
+            _ => Ok(()),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -57,14 +72,18 @@ fn is_same(a: &Stat, b: &Stat) -> bool {
 }
 
 impl Core {
-    /// Settles for a turn; true if that was all.
+    /// Settles for a turn, of so much time at most; true if that was all.
     ///
     /// # Errors
     /// `Busy`: to be tried again, it goes on where it was. Others: the rest is
     /// settled when it is read.
-    pub(crate) fn settle_turn(&self, settling: &mut Settling) -> Result<bool, StoreError> {
+    pub(crate) fn settle_turn(
+        &self,
+        settling: &mut Settling,
+        time: Duration,
+    ) -> Result<bool, StoreError> {
         let (since, mut bytes) = (Instant::now(), 0);
-        while bytes < TURN_BYTES && since.elapsed() < TURN_TIME {
+        while bytes < TURN_BYTES && since.elapsed() < time {
             if settling.part.is_some() {
                 bytes += self.settle_part(settling)?;
                 continue;
@@ -113,17 +132,33 @@ impl Core {
     /// Reads the next of a file back, and marks it if that was all. Gives the
     /// bytes that were read.
     fn settle_part(&self, settling: &mut Settling) -> Result<u64, StoreError> {
-        let Some(mut part) = settling.part.take() else {
+        let Some(part) = settling.part.take() else {
             return Ok(0);
         };
         let key = part.key;
+        let read = self.settle_rest(settling, part);
+        if read.is_err() {
+            // Nothing of this file: it is begun anew, and not passed over.
+            settling.names.push_front(key);
+        }
+        read
+    }
+
+    /// The same of a part that was taken. Fails for what is not of this file
+    /// alone.
+    fn settle_rest(&self, settling: &mut Settling, mut part: Part) -> Result<u64, StoreError> {
+        let key = part.key;
         let _guard = self.keys.lock(key);
+        #[cfg(test)]
+        settling.may_be_refused()?;
         // Written anew, removed, or settled by somebody who read it.
         let now = self.stat_unmarked(key)?;
         if now.is_none_or(|now| !is_same(&now, &part.stat)) || self.handles.is_open(key) {
             settling.names.push_front(key);
             return Ok(0);
         }
+        #[cfg(test)]
+        settling.may_be_refused()?;
         match self.read_back(&mut part.read, &mut settling.buffer) {
             Ok(None) => {
                 let bytes = part.read.last_bytes();
@@ -249,7 +284,7 @@ mod tests {
         fn turns(&self, mut between: impl FnMut()) -> usize {
             let mut settling = Settling::default();
             for turn in 1..100 {
-                match self.core.settle_turn(&mut settling) {
+                match self.core.settle_turn(&mut settling, Duration::MAX) {
                     Ok(true) => return turn,
                     Ok(false) => between(),
                     Err(error) => panic!("{error}"),
@@ -267,6 +302,11 @@ mod tests {
     fn unmark(file: &PathBuf) {
         let writing = Permissions::from_mode(0o600);
         std::fs::set_permissions(file, writing).expect("changed");
+    }
+
+    /// A file's time is as coarse as the kernel's ticks.
+    fn tick() {
+        std::thread::sleep(Duration::from_millis(20));
     }
 
     #[test]
@@ -291,8 +331,7 @@ mod tests {
         let mut touched = false;
         disk.turns(|| {
             if !std::mem::replace(&mut touched, true) {
-                // Its time is as coarse as the kernel's ticks.
-                std::thread::sleep(Duration::from_millis(20));
+                tick();
                 unmark(&file);
             }
         });
@@ -307,6 +346,7 @@ mod tests {
             }
             let mut bytes = std::fs::read(&file).expect("it is there");
             bytes[20_000] ^= 1;
+            tick();
             std::fs::write(&file, bytes).expect("damaged");
         });
         assert!(!is_marked(&file), "it does not read back");
@@ -324,6 +364,37 @@ mod tests {
         });
         assert_eq!(turns, 2);
         assert!(is_marked(&file));
+    }
+
+    #[test]
+    fn a_file_that_is_refused_in_its_middle_is_settled_later() {
+        let disk = Disk::new();
+        let files = [(1, LEN), (2, 100)].map(|(blob, len)| disk.unmarked(blob, len));
+        for after in 0.. {
+            files.iter().for_each(unmark);
+            let mut settling = Settling {
+                refused_after: Some(after),
+                ..Settling::default()
+            };
+            let mut refusals = 0;
+            loop {
+                match disk.core.settle_turn(&mut settling, Duration::MAX) {
+                    Ok(true) => break,
+                    Ok(false) => {}
+                    Err(error) => {
+                        assert_eq!(error, StoreError::Busy);
+                        refusals += 1;
+                    }
+                }
+            }
+            assert!(files.iter().all(is_marked), "refused after {after}");
+            if refusals == 0 {
+                // Each part is looked at and read.
+                assert!(after >= 2 * 5, "{after} calls");
+                return;
+            }
+            assert_eq!(refusals, 1);
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use parking_lot::MutexGuard;
 use shardgate_wire::StoreError;
 
 use crate::core::Core;
-use crate::settling::Settling;
+use crate::settling::{Settling, TURN_TIME};
 use crate::space::Taker;
 use crate::volume::{Choice, OpenLimits, Rests};
 
@@ -98,7 +98,7 @@ impl Core {
     /// Settles some files, or a part of one, and gives where to go on.
     fn settle_next(&self, mut settling: Settling) -> Option<Settling> {
         let since = Instant::now();
-        match self.settle_turn(&mut settling) {
+        match self.settle_turn(&mut settling, TURN_TIME) {
             Ok(true) => {
                 self.settled.store(true, Ordering::Relaxed);
                 return None;
