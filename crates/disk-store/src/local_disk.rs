@@ -30,7 +30,7 @@ use crate::opening::{self, Expected, NewDisk};
 use crate::options::DiskOptions;
 use crate::stream::ShardStream;
 use crate::streaming::Held;
-use crate::volume::Step;
+use crate::volume::ClosingTime;
 use crate::window::{Window, WindowCursor};
 
 /// A disk whose folder this process holds.
@@ -162,11 +162,8 @@ impl LocalDisk {
             // A failure fences the disk, which is said there; the next start
             // reads what was open.
             let settled = core.settled.load(Ordering::Relaxed);
-            let within = core.options.seal_within;
-            let go_on = |step| match step {
-                Step::Seal => since.elapsed() < within,
-                Step::End => since.elapsed() < within + within / 3,
-            };
+            let time = ClosingTime::new(since, core.options.seal_within);
+            let go_on = |step| time.is_left(step, Instant::now());
             let _ = core.volumes.close_in_time(settled, &go_on);
             let _ = core.rules.save_told(&core.condition);
             core.folder.unlock();

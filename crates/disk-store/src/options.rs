@@ -56,7 +56,8 @@ pub struct DiskOptions {
     pub max_open_volumes: usize,
     /// Time that closing the disk takes, counted from its call, before it leaves
     /// the rest of the open volumes to be read at the next start; their ends
-    /// may take a third of it more.
+    /// may take a third of it more, and have a second in any case, counted
+    /// from the first of them.
     pub seal_within: Duration,
     /// Bytes that compaction copies in a second at most, while nobody waits.
     pub compact_bytes_per_second: u64,

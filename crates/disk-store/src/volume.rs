@@ -67,7 +67,7 @@ mod upkeep_tests;
 #[cfg(test)]
 mod window_tests;
 
-pub(crate) use closing::{OpenLimits, Rests, Step};
+pub(crate) use closing::{ClosingTime, OpenLimits, Rests};
 pub(crate) use commit::{Op, OwnedOp};
 pub(crate) use compact::Choice;
 pub use engine::VolumeFigures;

@@ -5,6 +5,7 @@
 //! start that reads all of it; and only sealed ones are compacted. A group
 //! that takes no more writes never fills its last one.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -23,6 +24,9 @@ use crate::io::DiskFile;
 /// A volume that takes turns with many others is not closed at each turn:
 /// every one that is closed with little in it is joined with others later.
 const CROWDED_REST: Duration = Duration::from_secs(10);
+/// What ends have for themselves, however long all before them took: one that
+/// is missing makes the next start doubt all that it reads.
+const ENDS_TIME: Duration = Duration::from_secs(1);
 
 /// A volume, by group and number.
 type Place = (GroupId, u64);
@@ -46,6 +50,40 @@ pub(crate) enum Step {
     Seal,
     /// To end one that was not sealed.
     End,
+}
+
+/// How long closing goes on.
+#[derive(Debug)]
+pub(crate) struct ClosingTime {
+    since: Instant,
+    within: Duration,
+    /// Since when ends are written.
+    ends_since: Cell<Option<Instant>>,
+}
+
+impl ClosingTime {
+    /// Counted from the begin of all that closing does.
+    pub(crate) fn new(since: Instant, within: Duration) -> Self {
+        Self {
+            since,
+            within,
+            ends_since: Cell::new(None),
+        }
+    }
+
+    /// Whether there is time for a step.
+    pub(crate) fn is_left(&self, step: Step, now: Instant) -> bool {
+        let spent = now.saturating_duration_since(self.since);
+        match step {
+            Step::Seal => spent < self.within,
+            Step::End => {
+                let begun = self.ends_since.get().unwrap_or(now);
+                self.ends_since.set(Some(begun));
+                let own = now.saturating_duration_since(begun);
+                own < ENDS_TIME || spent < self.within + self.within / 3
+            }
+        }
+    }
 }
 
 /// Since when each open volume takes nothing.

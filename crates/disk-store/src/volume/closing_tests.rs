@@ -9,7 +9,7 @@ use shardgate_wire::conformance::sample;
 use shardgate_wire::ids::GroupId;
 
 use super::Op;
-use super::closing::{OpenLimits, Rests, Step};
+use super::closing::{ClosingTime, OpenLimits, Rests, Step};
 use super::damage_tests::read;
 use super::engine::Engine;
 use super::place::{What, volume_file};
@@ -235,6 +235,21 @@ fn a_stop_without_time_for_ends_is_not_a_clean_one() {
         assert_eq!(closed, Ok(false), "{ends} ends");
         assert!(!engine.state.read().clean, "{ends} ends");
         assert_eq!(engine.check(false).unwrap().findings, []);
+    }
+}
+
+#[test]
+fn ends_have_time_of_their_own() {
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    // When ends are asked for first, and until when they have time.
+    for (first, last) in [(0, 4000), (2900, 4000), (3500, 4500), (60_000, 61_000)] {
+        let time = ClosingTime::new(start, Duration::from_secs(3));
+        for (ms, left) in [(0, true), (2999, true), (3000, false)] {
+            assert_eq!(time.is_left(Step::Seal, at(ms)), left, "{ms}");
+        }
+        let asked = [first, last - 1, last].map(|ms| time.is_left(Step::End, at(ms)));
+        assert_eq!(asked, [true, true, false], "from {first}");
     }
 }
 
