@@ -42,8 +42,11 @@ impl Core {
         answers.into_iter().collect::<Result<(), _>>()?;
         self.damaged.forget(keys);
         // What is large gives its space back before the answer, which does not
-        // hang on it: the shards are gone, durably.
-        if let Err(error) = self.volumes.punch_all() {
+        // hang on it: the shards are gone, durably. A disk that closes waits for
+        // no such thing; compaction gives it back.
+        if !self.lanes.is_closing()
+            && let Err(error) = self.volumes.punch_some()
+        {
             tracing::warn!(disk = %self.identity.disk, %error, "space of deleted shards is given back later");
         }
         Ok(())

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use shardgate_wire::StoreError;
@@ -256,6 +257,32 @@ fn what_waits_for_its_space_is_bounded() {
     let before = disk.counters().punches;
     assert_eq!(engine.punch_all(), Ok(()));
     assert_eq!(disk.counters().punches - before, MOST as u64);
+}
+
+#[test]
+fn space_that_there_was_no_time_for_is_given_back_later() {
+    let disk = SimDisk::new(3);
+    let engine = super::unread_tests::open(&disk);
+    let mut given = 0;
+    let before = disk.counters().punches;
+    let mut punched = |more: bool| {
+        given += 1;
+        assert_eq!(disk.counters().punches - before, given, "one at a time");
+        assert_eq!(engine.punches.lock().is_empty(), !more);
+    };
+    for blob in 0..4 {
+        let large = sample::small(&sample::context(1), blob, 10_000);
+        assert_eq!(engine.commit(&[Op::Put(&large)]), [Ok(())]);
+        assert_eq!(delete(&engine, blob), Ok(()));
+    }
+    let (none, more) = (Duration::ZERO, Ok(true));
+    assert_eq!(engine.punch_within(none), more);
+    punched(true);
+    for left in [true, true, false] {
+        assert_eq!(engine.upkeep_within(none), Ok(left));
+        punched(left);
+    }
+    assert_eq!(engine.upkeep_within(none), Ok(false));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use shardgate_wire::StoreError;
 use shardgate_wire::ids::GroupId;
@@ -26,6 +27,10 @@ const PAGE: u64 = 4096;
 /// memory: they are many only while there are no open files for it.
 const MOST_PUNCHES: usize = if cfg!(test) { 100 } else { 65_536 };
 
+/// What one call takes to give the space of many back: closing the disk waits
+/// for it, and so does who deletes.
+const PUNCH_TIME: Duration = Duration::from_millis(200);
+
 /// What is needed to seal a volume.
 struct ToSeal {
     heading: Heading,
@@ -41,17 +46,21 @@ impl Engine {
     /// # Errors
     /// The system refused; what waits is tried again by a later call.
     pub(crate) fn upkeep(&self) -> Result<bool, StoreError> {
+        self.upkeep_within(PUNCH_TIME)
+    }
+
+    pub(super) fn upkeep_within(&self, time: Duration) -> Result<bool, StoreError> {
         if self.condition.check_writable().is_err() {
             return Ok(false);
         }
-        self.punch_all()?;
+        let more = self.punch_within(time)?;
         if self.mend_next()? {
             return Ok(true);
         }
         let (mut refused, mut why) = (BTreeSet::new(), None);
         loop {
             match self.seal_next(&mut refused) {
-                Ok(false) => return why.map_or(Ok(false), Err),
+                Ok(false) => return why.map_or(Ok(more), Err),
                 // Of this volume alone: it holds up no other.
                 Err(error @ StoreError::Io { .. }) => why = why.or(Some(error)),
                 sealed => return sealed,
@@ -82,10 +91,16 @@ impl Engine {
         }
     }
 
-    /// Gives the space of large deleted records back. What had no open file
-    /// left for it waits; what cannot be read, compaction gives back.
-    pub(crate) fn punch_all(&self) -> Result<(), StoreError> {
-        let mut all = Ok(());
+    /// Gives the space of large deleted records back, those that were deleted
+    /// last first. What had no open file or no time left for it waits for
+    /// upkeep; what cannot be read, compaction gives back. True if any wait.
+    pub(crate) fn punch_some(&self) -> Result<bool, StoreError> {
+        self.punch_within(PUNCH_TIME)
+    }
+
+    /// The same for so long, and one at least.
+    pub(super) fn punch_within(&self, time: Duration) -> Result<bool, StoreError> {
+        let (since, mut all) = (Instant::now(), Ok(false));
         loop {
             let next = self.punches.lock().pop();
             let Some(place) = next else {
@@ -102,7 +117,17 @@ impl Engine {
                 Err(error @ StoreError::Io { .. }) => all = all.and(Err(error)),
                 Err(error) => return Err(error),
             }
+            if since.elapsed() >= time {
+                let more = !self.punches.lock().is_empty();
+                return all.map(|_| more);
+            }
         }
+    }
+
+    /// The same without a limit.
+    #[cfg(test)]
+    pub(crate) fn punch_all(&self) -> Result<(), StoreError> {
+        self.punch_within(Duration::MAX).map(drop)
     }
 
     /// Closes the open volume of a group, whatever room it has.
