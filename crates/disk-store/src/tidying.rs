@@ -9,6 +9,7 @@ use parking_lot::MutexGuard;
 use shardgate_wire::StoreError;
 
 use crate::core::Core;
+use crate::pace::GivenWay;
 use crate::settling::{Settling, TURN_TIME};
 use crate::space::Taker;
 use crate::volume::{Choice, OpenLimits, Rests};
@@ -19,12 +20,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const COMPACT_EVERY: Duration = Duration::from_secs(1);
 /// How often it looks for open volumes that rest.
 const CLOSE_EVERY: Duration = Duration::from_secs(1);
-/// How often compaction looks whether callers still wait.
-const GIVE_WAY: Duration = Duration::from_millis(5);
-/// Callers hold compaction up no longer than this at a time: a disk that is
-/// never idle must get its space back all the same.
-const MOST_WAY: Duration = Duration::from_millis(500);
-
 /// After upkeep was refused for want of space or of open files: nothing is
 /// gained by trying at each look.
 const UPKEEP_AGAIN: Duration = Duration::from_secs(1);
@@ -131,11 +126,19 @@ impl Core {
         let speed = self.options.compact_bytes_per_second.max(1);
         let due = Duration::from_secs_f64(bytes as f64 / speed as f64);
         self.rest(due);
-        let since = Instant::now();
-        while self.lanes.queued() > 0 && since.elapsed() < MOST_WAY {
-            std::thread::sleep(GIVE_WAY);
-        }
+        self.give_way();
         !self.lanes.is_closing()
+    }
+
+    /// Lets callers go first, but no stream: that is in the background as
+    /// well. Gives for how long.
+    fn give_way(&self) -> Duration {
+        let (mut way, mut given) = (GivenWay::default(), Duration::ZERO);
+        while let Some(time) = way.rest(self.lanes.callers()) {
+            self.rest(time);
+            given += time;
+        }
+        given
     }
 
     fn rest(&self, time: Duration) {
@@ -146,6 +149,41 @@ impl Core {
                 return;
             }
             std::thread::sleep(left.min(LOOK_EVERY));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shardgate_wire::Medium;
+    use shardgate_wire::conformance::sample;
+
+    use super::*;
+    use crate::lanes::Lane;
+    use crate::opening::{self, Expected, NewDisk};
+    use crate::options::DiskOptions;
+
+    #[test]
+    fn callers_go_first_and_streams_do_not() {
+        let dir = tempfile::tempdir().expect("make a folder");
+        let new = NewDisk {
+            cluster: sample::CLUSTER,
+            disk: sample::identity().disk,
+            medium: Some(Medium::Flash),
+            create_folder: false,
+        };
+        let expected = Expected {
+            cluster: sample::CLUSTER,
+            disk: None,
+        };
+        let options = DiskOptions::default();
+        opening::format(dir.path(), &new, &options).expect("formatted");
+        // Without threads: what is submitted waits.
+        let core = opening::open(dir.path(), &expected, options).expect("it opens");
+        for (lane, given_ms) in [(Lane::Background, 0), (Lane::Read, 500)] {
+            let submitted = core.lanes.submit(lane, 0, Box::new(|_, _| ()));
+            submitted.expect("taken");
+            assert_eq!(core.give_way(), Duration::from_millis(given_ms));
         }
     }
 }
