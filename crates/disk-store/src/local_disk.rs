@@ -41,6 +41,8 @@ use crate::window::{Window, WindowCursor};
 pub struct LocalDisk {
     pub(crate) core: Arc<Core>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Whether closing has begun; held by whoever does it.
+    closed: tokio::sync::Mutex<bool>,
 }
 
 impl LocalDisk {
@@ -85,6 +87,7 @@ impl LocalDisk {
         core.read_scrub();
         let disk = Self {
             threads: Mutex::new(Vec::new()),
+            closed: tokio::sync::Mutex::new(false),
             core,
         };
         disk.start().map_err(|_| OpenError::Io {
@@ -144,13 +147,19 @@ impl LocalDisk {
     /// Ends: what waits is done, handles end, the last told commit number is
     /// saved, the folder is unlocked. Sealing volumes is bounded by
     /// [`DiskOptions::seal_within`]; a disk that hangs lets this hang: the
-    /// caller gives it a time.
+    /// caller gives it a time. A second call waits for the first and does
+    /// nothing.
     pub async fn close(&self) {
         let since = Instant::now();
+        let mut closed = self.closed.lock().await;
+        // The log says how the disk was closed, and another may have its folder.
+        if std::mem::replace(&mut *closed, true) {
+            return;
+        }
         self.core.lanes.close();
         self.core.journal.close();
         let threads = std::mem::take(&mut *self.threads.lock());
-        let (done, closed) = oneshot::channel();
+        let (done, done_all) = oneshot::channel();
         let core = Arc::clone(&self.core);
         std::thread::spawn(move || {
             for thread in threads {
@@ -170,7 +179,7 @@ impl LocalDisk {
             drop(core);
             let _ = done.send(());
         });
-        let _ = closed.await;
+        let _ = done_all.await;
     }
 
     /// Groups that have volumes, in order.

@@ -87,6 +87,28 @@ async fn a_second_opener_changes_nothing() {
     disk.close().await;
 }
 
+/// Another one may have the folder by then.
+#[tokio::test]
+async fn a_second_close_changes_nothing() {
+    let folder = Folder::new();
+    let disk = folder.open_assigned().await;
+    let ctx = sample::context(1);
+    disk.put(&ctx, sample::small(&ctx, 1, 1000)).await.unwrap();
+    let (volume, _) = folder.in_volume(sample::key(1)).unwrap();
+    // The first does not seal it: something is where its directory goes.
+    let part = volume.with_extension("part");
+    std::fs::create_dir_all(part.join("inside")).unwrap();
+    disk.close().await;
+    std::fs::remove_dir_all(&part).unwrap();
+    assert!(!volume.with_extension("dir").exists());
+    let before = snapshot(folder.path());
+    disk.close().await;
+    assert!(snapshot(folder.path()) == before, "the folder was changed");
+    let again = folder.open();
+    let read = again.read(sample::key(1), 0, 1000).await;
+    assert!(read.is_ok(), "{read:?}");
+}
+
 /// Of many that open a folder at once one has it, and finds all that the one
 /// before wrote.
 #[tokio::test]
