@@ -356,6 +356,44 @@ fn what_the_device_does_not_give_is_said_with_its_key() {
     assert_eq!(keys(&all(&engine, 1 << 20), true), [].into());
 }
 
+/// A window ended inside of a long one, which is deleted then. Each lies
+/// before the one that came before it.
+#[test]
+fn what_is_behind_a_long_one_that_went_is_read_from_its_start() {
+    for (between, keeps) in [(0, true), (0, false), (2, true), (2, false)] {
+        let engine = open(&SimDisk::new(1));
+        stream(&engine, 1, LONG);
+        (10..10 + between).for_each(|blob| stream(&engine, blob, 300));
+        stream(&engine, 2, LONG);
+        let mut held = HeldRecords::default();
+        let window = engine.window_with(start(), 1 << 20, &mut held).unwrap();
+        assert_eq!(keys(&window.records, false), [sample::key(2)].into());
+        let mut next = window.next;
+        let inside = next.map(|next| next.place);
+        assert!(
+            matches!(inside, Some(WindowPlace::Record { within, .. }) if within > 0),
+            "{inside:?}"
+        );
+        let deleted = engine.commit(&[Op::Delete(sample::key(2))]);
+        assert_eq!(deleted, [Ok(())]);
+        let mut came = BTreeMap::new();
+        while let Some(from) = next {
+            if !keeps {
+                held = HeldRecords::default();
+            }
+            let window = engine.window_with(from, 1 << 20, &mut held).unwrap();
+            for record in window.records {
+                let bytes = record.shard.unwrap().bytes.len();
+                *came.entry(record.key.blob.0).or_insert(0) += bytes;
+            }
+            next = window.next;
+        }
+        let short = (10..10 + between).map(|blob| (blob, 300));
+        let all = short.chain([(1, LONG)]).collect();
+        assert_eq!(came, all, "{between} between, {keeps}");
+    }
+}
+
 /// Each byte is read once, in calls of a MiB: not record by record.
 #[test]
 fn neighbours_are_read_at_once() {

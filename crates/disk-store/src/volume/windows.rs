@@ -163,11 +163,12 @@ impl Engine {
             within,
         };
         let mut next = WindowCursor::of_volume(front.group, front.sequence + 1);
-        // Its own record begins at the place; else the shard went.
-        if held.entries.front().map(Entry::offset) != Some(offset) {
-            within = 0;
-        }
         while let Some(run) = self.next_run(held, &front, bytes - window.read_bytes) {
+            // Of the record at the place alone: if that went, those behind it
+            // are read from their start.
+            if run.first().map(Entry::offset) != Some(offset) {
+                within = 0;
+            }
             match run[..] {
                 [] if held.complete => break,
                 [] => self.hold(held, &front, held.from)?,
@@ -178,7 +179,10 @@ impl Engine {
                         held.put_back(long);
                     }
                 }
-                _ => self.read_run(&front, &run, &mut window)?,
+                _ => {
+                    self.read_run(&front, &run, &mut window)?;
+                    within = 0;
+                }
             }
             if window.read_bytes >= bytes {
                 if !held.complete || !held.entries.is_empty() {
