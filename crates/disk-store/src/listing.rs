@@ -21,6 +21,7 @@ use crate::core::Core;
 use crate::files;
 use crate::names::{self, FolderName};
 use crate::shard_file::{self, Found};
+use crate::window::{Unread, WindowCursor};
 
 /// Most names that one scan of a folder keeps.
 const KEPT_NAMES: usize = 16 * 1024;
@@ -235,12 +236,16 @@ impl Core {
         group: GroupId,
         from: FileId,
         most: usize,
-    ) -> Result<Vec<FileId>, StoreError> {
+    ) -> Result<Vec<FileId>, Unread> {
         let (blob, index) = from;
         let first = FolderName::of(&ShardKey { group, blob, index });
-        for folder in self.folders_from(group, Some(first))? {
+        let folders = self.folders_from(group, Some(first));
+        let place = WindowCursor::of_folder(first);
+        for folder in folders.map_err(Unread::from(place))? {
             let after = before(from).filter(|_| folder == first);
-            let names = self.scan_files(folder, after, most)?.names;
+            let scanned = self.scan_files(folder, after, most);
+            let place = WindowCursor::of_folder(folder);
+            let names = scanned.map_err(Unread::at(place))?.names;
             if !names.is_empty() {
                 return Ok(names);
             }

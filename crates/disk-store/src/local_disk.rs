@@ -195,7 +195,8 @@ impl LocalDisk {
     /// The disk is lost or busy, or a directory or folder cannot be read.
     pub async fn window(&self, from: WindowCursor, bytes: u64) -> Result<Window, StoreError> {
         self.read_call(Lane::Background, move |core, buffer| {
-            core.window(from, bytes, &mut Held::default(), buffer)
+            let window = core.window(from, bytes, &mut Held::default(), buffer);
+            window.map_err(|unread| unread.error)
         })
         .await
     }

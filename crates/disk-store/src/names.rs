@@ -37,6 +37,11 @@ impl FolderName {
         (next < 1 << (128 - PREFIX_SHIFT)).then_some(BlobId(next << PREFIX_SHIFT))
     }
 
+    /// No blob in it is before this one.
+    pub(crate) fn first_blob(self) -> BlobId {
+        BlobId(u128::from(self.prefix) << PREFIX_SHIFT)
+    }
+
     pub(crate) fn group_name(self) -> String {
         self.group.to_string()
     }

@@ -27,7 +27,7 @@ use crate::damaged::damage_of;
 use crate::options::DiskOptions;
 use crate::pace::{GivenWay, Pace};
 use crate::streaming::Held;
-use crate::window::Window;
+use crate::window::{Unread, Window};
 use keeping::Saved;
 use passes::Passes;
 use schedule::Schedule;
@@ -165,7 +165,7 @@ impl Core {
                 work.tries = 0;
                 work.pace.wait(Instant::now())
             }
-            Err(error) => self.met(&error, work),
+            Err(unread) => self.met(&unread, work),
         }
     }
 
@@ -204,13 +204,16 @@ impl Core {
         work: &mut Work,
         schedule: &Schedule,
         now_ms: u64,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), Unread> {
         let Some((cursor, progress)) = self.scrub.passes.lock().place() else {
             return Ok(());
         };
         let from = match cursor {
             Some(cursor) if !cursor.is_start() => Some(cursor),
-            Some(cursor) => self.group_from(cursor.group, work.tries + 1 < TRIES)?,
+            Some(cursor) => {
+                let group = self.group_from(cursor.group, work.tries + 1 < TRIES);
+                group.map_err(Unread::from(cursor))?
+            }
             None => None,
         };
         let Some(from) = from else {
@@ -246,8 +249,8 @@ impl Core {
 
     /// The window could not be read: how long to rest before the next try,
     /// there or behind it.
-    fn met(&self, error: &StoreError, work: &mut Work) -> Duration {
-        match error {
+    fn met(&self, unread: &Unread, work: &mut Work) -> Duration {
+        match unread.error {
             StoreError::Corrupt { .. } | StoreError::Io { .. } => work.tries += 1,
             // Not the place's fault: it is tried until it is read.
             _ => return AGAIN,
@@ -256,11 +259,10 @@ impl Core {
             return AGAIN;
         }
         work.tries = 0;
-        let mut passes = self.scrub.passes.lock();
-        let at = passes.place().and_then(|(cursor, _)| cursor);
+        let Unread { at, error, .. } = unread;
         tracing::warn!(disk = %self.identity.disk, ?at, %error, "scrub passes over what cannot be read");
         self.condition.count_error();
-        passes.go_on(at.and_then(|at| at.behind().or_else(|| at.next_group())));
+        self.scrub.passes.lock().go_on(unread.go_on());
         Duration::ZERO
     }
 }

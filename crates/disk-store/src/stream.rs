@@ -25,6 +25,8 @@ pub struct ShardStream {
     core: Weak<Core>,
     /// `None` at the end.
     cursor: Option<WindowCursor>,
+    /// Where to go on behind what could not be read just now.
+    behind: Option<Option<WindowCursor>>,
     pace: Pace,
     held: Held,
 }
@@ -38,6 +40,7 @@ impl ShardStream {
         Self {
             core: Arc::downgrade(core),
             cursor: Some(from),
+            behind: None,
             pace: Pace::new(bytes_per_second),
             held: Held::default(),
         }
@@ -49,10 +52,12 @@ impl ShardStream {
         self.cursor
     }
 
-    /// Goes on behind what cannot be read at the place: with the next volume,
-    /// or the next folder of shards.
+    /// Goes on behind what the last call could not read: with the next
+    /// volume, or the next folder of shards. Behind the place if nothing
+    /// failed there.
     pub fn pass_over(&mut self) {
-        self.cursor = self.cursor.and_then(WindowCursor::behind);
+        let behind = self.behind.take();
+        self.cursor = behind.unwrap_or_else(|| self.cursor.and_then(WindowCursor::behind));
     }
 
     /// The next pieces; `None` at the end of the group. A call that is
@@ -63,6 +68,7 @@ impl ShardStream {
     /// read: the next call tries again there, unless [`Self::pass_over`] is
     /// called before.
     pub async fn next(&mut self) -> Result<Option<Window>, StoreError> {
+        self.behind = None;
         while let Some(from) = self.cursor {
             let wait = self.pace.wait(Instant::now().into_std());
             if !wait.is_zero() {
@@ -112,6 +118,9 @@ impl ShardStream {
         let ended = |_| gone("the call ended without an answer");
         let (window, held) = answered.await.map_err(ended)?;
         self.held = held;
-        window
+        window.map_err(|unread| {
+            self.behind = Some(unread.behind());
+            unread.error
+        })
     }
 }

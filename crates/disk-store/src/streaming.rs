@@ -14,7 +14,7 @@ use shardgate_wire::ids::GroupId;
 use crate::aligned::AlignedBuffer;
 use crate::core::Core;
 use crate::volume::HeldRecords;
-use crate::window::{Window, WindowCursor, WindowPlace};
+use crate::window::{Unread, Window, WindowCursor, WindowPlace};
 use files::HeldFiles;
 
 /// Most bytes of a window, whatever is asked for.
@@ -36,8 +36,9 @@ impl Core {
         bytes: u64,
         held: &mut Held,
         buffer: &mut AlignedBuffer,
-    ) -> Result<Window, StoreError> {
-        self.condition.check_present()?;
+    ) -> Result<Window, Unread> {
+        let present = self.condition.check_present();
+        present.map_err(Unread::at(from))?;
         let bytes = bytes.min(MOST_BYTES);
         let mut place = from.place;
         if from.volume().is_some() {

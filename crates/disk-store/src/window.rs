@@ -98,6 +98,17 @@ impl WindowCursor {
         Self { group, place }
     }
 
+    /// The start of a folder of shards.
+    pub(crate) fn of_folder(folder: FolderName) -> Self {
+        let place = WindowPlace::File {
+            blob: folder.first_blob(),
+            index: 0,
+            within: 0,
+        };
+        let group = folder.group;
+        Self { group, place }
+    }
+
     /// The volume that the place is in.
     pub(crate) fn volume(&self) -> Option<u64> {
         match self.place {
@@ -219,6 +230,47 @@ pub struct Window {
     pub unknown: bool,
     /// Bytes that were read for it from the device, about.
     pub read_bytes: u64,
+}
+
+/// Why there is no window.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    pub(crate) error: StoreError,
+    /// What cannot be read: not the place that was asked for, but the first
+    /// from there on with anything in it.
+    pub(crate) at: WindowCursor,
+    /// Nor can all that is behind it in its group.
+    pub(crate) rest: bool,
+}
+
+impl Unread {
+    /// A place in the volume, or the folder, that cannot be read.
+    pub(crate) fn at(place: WindowCursor) -> impl FnOnce(StoreError) -> Self {
+        move |error| Self {
+            error,
+            at: place,
+            rest: false,
+        }
+    }
+
+    /// All that is left of the place's group.
+    pub(crate) fn from(place: WindowCursor) -> impl FnOnce(StoreError) -> Self {
+        move |error| Self {
+            error,
+            at: place,
+            rest: true,
+        }
+    }
+
+    /// Where to go on behind it; `None` if nothing is left of its group.
+    pub(crate) fn behind(&self) -> Option<WindowCursor> {
+        self.at.behind().filter(|_| !self.rest)
+    }
+
+    /// Where to go on, in its group or behind it.
+    pub(crate) fn go_on(&self) -> Option<WindowCursor> {
+        self.behind().or_else(|| self.at.next_group())
+    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use crate::format::Footer;
 use crate::listing::FileId;
 use crate::names;
 use crate::shard_file::{Found, header_of, read_past_cache};
-use crate::window::{Window, WindowCursor, WindowPlace, WindowRecord, WindowShard};
+use crate::window::{Unread, Window, WindowCursor, WindowPlace, WindowRecord, WindowShard};
 
 /// Bytes of a shard that are read at once.
 const PIECE_BYTES: u64 = 1 << 20;
@@ -94,7 +94,7 @@ impl Core {
         bytes: u64,
         held: &mut HeldFiles,
         buffer: &mut AlignedBuffer,
-    ) -> Result<Window, StoreError> {
+    ) -> Result<Window, Unread> {
         let mut window = Window::default();
         let WindowPlace::File {
             blob,
@@ -112,7 +112,13 @@ impl Core {
             let (blob, index) = next;
             let group = from.group;
             let key = ShardKey { group, blob, index };
-            let left = self.read_file((key, within), bytes, held, buffer, &mut window)?;
+            let left = self.read_file((key, within), bytes, held, buffer, &mut window);
+            let place = WindowPlace::File {
+                blob,
+                index,
+                within,
+            };
+            let left = left.map_err(Unread::at(WindowCursor { group, place }))?;
             within = left.unwrap_or(0);
             match left {
                 Some(_) => at = next,
@@ -140,7 +146,7 @@ impl Core {
         group: GroupId,
         from: FileId,
         held: &mut HeldFiles,
-    ) -> Result<Option<FileId>, StoreError> {
+    ) -> Result<Option<FileId>, Unread> {
         let serves = held.group == group && held.from.is_some_and(|first| first <= from);
         if !serves {
             held.names.clear();

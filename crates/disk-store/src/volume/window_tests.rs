@@ -171,7 +171,10 @@ impl World {
     fn window(&mut self, from: WindowCursor) -> Window {
         let bytes = [1, 5000, 100_000, 1 << 20, 3 << 20][self.random.below(5) as usize];
         let window = match self.random.below(3) {
-            0 => self.engine.window(from, bytes),
+            0 => {
+                let held = &mut HeldRecords::default();
+                self.engine.window_with(from, bytes, held)
+            }
             _ => self.engine.window_with(from, bytes, &mut self.held),
         };
         let window = window.unwrap();
@@ -392,6 +395,25 @@ fn what_is_behind_a_long_one_that_went_is_read_from_its_start() {
         let all = short.chain([(1, LONG)]).collect();
         assert_eq!(came, all, "{between} between, {keeps}");
     }
+}
+
+/// Not the place that was asked for, which may be volumes before it.
+#[test]
+fn an_error_says_which_volume_cannot_be_read() {
+    let (disk, engine) = four(true);
+    disk.set_faults(Faults {
+        unreadable: vec![volume_file(sample::GROUP, 1, What::Directory)],
+        ..Faults::default()
+    });
+    let unread = engine.window_with(
+        WindowCursor::of_volume(sample::GROUP, 0),
+        1 << 20,
+        &mut HeldRecords::default(),
+    );
+    let unread = unread.unwrap_err();
+    let volume = |number| WindowCursor::of_volume(sample::GROUP, number);
+    assert_eq!((unread.at, unread.behind()), (volume(1), Some(volume(2))));
+    assert_eq!(unread.go_on(), Some(volume(2)));
 }
 
 /// Each byte is read once, in calls of a MiB: not record by record.

@@ -24,7 +24,7 @@ use super::format::{Entry, Heading, RECORD_ALIGN};
 use super::source::is_bad_medium;
 use super::volume_state::Volume;
 pub(crate) use crate::window::WindowCursor;
-use crate::window::{Window, WindowPlace, WindowRecord, WindowShard};
+use crate::window::{Unread, Window, WindowPlace, WindowRecord, WindowShard};
 use pieces::LongRecord;
 use run::{RUN_BYTES, end_of, joins};
 
@@ -112,7 +112,8 @@ impl Engine {
     /// them, of one volume; no next place behind the last volume.
     #[cfg(test)]
     pub(crate) fn window(&self, from: WindowCursor, bytes: u64) -> Result<Window, StoreError> {
-        self.window_with(from, bytes, &mut HeldRecords::default())
+        let window = self.window_with(from, bytes, &mut HeldRecords::default());
+        window.map_err(|unread| unread.error)
     }
 
     /// The same for a stream, with what it kept.
@@ -121,7 +122,7 @@ impl Engine {
         from: WindowCursor,
         bytes: u64,
         held: &mut HeldRecords,
-    ) -> Result<Window, StoreError> {
+    ) -> Result<Window, Unread> {
         loop {
             let moves = self.state.read().moves;
             match self.window_now(from, bytes, held) {
@@ -138,32 +139,48 @@ impl Engine {
         from: WindowCursor,
         bytes: u64,
         held: &mut HeldRecords,
+    ) -> Result<Window, Unread> {
+        let WindowPlace::Record { volume, .. } = from.place else {
+            return Ok(Window::default());
+        };
+        let Some(front) = self.front(from.group, volume) else {
+            return Ok(Window::default());
+        };
+        let start = WindowCursor::of_volume(front.group, front.sequence);
+        let place = match front.sequence == volume {
+            true => from.place,
+            false => start.place,
+        };
+        let window = self.window_of(&front, place, bytes, held);
+        window.map_err(Unread::at(start))
+    }
+
+    /// The same of one volume.
+    fn window_of(
+        &self,
+        front: &Front,
+        place: WindowPlace,
+        bytes: u64,
+        held: &mut HeldRecords,
     ) -> Result<Window, StoreError> {
-        let mut window = Window::default();
+        let mut window = Window {
+            unknown: front.unknown,
+            ..Window::default()
+        };
         let WindowPlace::Record {
-            volume,
-            offset,
-            within,
-        } = from.place
+            offset, mut within, ..
+        } = place
         else {
             return Ok(window);
         };
-        let Some(front) = self.front(from.group, volume) else {
-            return Ok(window);
-        };
-        window.unknown = front.unknown;
-        let (offset, mut within) = match front.sequence == volume {
-            true => (offset, within),
-            false => (0, 0),
-        };
-        self.hold(held, &front, offset)?;
+        self.hold(held, front, offset)?;
         let here = |held: &HeldRecords, within| WindowPlace::Record {
             volume: front.sequence,
             offset: held.from,
             within,
         };
         let mut next = WindowCursor::of_volume(front.group, front.sequence + 1);
-        while let Some(run) = self.next_run(held, &front, bytes - window.read_bytes) {
+        while let Some(run) = self.next_run(held, front, bytes - window.read_bytes) {
             // Of the record at the place alone: if that went, those behind it
             // are read from their start.
             if run.first().map(Entry::offset) != Some(offset) {
@@ -171,16 +188,16 @@ impl Engine {
             }
             match run[..] {
                 [] if held.complete => break,
-                [] => self.hold(held, &front, held.from)?,
+                [] => self.hold(held, front, held.from)?,
                 [long] if u64::from(long.span) > RUN_BYTES => {
-                    let left = self.read_long((&front, long), within, bytes, held, &mut window)?;
+                    let left = self.read_long((front, long), within, bytes, held, &mut window)?;
                     within = left.unwrap_or(0);
                     if left.is_some() {
                         held.put_back(long);
                     }
                 }
                 _ => {
-                    self.read_run(&front, &run, &mut window)?;
+                    self.read_run(front, &run, &mut window)?;
                     within = 0;
                 }
             }
