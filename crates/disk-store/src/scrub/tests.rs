@@ -132,6 +132,13 @@ fn append(core: &Arc<Core>, blob: u128, len: usize, known: bool) {
 
 /// Flips a bit of a shard, wherever it lies.
 fn flip(folder: &Folder, core: &Core, blob: u128) {
+    let located = core.volumes.locate(sample::key(blob)).unwrap();
+    flip_at(folder, core, blob, located.map_or(2_000_000, |_| 4500));
+}
+
+/// The same so far behind the start of its record or file, or at the file's
+/// end.
+fn flip_at(folder: &Folder, core: &Core, blob: u128, within: u64) {
     let key = sample::key(blob);
     let located = core.volumes.locate(key).unwrap();
     let (path, at) = match &located {
@@ -142,11 +149,11 @@ fn flip(folder: &Folder, core: &Core, blob: u128) {
                 .join("volumes")
                 .join(key.group.to_string());
             let name = format!("{:016x}.vol", located.heading.sequence);
-            (group.join(name), located.entry.offset() + 4500)
+            (group.join(name), located.entry.offset() + within)
         }
         None => {
             let shards = folder.dir.path().join("shards");
-            (shards.join(names::file_path(&key)), 2_000_000)
+            (shards.join(names::file_path(&key)), within)
         }
     };
     let mode = std::fs::metadata(&path).unwrap().permissions();
@@ -154,6 +161,7 @@ fn flip(folder: &Folder, core: &Core, blob: u128) {
     std::os::unix::fs::PermissionsExt::set_mode(&mut writable, 0o600);
     std::fs::set_permissions(&path, writable).unwrap();
     let file = File::options().read(true).write(true).open(&path).unwrap();
+    let at = at.min(file.metadata().unwrap().len() - 50);
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).unwrap();
     file.write_all_at(&[byte[0] ^ 1], at).unwrap();
@@ -389,6 +397,18 @@ fn a_folder_that_cannot_be_listed_is_passed_over_at_once() {
         assert_eq!(known(&core), [sample::key(PACKED)], "what is before it");
         assert_eq!(core.scrub.standing().passes, 1);
     }
+}
+
+#[test]
+fn damage_before_a_folder_that_cannot_be_listed_is_noted() {
+    let folder = Folder::new();
+    let core = folder.filled();
+    // Of its end: a look is all that it takes, and the window goes on.
+    flip_at(&folder, &core, LARGE, u64::MAX);
+    is_no_folder(&folder, &format!("{}/0000001", sample::GROUP));
+    let turns = pass(&core);
+    assert!((TRIES..20).contains(&turns), "{turns}");
+    assert_eq!(known(&core), [sample::key(LARGE)]);
 }
 
 #[test]

@@ -104,39 +104,45 @@ impl Core {
         else {
             return Ok(window);
         };
-        let mut at = (blob, index);
-        while let Some(next) = self.next_file(from.group, at, held)? {
-            if next != at {
-                within = 0; // the one that a piece was given of is gone
-            }
-            let (blob, index) = next;
-            let group = from.group;
-            let key = ShardKey { group, blob, index };
-            let left = self.read_file((key, within), bytes, held, buffer, &mut window);
-            let place = WindowPlace::File {
+        let group = from.group;
+        let cursor = |(blob, index): FileId, within| WindowCursor {
+            group,
+            place: WindowPlace::File {
                 blob,
                 index,
                 within,
+            },
+        };
+        let mut at = (blob, index);
+        loop {
+            let next = match self.next_file(group, at, held) {
+                Ok(Some(next)) => next,
+                Ok(None) => return Ok(window),
+                Err(unread) if window.records.is_empty() => return Err(unread),
+                // What came is given; the next window meets the error.
+                Err(_) => break,
             };
-            let left = left.map_err(Unread::at(WindowCursor { group, place }))?;
-            within = left.unwrap_or(0);
-            match left {
-                Some(_) => at = next,
-                None => match behind(next) {
-                    Some(behind) => at = behind,
-                    None => break,
+            if next != at {
+                (at, within) = (next, 0); // the one that a piece was given of is gone
+            }
+            let (blob, index) = at;
+            let key = ShardKey { group, blob, index };
+            match self.read_file((key, &mut within), bytes, held, buffer, &mut window) {
+                Ok(true) => match behind(at) {
+                    Some(behind) => (at, within) = (behind, 0),
+                    None => return Ok(window),
                 },
+                Ok(false) => {}
+                Err(error) if window.records.is_empty() => {
+                    return Err(Unread::at(cursor(at, within))(error));
+                }
+                Err(_) => break,
             }
             if window.read_bytes >= bytes {
-                let place = WindowPlace::File {
-                    blob: at.0,
-                    index: at.1,
-                    within,
-                };
-                window.next = Some(WindowCursor { place, ..from });
                 break;
             }
         }
+        window.next = Some(cursor(at, within));
         Ok(window)
     }
 
@@ -162,50 +168,50 @@ impl Core {
         Ok(held.names.front().copied())
     }
 
-    /// Gives pieces of a shard until the window has `most` bytes; where to go
-    /// on, or `None` at its end.
+    /// Gives pieces of a shard from `within` on until the window has `most`
+    /// bytes, and moves it there; whether it is at its end.
     fn read_file(
         &self,
-        (key, within): (ShardKey, u64),
+        (key, within): (ShardKey, &mut u64),
         most: u64,
         held: &mut HeldFiles,
         buffer: &mut AlignedBuffer,
         window: &mut Window,
-    ) -> Result<Option<u64>, StoreError> {
+    ) -> Result<bool, StoreError> {
         let kept = held.long.take();
-        let kept = kept.filter(|long| long.footer.key == key && within > 0);
-        let opened = self.open_file((key, within), kept, buffer, window);
+        let kept = kept.filter(|long| long.footer.key == key && *within > 0);
+        let opened = self.open_file((key, *within), kept, buffer, window);
         let Some(mut open) = given(key, opened, None, window)?.flatten() else {
-            return Ok(None);
+            return Ok(true);
         };
         let end = open.long.footer.end.shard_len;
-        let mut within = within / CHECK_BLOCK as u64 * CHECK_BLOCK as u64;
-        if within > end {
-            return Ok(None); // no place that was given
+        *within -= *within % CHECK_BLOCK as u64;
+        if *within > end {
+            return Ok(true); // no place that was given
         }
         loop {
-            let len = (end - within).min(PIECE_BYTES);
-            let mut piece = self.read_piece(&mut open, within, len, buffer, window);
+            let len = (end - *within).min(PIECE_BYTES);
+            let mut piece = self.read_piece(&mut open, *within, len, buffer, window);
             if piece.is_err() && !open.fresh && !is_unlinked(&open.file) {
                 // What was kept may be another file's of the same name.
-                let again = self.open_file((key, within), None, buffer, window);
+                let again = self.open_file((key, *within), None, buffer, window);
                 open = match given(key, again, None, window)?.flatten() {
                     Some(open) if open.long.footer.end.shard_len == end => open,
-                    _ => return Ok(None),
+                    _ => return Ok(true),
                 };
-                piece = self.read_piece(&mut open, within, len, buffer, window);
+                piece = self.read_piece(&mut open, *within, len, buffer, window);
             }
             if let Some(shard) = given(key, piece, Some(&open.file), window)? {
                 let shard = Ok(shard);
                 window.records.push(WindowRecord { key, shard });
             }
-            within += len;
-            if within >= end {
-                return Ok(None);
+            *within += len;
+            if *within >= end {
+                return Ok(true);
             }
             if window.read_bytes >= most {
                 held.long = Some(open.long);
-                return Ok(Some(within));
+                return Ok(false);
             }
         }
     }

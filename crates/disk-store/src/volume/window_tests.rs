@@ -416,6 +416,34 @@ fn an_error_says_which_volume_cannot_be_read() {
     assert_eq!(unread.go_on(), Some(volume(2)));
 }
 
+/// The directory is read a piece at a time, and not given any more.
+#[test]
+fn what_came_before_an_error_is_given() {
+    let (disk, engine) = four(true);
+    let mut held = HeldRecords::of_at_most(2);
+    let first = engine.window_with(start(), 1, &mut held).unwrap();
+    disk.set_faults(Faults {
+        unreadable: vec![volume_file(sample::GROUP, 1, What::Directory)],
+        ..Faults::default()
+    });
+    let second = engine.window_with(first.next.unwrap(), 9 << 20, &mut held);
+    let second = second.unwrap();
+    assert_eq!(keys(&second.records, false), [sample::key(2)].into());
+    let next = second.next.unwrap();
+    let third = engine.window_with(next, 9 << 20, &mut held);
+    assert!(matches!(third.unwrap_err().error, StoreError::Io { .. }));
+    disk.set_faults(Faults::default());
+    let third = engine.window_with(next, 9 << 20, &mut held).unwrap();
+    let rest = [sample::key(3), sample::key(4)];
+    assert!(keys(&third.records, false).is_superset(&[rest[0]].into()));
+    assert!(
+        third
+            .records
+            .iter()
+            .all(|record| rest.contains(&record.key))
+    );
+}
+
 /// Each byte is read once, in calls of a MiB: not record by record.
 #[test]
 fn neighbours_are_read_at_once() {

@@ -186,27 +186,36 @@ impl Engine {
             if run.first().map(Entry::offset) != Some(offset) {
                 within = 0;
             }
-            match run[..] {
+            let read = match run[..] {
                 [] if held.complete => break,
-                [] => self.hold(held, front, held.from)?,
+                [] => self.hold(held, front, held.from),
                 [long] if u64::from(long.span) > RUN_BYTES => {
-                    let left = self.read_long((front, long), within, bytes, held, &mut window)?;
-                    within = left.unwrap_or(0);
-                    if left.is_some() {
-                        held.put_back(long);
+                    let of = (front, long);
+                    let ended = self.read_long(of, &mut within, bytes, held, &mut window);
+                    match ended {
+                        Ok(true) => within = 0,
+                        Ok(false) | Err(_) => held.put_back(long),
                     }
+                    ended.map(drop)
                 }
                 _ => {
-                    self.read_run(front, &run, &mut window)?;
                     within = 0;
+                    let mut left = &run[..];
+                    let read = self.read_run(front, &mut left, &mut window);
+                    left.iter().rev().for_each(|entry| held.put_back(*entry));
+                    read
                 }
+            };
+            match read {
+                Ok(()) if window.read_bytes < bytes => continue,
+                Err(error) if window.records.is_empty() => return Err(error),
+                // What came is given; the next window meets the error.
+                Ok(()) | Err(_) => {}
             }
-            if window.read_bytes >= bytes {
-                if !held.complete || !held.entries.is_empty() {
-                    next.place = here(held, within);
-                }
-                break;
+            if !held.complete || !held.entries.is_empty() {
+                next.place = here(held, within);
             }
+            break;
         }
         window.next = Some(next);
         Ok(window)
@@ -280,12 +289,14 @@ impl Engine {
         Some(run)
     }
 
+    /// Gives the records of a run; leaves those of it that it did not come to.
     fn read_run(
         &self,
         front: &Front,
-        run: &[Entry],
+        left: &mut &[Entry],
         window: &mut Window,
     ) -> Result<(), StoreError> {
+        let run = *left;
         let (Some(first), Some(last)) = (run.first(), run.last()) else {
             return Ok(());
         };
@@ -303,12 +314,14 @@ impl Engine {
             }
             // One by one: what is beside the bad sectors is whole.
             Err(_) if run.len() > 1 => {
-                for entry in run {
-                    self.read_run(front, std::slice::from_ref(entry), window)?;
+                while let Some((entry, behind)) = left.split_first() {
+                    self.read_run(front, &mut std::slice::from_ref(entry), window)?;
+                    *left = behind;
                 }
             }
             Err(unread) => self.give(front, first, Err(unread), window),
         }
+        *left = &[];
         Ok(())
     }
 

@@ -93,17 +93,17 @@ fn next_piece(left: u64, had: u64) -> u64 {
 
 impl Engine {
     /// Gives pieces of a record from `within` on until the window has
-    /// `most` bytes; where to go on, or `None` at the record's end.
+    /// `most` bytes, and moves it there; whether it is at the record's end.
     pub(super) fn read_long(
         &self,
         (front, entry): (&Front, Entry),
-        within: u64,
+        within: &mut u64,
         most: u64,
         held: &mut HeldRecords,
         window: &mut Window,
-    ) -> Result<Option<u64>, StoreError> {
+    ) -> Result<bool, StoreError> {
         let kept = held.long.take().filter(|long| {
-            (long.sequence, long.offset) == (front.sequence, entry.offset()) && within > 0
+            (long.sequence, long.offset) == (front.sequence, entry.offset()) && *within > 0
         });
         let (long, mut had) = match kept {
             Some(long) => (long, Bytes::new()),
@@ -111,23 +111,23 @@ impl Engine {
                 Ok(opened) => opened,
                 Err(error) => {
                     self.give(front, &entry, Err(error), window);
-                    return Ok(None);
+                    return Ok(true);
                 }
             },
         };
         let end = long.shard_len();
-        let mut within = within / CHECK_BLOCK as u64 * CHECK_BLOCK as u64;
-        if within > 0 {
+        *within -= *within % CHECK_BLOCK as u64;
+        if *within > 0 {
             had = Bytes::new();
         }
-        while within < end {
-            let len = next_piece(end - within, had.len() as u64);
+        while *within < end {
+            let len = next_piece(end - *within, had.len() as u64);
             let lacks = len.saturating_sub(had.len() as u64);
             let piece = match lacks {
                 0 => Ok(had.split_to(usize::try_from(len).unwrap_or(usize::MAX))),
                 _ => {
                     let first = std::mem::take(&mut had);
-                    let at = long.head.data_at + within + first.len() as u64;
+                    let at = long.head.data_at + *within + first.len() as u64;
                     window.read_bytes += lacks;
                     let rest = self.read_device(front, at, lacks)?;
                     rest.map(|rest| match first.is_empty() {
@@ -136,15 +136,15 @@ impl Engine {
                     })
                 }
             };
-            let piece = piece.and_then(|bytes| long.piece(within, bytes, len));
+            let piece = piece.and_then(|bytes| long.piece(*within, bytes, len));
             self.give(front, &entry, piece, window);
-            within += len;
-            if window.read_bytes >= most && within < end {
+            *within += len;
+            if window.read_bytes >= most && *within < end {
                 held.long = Some(long);
-                return Ok(Some(within));
+                return Ok(false);
             }
         }
-        Ok(None)
+        Ok(true)
     }
 
     /// The start of a record, and what was read of its shard's bytes.
