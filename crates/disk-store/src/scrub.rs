@@ -30,7 +30,7 @@ use crate::streaming::Held;
 use crate::window::{Unread, Window};
 use keeping::Saved;
 use passes::Passes;
-use schedule::Schedule;
+use schedule::{Holds, Schedule};
 
 /// How often the thread looks whether a pass is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -174,28 +174,26 @@ impl Core {
         if !self.scrub.passes.lock().is_due(schedule, now_ms) {
             return self.scrub.passes.lock().runs();
         }
-        let files = self.scrub.passes.lock().files();
-        let files = files.unwrap_or_else(|| self.guessed_files());
-        let all = self.volumes.live_bytes() + files;
-        self.scrub.passes.lock().begin(all, now_ms);
+        let holds = self.holds();
+        let all = self.scrub.passes.lock().begin(holds, now_ms);
         tracing::info!(disk = %self.identity.disk, bytes = all, "scrub begins");
         true
     }
 
-    /// What the files of shards take, before a pass has counted them: all
-    /// that is used of the file system and is in no volume.
-    fn guessed_files(&self) -> u64 {
+    /// What the disk holds now. Its files are guessed: all that is used of the
+    /// file system and is in no volume.
+    fn holds(&self) -> Holds {
+        let volumes = self.volumes.live_bytes();
         let none = self.groups_from(None).is_ok_and(|groups| groups.is_empty());
-        let Ok(stat) = rustix::fs::fstatvfs(&self.folder) else {
-            return 0;
+        let files = match rustix::fs::fstatvfs(&self.folder) {
+            Ok(stat) if !none => {
+                let blocks = stat.f_blocks.saturating_sub(stat.f_bfree);
+                let used = blocks.saturating_mul(stat.f_frsize);
+                used.saturating_sub(volumes)
+            }
+            _ => 0,
         };
-        let blocks = stat.f_blocks.saturating_sub(stat.f_bfree);
-        let used = blocks.saturating_mul(stat.f_frsize);
-        if none {
-            0
-        } else {
-            used.saturating_sub(self.volumes.live_bytes())
-        }
+        Holds { volumes, files }
     }
 
     /// Reads the next window of the pass, or ends it.
@@ -231,8 +229,12 @@ impl Core {
         let in_files = window.next.is_none_or(|next| next.volume().is_none());
         let read = window.read_bytes;
         self.scrub.read.fetch_add(read, Ordering::Relaxed);
+        self.scrub.passes.lock().has_read(read, in_files);
+        if self.scrub.passes.lock().outgrows() {
+            let holds = self.holds();
+            self.scrub.passes.lock().guessed(holds);
+        }
         let mut passes = self.scrub.passes.lock();
-        passes.has_read(read, in_files);
         passes.go_on(window.next.or_else(|| from.next_group()));
         Ok(())
     }

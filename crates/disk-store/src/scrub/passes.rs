@@ -4,7 +4,7 @@ use shardgate_wire::ScrubStanding;
 use shardgate_wire::ids::GroupId;
 
 use super::record::{Pass, Record};
-use super::schedule::{Progress, Schedule, not_ahead};
+use super::schedule::{Holds, Progress, Schedule, guess_step, nears, not_ahead};
 use crate::window::WindowCursor;
 
 /// The passes of a disk, as they are kept, and what changed since they were.
@@ -13,6 +13,8 @@ pub(crate) struct Passes {
     record: Record,
     /// The pass has read all, and ends next.
     at_end: bool,
+    /// How far the pass was when it was last guessed anew what there is.
+    guessed_at: Option<u64>,
     changed: Changed,
 }
 
@@ -58,12 +60,9 @@ impl Passes {
         !self.runs() && schedule.wait(self.record.begun_ms, now_ms).is_zero()
     }
 
-    /// Bytes of files that the last pass read, if there was one.
-    pub(crate) fn files(&self) -> Option<u64> {
-        (self.record.passes > 0).then_some(self.record.files)
-    }
-
-    pub(crate) fn begin(&mut self, all: u64, now_ms: u64) {
+    /// How much the pass has to read, about.
+    pub(crate) fn begin(&mut self, holds: Holds, now_ms: u64) -> u64 {
+        let all = holds.bytes(self.record.files);
         self.record.begun_ms = Some(now_ms);
         self.record.pass = Some(Pass {
             // A pass that runs has bytes to read: 0 says that none does.
@@ -72,7 +71,26 @@ impl Passes {
             ..Pass::default()
         });
         self.at_end = false;
+        self.guessed_at = None;
         self.changed.pass = true;
+        all
+    }
+
+    /// Whether it is to be guessed anew how much there is: the pass has read
+    /// about what it was taken for.
+    pub(crate) fn outgrows(&self) -> bool {
+        let next = self.guessed_at.map(|at| at.saturating_add(guess_step(at)));
+        let is_due = |read| next.is_none_or(|next| read >= next);
+        let pass = self.record.pass;
+        pass.is_some_and(|pass| nears(pass.read, pass.all) && is_due(pass.read))
+    }
+
+    /// There is so much; never less than was thought.
+    pub(crate) fn guessed(&mut self, holds: Holds) {
+        if let Some(pass) = &mut self.record.pass {
+            pass.all = pass.all.max(holds.bytes(pass.read_files));
+            self.guessed_at = Some(pass.read);
+        }
     }
 
     /// Where the pass goes on, `None` at its end, and how far it is.
@@ -143,13 +161,60 @@ mod tests {
         }
     }
 
+    fn holds(volumes: u64, files: u64) -> Holds {
+        Holds { volumes, files }
+    }
+
+    #[test]
+    fn a_disk_that_filled_up_since_it_was_counted_is_read_in_time() {
+        const TB: u64 = 1_000_000_000_000;
+        const DAY_MS: u64 = 24 * 3600 * 1000;
+        let schedule = Schedule {
+            period: Duration::from_secs(30 * 24 * 3600),
+            least: 2 << 20,
+            most: 32 << 20,
+        };
+        let mut passes = Passes::default();
+        // The first found nothing.
+        passes.begin(holds(0, 0), 0);
+        passes.end(1);
+        assert_eq!(passes.begin(holds(TB, 15 * TB), 30 * DAY_MS), 16 * TB);
+        let speed = |passes: &Passes, day: u64| {
+            let (_, progress) = passes.place().unwrap();
+            schedule.speed(progress, day * DAY_MS)
+        };
+        assert_eq!(speed(&passes, 30), 16 * TB / (15 * 24 * 3600));
+        // One that began before the disk filled up.
+        passes.end(31 * DAY_MS);
+        passes.begin(holds(TB, 0), 60 * DAY_MS);
+        passes.has_read(TB / 2, false);
+        assert!(!passes.outgrows());
+        passes.has_read(TB / 2, false);
+        assert!(passes.outgrows());
+        assert_eq!(speed(&passes, 80), 2 << 20);
+        passes.guessed(holds(TB, 15 * TB));
+        assert_eq!(passes.standing().pass_bytes, 16 * TB);
+        assert_eq!(speed(&passes, 80), 15 * TB / (10 * 24 * 3600));
+        assert!(!passes.outgrows());
+        // Where nothing came, it is not guessed at each window.
+        passes.has_read(15 * TB, true);
+        let mut guesses = 0;
+        for _ in 0..10_000 {
+            passes.has_read(4 << 20, true);
+            if passes.outgrows() {
+                passes.guessed(holds(TB, 0));
+                guesses += 1;
+            }
+        }
+        assert_eq!((guesses, passes.standing().pass_bytes > 16 * TB), (1, true));
+    }
+
     #[test]
     fn passes_begin_a_period_apart_and_are_counted() {
         let mut passes = Passes::default();
         let now = 5_000_000_000;
-        assert_eq!(passes.files(), None);
         assert!(passes.is_due(&schedule(), now) && !passes.runs());
-        passes.begin(1000, now);
+        assert_eq!(passes.begin(holds(1000, 0), now), 1000);
         assert!(passes.runs() && !passes.is_due(&schedule(), now + 9 * PERIOD_MS));
         passes.has_read(300, false);
         passes.has_read(900, true);
@@ -169,7 +234,7 @@ mod tests {
         let standing = again.standing();
         assert_eq!((standing.passes, standing.ended_ms), (1, now + 7));
         assert_eq!((standing.read_bytes, standing.pass_bytes), (0, 0));
-        assert_eq!(again.files(), Some(900));
+        assert_eq!(again.record().files, 900);
         // Not at once, and not before its time.
         assert!(!again.is_due(&schedule(), now + PERIOD_MS - 1));
         assert!(again.is_due(&schedule(), now + PERIOD_MS));
@@ -178,7 +243,7 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_back_holds_up_no_longer_than_a_period() {
         let mut passes = Passes::default();
-        passes.begin(1, 900 * PERIOD_MS);
+        passes.begin(holds(1, 0), 900 * PERIOD_MS);
         passes.end(900 * PERIOD_MS);
         let now = 5 * PERIOD_MS;
         assert!(!passes.is_due(&schedule(), now));

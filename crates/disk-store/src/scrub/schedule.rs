@@ -27,6 +27,35 @@ pub(crate) struct Progress {
     pub(crate) all: u64,
 }
 
+/// What a disk is taken to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Holds {
+    /// Bytes of volumes.
+    pub(crate) volumes: u64,
+    /// Bytes in files, guessed.
+    pub(crate) files: u64,
+}
+
+impl Holds {
+    /// What there is to read, about; `counted` by an earlier pass in files,
+    /// which may be long ago. The larger, since to read too fast costs less
+    /// than to be late.
+    pub(crate) fn bytes(self, counted: u64) -> u64 {
+        self.volumes.saturating_add(self.files.max(counted))
+    }
+}
+
+/// Whether a pass that has read so much of `all` is so near its end that it
+/// is to be guessed anew how much there is.
+pub(crate) fn nears(read: u64, all: u64) -> bool {
+    read >= all - all / 16
+}
+
+/// How much a pass reads between two guesses.
+pub(crate) fn guess_step(all: u64) -> u64 {
+    (all / 64).max(1 << 20)
+}
+
 impl Schedule {
     fn period_ms(&self) -> u64 {
         u64::try_from(self.period.as_millis()).unwrap_or(u64::MAX)
@@ -106,6 +135,21 @@ mod tests {
             };
             let speed = usual().speed(progress, begun_ms + passed_ms);
             assert_eq!(speed, wanted, "{all} {read} {passed_ms}");
+        }
+    }
+
+    #[test]
+    fn the_larger_of_what_was_counted_and_what_is_guessed_is_to_be_read() {
+        for (volumes, files, counted, wanted) in [
+            (0, 0, 0, 0),
+            // The pass before found an empty disk.
+            (TB, 15 * TB, 0, 16 * TB),
+            // Other things lie on the file system, or are gone from it.
+            (TB, 2 * TB, 3 * TB, 4 * TB),
+            (TB, 4 * TB, 3 * TB, 5 * TB),
+            (u64::MAX, 1, 1, u64::MAX),
+        ] {
+            assert_eq!(Holds { volumes, files }.bytes(counted), wanted);
         }
     }
 
