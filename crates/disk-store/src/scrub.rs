@@ -14,6 +14,7 @@ mod schedule;
 #[cfg(test)]
 mod tests;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ use crate::damaged::damage_of;
 use crate::options::DiskOptions;
 use crate::pace::{GivenWay, Pace};
 use crate::streaming::Held;
-use crate::window::{Unread, Window};
+use crate::window::{Unread, Window, WindowCursor};
 use keeping::Saved;
 use passes::Passes;
 use schedule::{Holds, Schedule};
@@ -85,6 +86,11 @@ struct Work {
     held: Held,
     buffer: AlignedBuffer,
     tries: u32,
+    /// Where the turn reads.
+    at: WindowCursor,
+    /// Called before a window is read.
+    #[cfg(test)]
+    trap: Option<fn(WindowCursor)>,
 }
 
 impl Work {
@@ -94,6 +100,9 @@ impl Work {
             held: Held::default(),
             buffer: AlignedBuffer::default(),
             tries: 0,
+            at: WindowCursor::default(),
+            #[cfg(test)]
+            trap: None,
         }
     }
 }
@@ -104,7 +113,10 @@ impl Core {
         // When a disk is opened, others have more need of it.
         self.rest_of_scrub(self.options.scrub_after_open);
         let mut work = Work::new();
-        self.forget_gone(&mut work.buffer);
+        let forgotten = catch_unwind(AssertUnwindSafe(|| self.forget_gone(&mut work.buffer)));
+        if forgotten.is_err() {
+            self.condition.count_error();
+        }
         while !self.lanes.is_closing() {
             let wait = self.scrub_turn(&mut work, &mut |time| self.rest_of_scrub(time));
             self.rest_of_scrub(wait);
@@ -141,8 +153,22 @@ impl Core {
     }
 
     /// Reads one window if one is due, after callers had their way; gives how
-    /// long to rest then.
+    /// long to rest then. A panic ends the turn, never the thread: it is met
+    /// as what cannot be read is.
     fn scrub_turn(&self, work: &mut Work, rest: &mut dyn FnMut(Duration)) -> Duration {
+        let turn = catch_unwind(AssertUnwindSafe(|| self.take_turn(work, rest)));
+        turn.unwrap_or_else(|_| {
+            self.condition.count_error();
+            let unread = self.panicked_at(work.at, &work.held);
+            tracing::error!(disk = %self.identity.disk, at = ?unread.at, "scrub panicked");
+            // What it was in the middle of is read again.
+            work.held = Held::default();
+            work.buffer = AlignedBuffer::default();
+            self.met(&unread, work)
+        })
+    }
+
+    fn take_turn(&self, work: &mut Work, rest: &mut dyn FnMut(Duration)) -> Duration {
         let Some(schedule) = self.scrub.schedule else {
             return LOOK_EVERY;
         };
@@ -206,6 +232,7 @@ impl Core {
         let Some((cursor, progress)) = self.scrub.passes.lock().place() else {
             return Ok(());
         };
+        work.at = cursor.unwrap_or(work.at);
         let from = match cursor {
             Some(cursor) if !cursor.is_start() => Some(cursor),
             Some(cursor) => {
@@ -219,6 +246,11 @@ impl Core {
             tracing::info!(disk = %self.identity.disk, bytes = progress.read, "scrub ends");
             return Ok(());
         };
+        work.at = from;
+        #[cfg(test)]
+        if let Some(trap) = work.trap {
+            trap(from);
+        }
         work.pace.set(schedule.speed(progress, now_ms));
         let begun = Instant::now();
         let bytes = work.pace.window_bytes();

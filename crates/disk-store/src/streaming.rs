@@ -52,6 +52,25 @@ impl Core {
         self.window_of_files(from, bytes, &mut held.files, buffer)
     }
 
+    /// What [`Self::window`] panicked at: a volume, or the folder of a
+    /// file that was listed; else the rest of the group.
+    pub(crate) fn panicked_at(&self, from: WindowCursor, held: &Held) -> Unread {
+        let error = StoreError::Io {
+            what: "read what is stored".into(),
+            why: "it panicked".into(),
+        };
+        let group = from.group;
+        let volume = from.volume();
+        let volume = volume.and_then(|volume| self.volumes.volume_from(group, volume));
+        if let Some(volume) = volume {
+            return Unread::at(WindowCursor::of_volume(group, volume))(error);
+        }
+        match held.files.first(from) {
+            Some(place) => Unread::at(WindowCursor { group, place })(error),
+            None => Unread::from(from)(error),
+        }
+    }
+
     /// The start of the first group from `from` on of which the disk keeps
     /// anything. Without those that have files alone if the folder of shards
     /// cannot be read and `all` is not asked for.

@@ -20,6 +20,7 @@ use crate::names;
 use crate::opening::{self, Expected, NewDisk};
 use crate::space::KeptSpace;
 use crate::volume::{Op, VolumeFigures};
+use crate::window::WindowPlace;
 
 const PERIOD: Duration = Duration::from_secs(3600);
 /// Blobs of each kind.
@@ -170,10 +171,13 @@ fn flip_at(folder: &Folder, core: &Core, blob: u128, within: u64) {
 
 /// Turns until no pass runs; how many.
 fn pass(core: &Core) -> u32 {
-    let mut work = Work::new();
+    pass_with(core, &mut Work::new())
+}
+
+fn pass_with(core: &Core, work: &mut Work) -> u32 {
     let mut turns = 0;
     loop {
-        core.scrub_turn(&mut work, &mut |_| {});
+        core.scrub_turn(work, &mut |_| {});
         turns += 1;
         assert!(turns < 1000, "a pass has an end");
         if !core.scrub.passes.lock().runs() {
@@ -439,6 +443,56 @@ fn damage_before_a_folder_that_cannot_be_listed_is_noted() {
     let turns = pass(&core);
     assert!((TRIES..20).contains(&turns), "{turns}");
     assert_eq!(known(&core), [sample::key(LARGE)]);
+}
+
+#[test]
+fn a_panic_is_passed_over_as_what_cannot_be_read_is() {
+    type Trap = fn(WindowCursor);
+    let traps: [(Trap, u128); 2] = [
+        (
+            |at| assert!(at.volume() > Some(1) || at.volume().is_none(), "a test's"),
+            LARGE,
+        ),
+        (|at| assert!(at.volume().is_some(), "a test's"), PACKED),
+    ];
+    for (trap, found) in traps {
+        let folder = Folder::new();
+        let core = folder.filled();
+        flip(&folder, &core, PACKED);
+        flip(&folder, &core, LARGE);
+        let mut work = Work::new();
+        work.trap = Some(trap);
+        let turns = pass_with(&core, &mut work);
+        assert!((TRIES..20).contains(&turns), "{turns}");
+        assert_eq!(known(&core), [sample::key(found)]);
+        assert!(core.condition.errors() > u64::from(TRIES));
+        assert_eq!(core.scrub.standing().passes, 1);
+    }
+}
+
+#[test]
+fn a_panic_is_of_a_volume_or_a_folder_where_one_is_known() {
+    let folder = Folder::new();
+    let core = folder.filled();
+    let mut held = Held::default();
+    let start = WindowCursor::start(sample::GROUP);
+    let unread = core.panicked_at(start, &held);
+    assert_eq!(
+        unread.behind(),
+        Some(WindowCursor::of_volume(sample::GROUP, 2))
+    );
+    let files = WindowCursor::of_volume(sample::GROUP, 99);
+    let next_group = files.next_group();
+    assert_eq!(core.panicked_at(files, &held).go_on(), next_group);
+    let window = core.window(files, 1, &mut held, &mut AlignedBuffer::default());
+    let inside = window.unwrap().next.unwrap();
+    let unread = core.panicked_at(inside, &held);
+    let place = WindowPlace::File {
+        blob: sample::key(LARGE).blob,
+        index: sample::key(LARGE).index,
+        within: 0,
+    };
+    assert_eq!((unread.at.place, unread.rest), (place, false));
 }
 
 #[test]

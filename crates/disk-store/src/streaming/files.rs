@@ -45,6 +45,20 @@ pub(super) struct HeldFiles {
     long: Option<LongFile>,
 }
 
+impl HeldFiles {
+    /// The file that is read, or is next, from a place on.
+    pub(super) fn first(&self, from: WindowCursor) -> Option<WindowPlace> {
+        let (blob, index) = *self.names.front()?;
+        let place = |within| WindowPlace::File {
+            blob,
+            index,
+            within,
+        };
+        let is_held = self.group == from.group && place(u64::MAX) >= from.place;
+        is_held.then(|| place(0))
+    }
+}
+
 /// Header and footer of a file, verified.
 #[derive(Debug)]
 struct LongFile {

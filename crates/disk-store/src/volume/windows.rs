@@ -229,6 +229,11 @@ impl Engine {
         volumes.map(live).sum()
     }
 
+    /// The number of the first volume of a group from a number on.
+    pub(crate) fn volume_from(&self, group: GroupId, from: u64) -> Option<u64> {
+        self.front(group, from).map(|front| front.sequence)
+    }
+
     /// The first volume of a group from a number on.
     fn front(&self, group: GroupId, from: u64) -> Option<Front> {
         let state = self.state.read();
