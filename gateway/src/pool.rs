@@ -29,6 +29,7 @@ pub(crate) mod test_pool;
 pub mod ways;
 
 pub use changes::ChangeError;
+pub use checking::CheckError;
 pub use classes::{ClassSetting, DEFAULT_CLASS, REDUCED_CLASS, SchemeSetting, UnknownClass};
 pub use groups::PlaceError;
 pub use latency::{Latencies, SizeClass};

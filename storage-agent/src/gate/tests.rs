@@ -55,7 +55,7 @@ impl Request {
 fn headers(mac: &str, body_len: u64) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(MAC_HEADER, HeaderValue::from_str(mac).unwrap());
-    headers.insert(PROTOCOL_HEADER, HeaderValue::from_static("1"));
+    headers.insert(PROTOCOL_HEADER, HeaderValue::from(PROTOCOL));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(body_len));
     headers
 }
@@ -212,7 +212,7 @@ fn a_page_in_a_browser_cannot_call_an_open_agent() {
     let mut headers = HeaderMap::new();
     headers.insert("content-type", HeaderValue::from_static("text/plain"));
     assert!(gate.claim(&Method::POST, TARGET, &headers).is_err());
-    headers.insert(PROTOCOL_HEADER, HeaderValue::from_static("1"));
+    headers.insert(PROTOCOL_HEADER, HeaderValue::from(PROTOCOL));
     let claim = gate.claim(&Method::POST, TARGET, &headers).unwrap();
     assert_eq!(gate.admit(&claim, b""), Ok(()));
 }

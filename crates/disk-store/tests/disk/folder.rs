@@ -204,3 +204,21 @@ impl Folder {
 pub fn journal_of(disk: &LocalDisk) -> &dyn JournalDisk {
     disk
 }
+
+/// All files below these folders, in order.
+pub(crate) fn contents(mut folders: Vec<PathBuf>) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let bytes = std::fs::read(&path).unwrap();
+                found.push((path, bytes));
+            }
+        }
+    }
+    found.sort();
+    found
+}

@@ -13,29 +13,11 @@ use shardgate_wire::store::ShardEnd;
 use shardgate_wire::{BlobNote, NoteOrder, NoteState, ShardStore, StoreError};
 
 use crate::fixture::raise_frame;
-use crate::folder::{Folder, expected, options};
+use crate::folder::{Folder, contents, expected, options};
 
 const LEN: usize = 5000;
 /// Of the end of a shard's file.
 const TRAILER: usize = 96;
-
-/// All files of a disk.
-fn contents(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
-    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                let bytes = std::fs::read(&path).unwrap();
-                found.push((path, bytes));
-            }
-        }
-    }
-    found.sort();
-    found
-}
 
 fn note(blob: u128) -> BlobNote {
     BlobNote {
@@ -72,7 +54,7 @@ async fn notes_of_a_later_version_keep_the_disk_closed() {
     assert!(file(1).exists() && file(2).exists());
     folder.open().close().await;
     raise(2);
-    let before = contents(folder.path());
+    let before = contents(vec![folder.path().to_owned()]);
     let opened = LocalDisk::open(folder.path(), &expected(), options());
     let says = opened.map(drop).map_err(|error| error.to_string());
     let refused = says.clone();
@@ -80,7 +62,10 @@ async fn notes_of_a_later_version_keep_the_disk_closed() {
         refused.is_err_and(|says| says.contains("version 9") && says.contains("later version")),
         "{says:?}"
     );
-    assert!(contents(folder.path()) == before, "the disk was changed");
+    assert!(
+        contents(vec![folder.path().to_owned()]) == before,
+        "the disk was changed"
+    );
 }
 
 /// Raises the version of a finished shard's file.
