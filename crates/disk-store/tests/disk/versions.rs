@@ -2,7 +2,6 @@
 //! looks at little: it is said to be that, and stays as it is.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::time::Duration;
 
 use shardgate_disk_store::LocalDisk;
