@@ -210,6 +210,13 @@ impl<'a> Work<'a> {
         full_block(self.reader.layout())
     }
 
+    /// The pieces in which a long one is made.
+    fn columns(&self) -> impl Iterator<Item = Range<u64>> {
+        let (shard_len, block) = (self.shard_len(), self.block());
+        let starts = (0..shard_len).step_by(block as usize);
+        starts.map(move |start| start..shard_len.min(start + block))
+    }
+
     /// All others that are there.
     pub(super) async fn peers(&self) -> Result<Peers, ObjectError> {
         let (mut header, mut whole) = (None, 0);
@@ -277,9 +284,8 @@ impl<'a> Work<'a> {
     /// Reads and checks all that the shard would be made of, and makes
     /// nothing.
     pub(super) async fn prove(&self) -> Result<(), RebuildError> {
-        let (shard_len, block) = (self.shard_len(), self.block());
-        for start in (0..shard_len).step_by(block as usize) {
-            self.column(start..shard_len.min(start + block)).await?;
+        for column in self.columns() {
+            self.column(column).await?;
         }
         Ok(())
     }
@@ -301,7 +307,7 @@ impl<'a> Work<'a> {
         bytes: Option<Bytes>,
     ) -> Result<u64, RebuildError> {
         let calls = &self.core.calls;
-        let (shard_len, block) = (self.shard_len(), self.block());
+        let shard_len = self.shard_len();
         if let Some(bytes) = bytes {
             let small = SmallShard {
                 header,
@@ -316,8 +322,9 @@ impl<'a> Work<'a> {
         let opened = calls.open(&self.target, header, Some(shard_len)).await;
         let handle = opened.map_err(RebuildError::Target)?;
         let written = async {
-            for start in (0..shard_len).step_by(block as usize) {
-                let bytes = self.column(start..shard_len.min(start + block)).await?;
+            for column in self.columns() {
+                let start = column.start;
+                let bytes = self.column(column).await?;
                 let crcs = block_crcs(&bytes);
                 let appended = calls.append(&self.target, handle, start, bytes, &crcs);
                 appended.await.map_err(RebuildError::Target)?;
