@@ -182,11 +182,6 @@ impl LocalDisk {
         let _ = done_all.await;
     }
 
-    /// Groups that have volumes, in order.
-    pub fn volume_groups(&self) -> Vec<GroupId> {
-        self.core.volumes.groups_from(None)
-    }
-
     /// Pieces of a group's shards in the order in which they lie on the disk,
     /// about `bytes` of them, verified; what is damaged is said to be. Reads
     /// what a stream keeps anew each time: see [`Self::stream`].
